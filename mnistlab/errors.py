@@ -1,0 +1,99 @@
+"""What can go wrong, as the command line prints it: one message, no traceback, one exit code each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Public exit codes of the `mnistlab` command (documented in the README)."""
+
+    DONE = 0
+    NO_TRIAL_SUCCEEDED = 1
+    USAGE = 2
+    INTERNAL = 3
+    TOO_MANY_FAILURES = 4
+    DATA_OR_PLUGIN = 5
+    RUN_LOCKED = 6
+    RESOURCES_VANISHED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class MnistlabError(Exception):
+    """Anything that is the user's to mend. The command line prints its text and ends with `exit_code`."""
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in an experiment: where, with what value, against which rule, and what would do."""
+
+    place: str
+    rule: str
+    value: object = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        value = "" if self.value is None else f" (got {_short(self.value)})"
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"[{self.place}] {self.rule}{value}{hint}"
+
+
+class SpecError(MnistlabError):
+    """An experiment that can't be run: every fault in it, in one report."""
+
+    exit_code = ExitCode.USAGE
+
+    def __init__(self, source: str, faults: Sequence[Fault]) -> None:
+        """Report `faults`, all of them found in `source` (a file's path or the word for what was given)."""
+        self.source = source
+        self.faults = tuple(faults)
+        count = f"{len(faults)} fault" + ("s" if len(faults) != 1 else "")
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {fault}" for fault in faults)]))
+
+
+class PluginError(MnistlabError):
+    """A plugin that is missing, broken or offered twice under the name that was used."""
+
+    exit_code = ExitCode.DATA_OR_PLUGIN
+
+
+class DataError(MnistlabError):
+    """Data that is there but wrong: truncated, corrupt, of another size, or not what its name says."""
+
+    exit_code = ExitCode.DATA_OR_PLUGIN
+
+
+class DataUnavailableError(DataError):
+    """Data that can be neither found nor fetched. The only case in which `offline_fallback` is taken."""
+
+
+class RunDirectoryError(MnistlabError):
+    """A run directory that is locked by another process, or of a format that this version does not read."""
+
+    exit_code = ExitCode.RUN_LOCKED
+
+
+class ResourceError(MnistlabError):
+    """The machine or cluster lacks what the experiment asks for."""
+
+    exit_code = ExitCode.USAGE
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the nearest of `known` names, or what there is, or ""."""
+    names = sorted(set(known))
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else ""
+
+
+def _short(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

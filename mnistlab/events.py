@@ -1,0 +1,246 @@
+"""The typed event stream: the one source of every view of a run.
+
+An event says what happened; a `Stamped` event also says when and in which order. On disk and on a pipe it is one
+JSON object a line. Readers skip types and keys that they do not know, so that newer writers can add some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+SCHEMA = "mnistlab.event/1"
+
+Metrics = Mapping[str, float]
+Plan = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events; `type` is the word that stands in the stream."""
+
+    type: ClassVar[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """The search begins: what it will do, with what, where."""
+
+    type: ClassVar[str] = "run_started"
+    run: str
+    experiment: str
+    directory: str
+    seed: int
+    dataset: str
+    fallback: str = ""  # why another dataset than the one asked for is used; "" when it is the one asked for
+    trials: int
+    epochs: int
+    parallel: int
+    devices: str  # in words, for example "2 CPUs" or "16 CPUs, 1 GPU (NVIDIA H200)"
+    metric: str
+    rule: str  # what "best" means in this run
+    algorithm: str
+    scheduler: str
+    plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialStarted(Event):
+    """A trial has been given to a worker."""
+
+    type: ClassVar[str] = "trial_started"
+    trial: str
+    number: int
+    seed: int
+    label: str  # the plan in a few words, for people
+    plan: Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEpoch(Event):
+    """A trial has ended an epoch. `metrics` holds train_loss, val_loss, val_accuracy, images_per_second, seconds."""
+
+    type: ClassVar[str] = "trial_epoch"
+    trial: str
+    epoch: int
+    epochs: int
+    metrics: Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFinished(Event):
+    """A trial has used its full budget; `metrics` are those of its last epoch."""
+
+    type: ClassVar[str] = "trial_finished"
+    trial: str
+    epoch: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPruned(Event):
+    """The scheduler (or the end of the time budget) has stopped a trial before its full budget."""
+
+    type: ClassVar[str] = "trial_pruned"
+    trial: str
+    epoch: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFailed(Event):
+    """A trial has come to nothing. `cause` is one of `nan`, `plugin`, `memory`, `worker`, `version`."""
+
+    type: ClassVar[str] = "trial_failed"
+    trial: str
+    epoch: int
+    cause: str
+    message: str
+    log: str  # path of the trial's log, relative to the run directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestChanged(Event):
+    """A finished trial is better than every one before."""
+
+    type: ClassVar[str] = "best_changed"
+    trial: str
+    metric: str
+    value: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfirmationStarted(Event):
+    """The best plans are going to be re-trained on fresh seeds."""
+
+    type: ClassVar[str] = "confirmation_started"
+    trials: tuple[str, ...]
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateFinished(Event):
+    """One (plan, seed) of the confirmation has been trained; `metrics` are those of its last epoch."""
+
+    type: ClassVar[str] = "replicate_finished"
+    trial: str
+    replicate: int
+    seed: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateFailed(Event):
+    """One (plan, seed) of the confirmation has come to nothing."""
+
+    type: ClassVar[str] = "replicate_failed"
+    trial: str
+    replicate: int
+    seed: int
+    cause: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestOpened(Event):
+    """The sealed test set is opened, once, to evaluate `models` trained models of these trials."""
+
+    type: ClassVar[str] = "test_opened"
+    trials: tuple[str, ...]
+    models: int
+    count: int  # how many times the test set has been opened in this run, this one included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned(Event):
+    """Something that people should know and that stops nothing."""
+
+    type: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInterrupted(Event):
+    """The user (or the machine) has asked the run to stop."""
+
+    type: ClassVar[str] = "run_interrupted"
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """The run is over. `counts` maps complete, pruned, failed to numbers of trials."""
+
+    type: ClassVar[str] = "run_finished"
+    outcome: str
+    exit_code: int
+    counts: Mapping[str, int]
+    seconds: float
+
+
+EVENT_TYPES: dict[str, type[Event]] = {
+    kind.type: kind
+    for kind in (
+        RunStarted,
+        TrialStarted,
+        TrialEpoch,
+        TrialFinished,
+        TrialPruned,
+        TrialFailed,
+        BestChanged,
+        ConfirmationStarted,
+        ReplicateFinished,
+        ReplicateFailed,
+        TestOpened,
+        Warned,
+        RunInterrupted,
+        RunFinished,
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamped:
+    """An event with its place in the stream: `seq` counts from 1, `time` is UTC, `t` monotonic seconds of the run."""
+
+    seq: int
+    time: datetime
+    t: float
+    event: Event
+
+
+Emit = Callable[[Event], None]
+"""What the search calls to say that something happened. Only the driver holds one."""
+
+
+def to_json(stamped: Stamped) -> dict[str, Any]:
+    """Return the flat JSON object of an event, without its checksum."""
+    return {
+        "schema": SCHEMA,
+        "seq": stamped.seq,
+        "type": stamped.event.type,
+        "time": stamped.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "t": round(stamped.t, 3),
+        **asdict(stamped.event),
+    }
+
+
+def from_json(record: Mapping[str, Any]) -> Stamped | None:
+    """Return the event of a JSON object, or None where its type is unknown or a key that it needs is missing."""
+    kind = EVENT_TYPES.get(str(record.get("type")))
+    if kind is None:
+        return None
+    known = {f.name for f in fields(kind)}
+    values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in known}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    try:
+        event = kind(**values)
+        time = datetime.fromisoformat(str(record["time"]))
+        return Stamped(seq=int(record["seq"]), time=time, t=float(record["t"]), event=event)
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,91 @@
+"""What is known of a trial or a replicate once it has ended: plain frozen records that the run directory keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+State = Literal["complete", "pruned", "failed"]
+
+MINIMIZED = frozenset({"val_loss", "train_loss", "parameters", "seconds"})
+METRICS = ("val_accuracy", "val_loss", "train_loss", "parameters", "images_per_second", "seconds")
+
+
+def higher_is_better(metric: str) -> bool:
+    """Return whether a larger value of `metric` is the better one."""
+    return metric not in MINIMIZED
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """A trial that has ended.
+
+    `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds);
+    `metrics` is its last entry plus `parameters`, or empty if no epoch ended.
+    """
+
+    trial: str
+    number: int
+    state: State
+    seed: int
+    plan: Mapping[str, Any]
+    label: str
+    history: tuple[Mapping[str, float], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: float = 0.0
+    cause: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestScore:
+    """The one evaluation of a replicate on the test set: how many of `images` were classified correctly."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    correct: int
+    images: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of images classified correctly."""
+        return self.correct / self.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateResult:
+    """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1"."""
+
+    trial: str
+    replicate: int
+    seed: int
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    history: tuple[Mapping[str, float], ...] = ()
+    seconds: float = 0.0
+    weights_sha256: str = ""
+    val_correct: str = ""
+    test: TestScore | None = None
+    test_correct: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
+    """Return a result as a JSON object."""
+    return asdict(result)
+
+
+def trial_from_json(record: Mapping[str, Any]) -> TrialResult:
+    """Return the trial of a JSON object that `to_json` made; unknown keys are skipped."""
+    known = {k: v for k, v in record.items() if k in TrialResult.__dataclass_fields__}
+    return TrialResult(**(known | {"history": tuple(known.get("history", ()))}))
+
+
+def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
+    """Return the replicate of a JSON object that `to_json` made; unknown keys are skipped."""
+    known = {k: v for k, v in record.items() if k in ReplicateResult.__dataclass_fields__}
+    test = known.get("test")
+    changed = {"history": tuple(known.get("history", ())), "test": TestScore(**test) if test else None}
+    return ReplicateResult(**(known | changed))
