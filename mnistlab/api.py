@@ -54,6 +54,16 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+def domains(config: type[Config]) -> dict[str, Domain]:
+    """Return the domain of each field of `config` that has one, in the order of the fields."""
+    found: dict[str, Domain] = {}
+    for name, info in config.model_fields.items():
+        for mark in info.metadata:
+            if isinstance(mark, (Int, Float, Choice)):
+                found[name] = mark
+    return found
+
+
 # --- domains ------------------------------------------------------------------------------------------------------
 
 
@@ -125,7 +135,7 @@ class Float:
 
     def __str__(self) -> str:
         """Return for example `number 0.0001..0.1 (log)`."""
-        marks = [f"step {self.step:g}"] * (self.step is not None) + ["log"] * self.log
+        marks = [f"step {self.step:g}"] if self.step is not None else ["log"] * self.log
         return f"number {self.low:g}..{self.high:g}" + (f" ({', '.join(marks)})" if marks else "")
 
 

@@ -79,13 +79,25 @@ def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
 
 def trial_from_json(record: Mapping[str, Any]) -> TrialResult:
     """Return the trial of a JSON object that `to_json` made; unknown keys are skipped."""
-    known = {k: v for k, v in record.items() if k in TrialResult.__dataclass_fields__}
-    return TrialResult(**(known | {"history": tuple(known.get("history", ()))}))
+    known: dict[str, Any] = {k: v for k, v in record.items() if k in TrialResult.__dataclass_fields__}
+    known["history"] = tuple(known.get("history", ()))
+    return TrialResult(**known)
 
 
 def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     """Return the replicate of a JSON object that `to_json` made; unknown keys are skipped."""
-    known = {k: v for k, v in record.items() if k in ReplicateResult.__dataclass_fields__}
-    test = known.get("test")
-    changed = {"history": tuple(known.get("history", ())), "test": TestScore(**test) if test else None}
-    return ReplicateResult(**(known | changed))
+    known: dict[str, Any] = {k: v for k, v in record.items() if k in ReplicateResult.__dataclass_fields__}
+    known["history"] = tuple(known.get("history", ()))
+    known["test"] = TestScore(**known["test"]) if known.get("test") else None
+    return ReplicateResult(**known)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything that a run directory says of its results; `run` is its `run.json`."""
+
+    path: str
+    run: Mapping[str, Any]
+    trials: tuple[TrialResult, ...] = ()
+    replicates: tuple[ReplicateResult, ...] = ()
+    test_openings: int = 0

@@ -1,0 +1,89 @@
+"""`mnistlab check FILE`: everything that a search would find out first, without searching."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mnistlab.cli.options import DataDir, File, Set, overrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
+    from mnistlab.experiment import Experiment
+    from mnistlab.space import Space
+
+
+def check(file: File, set_: Set = None, data_dir: DataDir = None) -> None:
+    """Validate FILE, show its search space and a sample plan, and say what a search would use."""
+    import json
+
+    from mnistlab import experiment
+    from mnistlab.console.summary import result_console
+    from mnistlab.data import default_place
+    from mnistlab.environment import check_environment
+    from mnistlab.registry import installed
+    from mnistlab.run import find_data
+    from mnistlab.search.cluster import share, this_machine
+    from mnistlab.space import defaults, suggest
+
+    check_environment()
+    wanted = experiment.load(file, overrides(set_), installed())
+    out = result_console()
+    out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
+    out.print(_space_table(wanted.space))
+    out.print(f"\n{_size(wanted)}\n")
+    point = defaults(wanted.space)
+    out.print("First plan (all defaults):")
+    out.print(json.dumps(suggest(wanted.space, lambda parameter: point[parameter.path]), indent=2), soft_wrap=True)
+    out.print()
+    data = find_data(wanted, default_place(data_dir))
+    if data.fallback:
+        out.print(f"FALLBACK: {wanted.dataset.record.name} is not available ({data.fallback})", soft_wrap=True)
+    out.print(
+        f"Dataset: {data.choice.record.name} from {data.info.source}: {len(data.division.train)} to train, "
+        f"{len(data.division.validation)} to validate, {data.info.test_count} sealed for the test",
+        soft_wrap=True,
+    )
+    machine = this_machine()
+    portion = share(machine, wanted.spec.resources)
+    each = f"{portion.cpus} CPU" + (f" and {portion.gpus:g} GPU" if portion.gpus else "")
+    out.print(f"Devices: {machine}; {portion.parallel} trials in parallel, {each} each")
+
+
+def _space_table(space: Space) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("parameter", "domain", "condition", "default"):
+        table.add_column(title, overflow="fold")
+    for row in _rows(space):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _rows(space: Space) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what is searched, then what is fixed."""
+    for p in space.parameters():
+        yield p.path, str(p.domain), f"{p.when[0]} = {p.when[1]}" if p.when else "", _text(p.default)
+    kinds = {"model": space.models, "optimizer": space.optimizers, "transform": space.transforms}
+    for kind, branches in kinds.items():
+        for branch in branches:
+            for field, value in branch.fixed.items():
+                yield f"{kind}.{branch.name}.{field}", f"fixed: {_text(value)}", "", _text(value)
+    for field, value in space.training.fixed.items():
+        yield f"training.{field}", f"fixed: {_text(value)}", "", _text(value)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _size(wanted: Experiment) -> str:
+    from mnistlab.space import size
+
+    count, search = size(wanted.space), wanted.spec.search
+    points = "endless" if count is None else f"{count:,} points"
+    return f"Space: {points}; {search.trials} trials by {search.algorithm}, scheduler {search.scheduler}"

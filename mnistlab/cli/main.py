@@ -1,0 +1,60 @@
+"""`mnistlab`: the commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from mnistlab import __version__
+from mnistlab.cli.check import check
+from mnistlab.cli.leaderboard import leaderboard
+from mnistlab.cli.plugins import plugins
+from mnistlab.cli.search import search
+from mnistlab.cli.train import train
+from mnistlab.errors import ExitCode, MnistlabError
+
+# Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.
+app = typer.Typer(
+    name="mnistlab",
+    help="Search models, optimizers and transforms for MNIST-like images, and trust the winner.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for command in (search, check, train, leaderboard, plugins):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mnistlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Search models, optimizers and transforms for MNIST-like images, and trust the winner."""
+
+
+def main() -> None:
+    """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
+    try:
+        app()
+    except MnistlabError as error:
+        typer.echo(f"mnistlab: {error}", err=True)
+        sys.exit(int(error.exit_code))
+    except KeyboardInterrupt:
+        typer.echo("mnistlab: interrupted", err=True)
+        sys.exit(int(ExitCode.INTERRUPTED))
+    except Exception:  # noqa: BLE001, RUF100 - the last resort: our own fault, with all there is to know
+        traceback.print_exc()
+        typer.echo(
+            "mnistlab: internal error; this is a fault of mnistlab, please report it with the text above", err=True
+        )
+        sys.exit(int(ExitCode.INTERNAL))

@@ -1,0 +1,30 @@
+"""The arguments that several commands share, and what they come to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+File = Annotated[Path, typer.Argument(help="The experiment file (TOML).", show_default=False)]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key, for example --set training.epochs=4."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", help="A folder that holds the dataset's files (also MNISTLAB_DATA).", show_default=False
+    ),
+]
+Runs = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.", show_default=False)]
+
+RUNS = Path("runs")
+
+
+def overrides(given: list[str] | None, **shortcuts: object) -> list[str]:
+    """Return the overrides of --set followed by those of shortcut options that were given (`a__b` stands for a.b)."""
+    named = {key.replace("__", "."): value for key, value in shortcuts.items() if value is not None}
+    return [*(given or []), *(f"{key}={value}" for key, value in named.items())]

@@ -1,0 +1,64 @@
+"""`mnistlab search FILE`: a whole search."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mnistlab.cli.options import RUNS, DataDir, File, Runs, Seed, Set, overrides
+
+
+def search(
+    file: File,
+    set_: Set = None,
+    trials: Annotated[
+        int | None, typer.Option("--trials", help="The same as --set search.trials=N.", show_default=False)
+    ] = None,
+    time_budget: Annotated[
+        str | None,
+        typer.Option("--time-budget", help='The same as --set search.time_budget, e.g. "15m".', show_default=False),
+    ] = None,
+    seed: Seed = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    ui: Annotated[str, typer.Option("--ui", help="auto, live, plain or quiet (also MNISTLAB_UI).")] = "auto",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
+    ] = None,
+) -> None:
+    """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
+    from mnistlab import experiment, run, store
+    from mnistlab.console.summary import print_leaderboard
+    from mnistlab.console.ui import choose_ui, open_console
+    from mnistlab.data import default_place
+    from mnistlab.environment import check_environment
+    from mnistlab.leaderboard import rank
+    from mnistlab.registry import installed
+
+    check_environment()
+    view = choose_ui(ui, sys.stderr, _environ())
+    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
+    wanted = experiment.load(file, changes, installed())
+    command = shlex.join(["mnistlab", *sys.argv[1:]])
+    options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
+    finished = run.search(wanted, options, installed(), lambda: open_console(view))
+    if (finished.path / "run.json").exists():
+        print_leaderboard(rank(store.read_run(finished.path)), top=10, files=_written(finished.path))
+    raise typer.Exit(int(finished.exit_code))
+
+
+def _environ() -> dict[str, str]:
+    import os
+
+    return dict(os.environ)
+
+
+def _written(path: Path) -> list[str]:
+    """Return the files of a run that people open."""
+    names = ("run.json", "events.jsonl", "study.db", "test_ledger.jsonl", "trials")
+    return [str(path / name) for name in names if (path / name).exists()]

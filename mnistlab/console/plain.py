@@ -1,0 +1,130 @@
+"""One line an event: for pipes, logs, continuous integration and screen readers."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from mnistlab import events as ev
+from mnistlab.console.state import ViewState
+from mnistlab.console.text import visible
+from mnistlab.labels import counted, listed, metric_text, seconds_text
+
+
+def line(stamped: ev.Stamped, state: ViewState) -> str | None:
+    """Return the line of an event, or None where people need none. `state` is the state *after* the event.
+
+    Epochs appear as a heartbeat only, at most once a minute of event time. The line holds no control characters,
+    whatever a plugin has put into its names and messages.
+    """
+    if isinstance(stamped.event, ev.TrialEpoch):
+        said = heartbeat(state) if state.heartbeat_seq == stamped.seq else None
+    else:
+        said = _say(stamped.event, state)
+    return None if said is None else visible(f"[{seconds_text(stamped.t):>6}] {said}")
+
+
+def heartbeat(state: ViewState) -> str:
+    """Return for example `3 running, 5 of 16 finished, best 99.12 %, 2m10s`."""
+    best = f", best {metric_text(state.metric, state.best.value)}" if state.best else ""
+    return f"{len(state.running)} running, {progress(state)}{best}, {seconds_text(state.t)}"
+
+
+def progress(state: ViewState) -> str:
+    """Return for example `5 of 16 finished`."""
+    return f"{state.finished} of {state.total} finished" if state.total else f"{state.finished} finished"
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    """Return for example `12 complete, 3 pruned, 1 failed`, leaving zeros out."""
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+@singledispatch
+def _say(_event: ev.Event, _state: ViewState) -> str | None:
+    return None
+
+
+@_say.register
+def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
+    fallback = f"; FALLBACK DATA: {event.dataset} ({event.fallback})" if event.fallback else ""
+    return (
+        f"run {event.run}: up to {counted(event.trials, 'trial')} of {counted(event.epochs, 'epoch')} "
+        f"on {event.dataset}, {event.parallel} at a time on {event.devices} "
+        f"({event.algorithm}, {event.scheduler}, seed {event.seed}); "
+        f"files in {event.directory}{fallback}"
+    )
+
+
+@_say.register
+def _trial_started(event: ev.TrialStarted, _state: ViewState) -> str:
+    return f"trial {event.trial} started: {event.label}"
+
+
+@_say.register
+def _trial_finished(event: ev.TrialFinished, state: ViewState) -> str:
+    return f"trial {event.trial} complete: {_result(event, state)}"
+
+
+@_say.register
+def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> str:
+    return f"trial {event.trial} pruned: {_result(event, state)}"
+
+
+@_say.register
+def _trial_failed(event: ev.TrialFailed, state: ViewState) -> str:
+    log = f"; log: {event.log}" if event.log else ""
+    what = f"failed ({event.cause}) after {counted(event.epoch, 'epoch')}: {event.message}"
+    return f"trial {event.trial} {what}{log} ({progress(state)})"
+
+
+@_say.register
+def _best_changed(event: ev.BestChanged, _state: ViewState) -> str:
+    return f"best so far: trial {event.trial}, {event.metric} {metric_text(event.metric, event.value)}, {event.label}"
+
+
+@_say.register
+def _confirmation_started(event: ev.ConfirmationStarted, _state: ViewState) -> str:
+    return (
+        f"confirmation: {counted(len(event.trials), 'plan')} ({listed(event.trials)}) "
+        f"on {counted(event.seeds, 'fresh seed')} each"
+    )
+
+
+@_say.register
+def _replicate_finished(event: ev.ReplicateFinished, state: ViewState) -> str:
+    result = f"{state.metric} {metric_text(state.metric, event.metrics.get(state.metric))}"
+    done = f"{len(state.replicates)} of {len(state.confirming) * state.seeds} trained"
+    return f"trial {event.trial} replicate {event.replicate}: {result} in {seconds_text(event.seconds)} ({done})"
+
+
+@_say.register
+def _replicate_failed(event: ev.ReplicateFailed, _state: ViewState) -> str:
+    return f"trial {event.trial} replicate {event.replicate} failed ({event.cause}): {event.message}"
+
+
+@_say.register
+def _test_opened(event: ev.TestOpened, _state: ViewState) -> str:
+    models = f"{counted(event.models, 'model')} of {listed(event.trials)}"
+    return f"test set opened to evaluate {models} (opening {event.count} of this run)"
+
+
+@_say.register
+def _warned(event: ev.Warned, _state: ViewState) -> str:
+    return f"warning: {event.message}"
+
+
+@_say.register
+def _run_interrupted(event: ev.RunInterrupted, _state: ViewState) -> str:
+    return f"interrupted: {event.reason}"
+
+
+@_say.register
+def _run_finished(event: ev.RunFinished, _state: ViewState) -> str:
+    counts = counts_text(dict(event.counts)) or "no trial ended"
+    return f"run over: {event.outcome} ({counts}) in {seconds_text(event.seconds)}"
+
+
+def _result(event: ev.TrialFinished | ev.TrialPruned, state: ViewState) -> str:
+    value = metric_text(state.metric, event.metrics.get(state.metric))
+    spent = f"{counted(event.epoch, 'epoch')}, {seconds_text(event.seconds)}"
+    return f"{state.metric} {value} after {spent} ({progress(state)})"

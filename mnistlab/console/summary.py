@@ -1,0 +1,205 @@
+"""The end of a run, and `mnistlab leaderboard`: the rule, the ranking, the verdict, what failed, what to do next."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, JustifyMethod
+from rich.table import Table
+from rich.text import Text
+
+from mnistlab.console.text import encodable, visible
+from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text
+from mnistlab.leaderboard import Leaderboard, Row, interval_text, verdict
+from mnistlab.statistics import MeanSd
+
+PLAN_WIDTH = 20  # the plan's column folds, but not below this
+PIPE_WIDTH = 160
+GAP = 2  # a divider of one space, and one of padding
+
+
+def result_console(stream: TextIO | None = None) -> Console:
+    """Return a console for results on `stream` (standard output unless given): plain and wide where it is piped."""
+    out: TextIO = stream or sys.stdout
+    width = None if out.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
+    return Console(file=out, width=width, markup=False, emoji=False, highlight=False)
+
+
+def print_leaderboard(
+    board: Leaderboard, console: Console | None = None, *, files: Sequence[str] = (), top: int | None = None
+) -> None:
+    """Print a ranking with the rule above it, and verdict, footnotes, failures, `files` and next commands below.
+
+    `top` limits the rows; how many are left out is said. Rows that are left out still count in everything else.
+    """
+    console = result_console() if console is None else console
+    for text in (f"Run {board.run} on {board.dataset}", *([f"Rule: {board.rule}"] if board.rule else [])):
+        _say(console, text)
+    if board.rows:
+        console.print()
+        console.print(ranking_table(board, console.width, top=top, encoding=console.encoding))
+        console.print()
+    for text in (*_hidden(board, top), verdict(board), *_footnotes(board), *_failures(board)):
+        _say(console, text)
+    for name in files:
+        _say(console, f"Written: {name}")
+    _say(console, f"Next: mnistlab leaderboard {board.path}")
+
+
+def ranking_table(board: Leaderboard, width: int, *, top: int | None = None, encoding: str | None = None) -> Table:
+    """Return the ranking as a table that fits `width` columns: the least important columns go, the plan folds."""
+    rows = board.rows[:top]
+    columns = _fitting(_columns(board, rows), width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for column in columns:
+        wraps = column.title == "plan"
+        table.add_column(
+            Text(encodable(column.title, encoding)),
+            justify=column.justify,
+            no_wrap=not wraps,
+            overflow="fold",
+            min_width=None if wraps else column.width,
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(encodable(cell, encoding)) for cell in cells))
+    return table
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column with its cells; `always` is False where it may go for want of room."""
+
+    title: str
+    always: bool
+    cells: tuple[str, ...]
+    justify: JustifyMethod = "left"
+
+    @property
+    def width(self) -> int:
+        """Return how many cells of the terminal the column needs without folding."""
+        return max(Text(text).cell_len for text in (self.title, *self.cells))
+
+
+def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
+    """Return every column that has something to say, in the order in which they stand, the important ones first."""
+    metric = board.metric
+    unit = " %" if metric in ACCURACIES else ""
+    made = [
+        _column("rank", True, [row.rank for row in rows], "right"),
+        _column("trial", True, [row.trial + "*" * row.front for row in rows]),
+        _column("state", True, [f"failed ({row.cause})" if row.state == "failed" else row.state for row in rows]),
+        _column("plan", True, [_plan(row) for row in rows]),
+        _column(f"{metric}{unit}", True, [_mean(metric, row.validation) for row in rows], "right"),
+        _column("test acc. %", False, [_test(row) for row in rows], "right"),
+        _column(
+            "95 % interval", False, [interval_text(row.test.interval) if row.test else "" for row in rows], "right"
+        ),
+        *(_objective(other, rows) for other in board.metrics[1:] if other not in {"parameters", "seconds"}),
+        _column("params", False, [metric_text("parameters", row.parameters) for row in rows], "right"),
+        _column("time", False, [seconds_text(row.seconds) for row in rows], "right"),
+        _column("epochs", False, [f"{row.epochs}/{row.budget}" for row in rows], "right"),
+        _column("plugin", False, [row.plugin for row in rows]),
+    ]
+    return [column for column in made if any(column.cells)]
+
+
+def _column(title: str, always: bool, cells: Sequence[str], justify: JustifyMethod = "left") -> _Column:
+    return _Column(title, always, tuple(visible(cell) for cell in cells), justify)
+
+
+def _objective(metric: str, rows: Sequence[Row]) -> _Column:
+    return _column(metric, False, [metric_text(metric, row.objectives.get(metric)) for row in rows], "right")
+
+
+def _fitting(columns: Sequence[_Column], width: int) -> list[_Column]:
+    """Return the columns that always stay and, in their order, those others that fit beside them."""
+    kept = [column for column in columns if column.always]
+    for column in columns:
+        if not column.always and _needed([*kept, column]) <= width:
+            kept.append(column)
+    return [column for column in columns if column in kept]
+
+
+def _needed(columns: Sequence[_Column]) -> int:
+    widths = (min(c.width, PLAN_WIDTH) if c.title == "plan" else c.width for c in columns)
+    return sum(widths) + GAP * (len(columns) - 1)
+
+
+def _plan(row: Row) -> str:
+    """Return model, optimizer and settings, and the dataset where it is not the one that was asked for."""
+    fallback = f"[{row.dataset}]" if "fallback" in row.dataset else ""
+    return " ".join(filter(None, [row.model, row.settings, fallback]))
+
+
+def _test(row: Row) -> str:
+    """Return mean and deviation, and the number of seeds where it is not that of the validation."""
+    if row.test is None:
+        return ""
+    text = _mean("test_accuracy", row.test.accuracy)
+    same = row.validation is not None and row.validation.n == row.test.accuracy.n
+    return text.removesuffix(f" ({row.test.accuracy.n})") if same else text
+
+
+def _mean(metric: str, means: MeanSd | None) -> str:
+    """Return for example `99.61 ± 0.03 (5)`: mean, standard deviation and number of seeds."""
+    if means is None:
+        return ""
+    spread = "" if means.sd is None else f" ± {_number(metric, means.sd)}"
+    count = f" ({means.n})" if means.n > 1 else ""
+    return f"{_number(metric, means.mean)}{spread}{count}"
+
+
+def _number(metric: str, value: float) -> str:
+    return metric_text(metric, value).removesuffix(" %")
+
+
+# --- what stands below --------------------------------------------------------------------------------------------
+
+
+def _hidden(board: Leaderboard, top: int | None) -> list[str]:
+    hidden = 0 if top is None else len(board.rows) - top
+    return [f"... and {counted(hidden, 'more trial')}."] if hidden > 0 else []
+
+
+def _footnotes(board: Leaderboard) -> list[str]:
+    notes: list[str] = []
+    if any(row.rank.endswith("=") for row in board.rows):
+        notes.append(
+            "n= marks a shared rank: a confirmed plan shares it where a paired bootstrap over seeds and images (95 %) "
+            "can't tell it from the first of that rank, another trial where the values are equal."
+        )
+    if any(row.validation and row.validation.n > 1 for row in board.rows):
+        notes.append("mean ± standard deviation (number of fresh seeds); the interval is Wilson's, over test images.")
+    if any(row.front for row in board.rows):
+        notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
+    notes += [_lost(row) for row in board.rows if row.lost]
+    if board.fallback:
+        notes.append(f"The dataset asked for was not used: {board.fallback}.")
+    return notes
+
+
+def _lost(row: Row) -> str:
+    return f"Trial {row.trial}: {counted(row.lost, 'seed')} of its confirmation failed and is missing in its means."
+
+
+def _failures(board: Leaderboard) -> list[str]:
+    if not board.failures:
+        return []
+    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(board.failures.items()))
+    return [f"Failed: {causes}.", *(f"  {row.trial} ({row.cause}): {row.message}" for row in _newest_failures(board))]
+
+
+def _newest_failures(board: Leaderboard, limit: int = 5) -> list[Row]:
+    return [row for row in board.rows if row.state == "failed"][-limit:]
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(encodable(visible(text), console.encoding)), soft_wrap=not console.is_terminal)

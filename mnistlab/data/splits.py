@@ -1,0 +1,101 @@
+"""The split of the training images into a part to train on and a part to validate on."""
+
+# ruff: noqa: PLC0415 (scikit-learn takes a second to import)
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mnistlab.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+How = Literal["stratified", "writer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """Ascending positions int64 of the images to train on and of those to validate on; no image is in both."""
+
+    train: Indices
+    validation: Indices
+
+    def digest(self) -> str:
+        """Return the sha256 of the validation positions as little-endian 64-bit numbers, for the run's record."""
+        return hashlib.sha256(self.validation.astype("<i8").tobytes()).hexdigest()
+
+
+def split_indices(
+    labels: Indices, groups: Indices | None, *, validation: int | float, seed: int, how: How = "stratified"
+) -> Division:
+    """Split the images whose labels (N,) and, where known, writers (N,) are given.
+
+    `validation` is a number of images, or a share of them if it is below 1. "stratified" keeps each class's share
+    (scikit-learn's `train_test_split`). "writer" keeps all images of a writer on one side, as MNIST's own test set
+    does; its count stays so little below `validation` that no further writer would fit.
+
+    Raises:
+        DataError: if either part would lack a class, or if "writer" is asked for and the writers are not known.
+    """
+    count = _wished(len(labels), validation)
+    _check_room(labels, count)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    chosen = _by_class(labels, count, generator) if how == "stratified" else _by_writer(groups, count, generator)
+    inside = np.zeros(len(labels), dtype=np.bool_)
+    inside[chosen] = True
+    division = Division(train=np.flatnonzero(~inside), validation=np.flatnonzero(inside))
+    _check_classes(labels, division, how)
+    return division
+
+
+def _wished(total: int, validation: int | float) -> int:
+    """Return the number of validation images that a count or a share asks for."""
+    return round(total * validation) if 0 < validation < 1 else int(validation)
+
+
+def _check_room(labels: Indices, count: int) -> None:
+    classes = len(np.unique(labels))
+    if not classes <= count <= len(labels) - classes:
+        rule = f"{classes} to {len(labels) - classes} images can be held out of {len(labels):,} in {classes} classes"
+        raise DataError(f"data.validation: {rule} (each part needs every class), but {count:,} were asked for")
+
+
+def _check_classes(labels: Indices, division: Division, how: How) -> None:
+    everything = set(np.unique(labels).tolist())
+    for name, part in (("training", division.train), ("validation", division.validation)):
+        missing = sorted(everything - set(np.unique(labels[part]).tolist()))
+        if missing:
+            rule = f"the {how} split must leave every class in both parts"
+            raise DataError(f"data.validation: {rule}, but the {name} part lacks {missing}; hold out another number")
+
+
+def _by_class(labels: Indices, count: int, generator: np.random.Generator) -> Indices:
+    from sklearn.model_selection import train_test_split
+
+    classes, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < 2:
+        rare = int(classes[np.argmin(sizes)])
+        raise DataError(f"data.split: a stratified split needs two images of every class, but class {rare} has one")
+    state = int(generator.integers(2**32))  # scikit-learn takes seeds of 32 bits only
+    _, chosen = train_test_split(np.arange(len(labels)), test_size=count, stratify=labels, random_state=state)
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def _by_writer(groups: Indices | None, count: int, generator: np.random.Generator) -> Indices:
+    """Take writers in random order, passing over those who no longer fit."""
+    if groups is None:
+        raise DataError(
+            'data.split: "writer" needs the QMNIST label file, which tells who wrote each digit; put '
+            "qmnist-train-labels.tsv.gz beside the MNIST files or in a qmnist/ folder next to or inside it"
+        )
+    writers, sizes = np.unique(groups, return_counts=True)
+    taken: list[int] = []
+    for i in generator.permutation(len(writers)):
+        if sizes[i] <= count:
+            taken.append(int(writers[i]))
+            count -= int(sizes[i])
+    return np.flatnonzero(np.isin(groups, taken))

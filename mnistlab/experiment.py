@@ -1,0 +1,102 @@
+"""An experiment that can be run: the typed file, its space and its dataset, all checked against the plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from mnistlab import spec as spec_file
+from mnistlab.api import Config, Dataset
+from mnistlab.errors import Fault, PluginError, SpecError
+from mnistlab.registry import Offer, Registry
+from mnistlab.space import Space, compose, endless
+from mnistlab.spec import DataSpec, ExperimentSpec
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A dataset record with the config that the experiment gives it."""
+
+    offer: Offer
+    config: Config
+
+    @property
+    def record(self) -> Dataset[Config]:
+        """Return the record itself."""
+        return cast("Dataset[Config]", self.offer.record)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a search, a check or a single training needs to know of an experiment file."""
+
+    spec: ExperimentSpec
+    space: Space
+    dataset: DatasetChoice
+    fallback: DatasetChoice | None
+
+
+def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment:
+    """Read and check an experiment file.
+
+    Raises:
+        SpecError: with every fault of the file, those of its fixed part and those of its plugins' settings together.
+    """
+    draft = spec_file.read(path, overrides)
+    spec, faults = spec_file.validate(draft)
+    space, more = compose(draft.table, registry)
+    faults += more
+    dataset, fallback = _datasets(draft.table.get("data", {}), registry, faults)
+    if spec and space:
+        faults += _grid_faults(spec, space)
+    if faults or spec is None or space is None or dataset is None:
+        raise SpecError(draft.source, faults)
+    return Experiment(spec, space, dataset, fallback)
+
+
+def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
+    if spec.search.algorithm != "grid":
+        return []
+    rule = "is endless, and algorithm = 'grid' needs a finite space"
+    return [Fault(p.path, rule, str(p.domain), "give a list of values, or a step") for p in endless(space)]
+
+
+def _datasets(
+    table: object, registry: Registry, faults: list[Fault]
+) -> tuple[DatasetChoice | None, DatasetChoice | None]:
+    try:
+        data = DataSpec.model_validate(table)
+    except ValidationError:
+        return None, None  # the fixed part of the file reports it
+    asked = [name for name in (data.dataset, data.offline_fallback) if name]
+    faults += [
+        Fault(
+            f"data.{name}",
+            "is the table of a dataset that this experiment does not use",
+            hint=f"it uses {', '.join(asked)}",
+        )
+        for name in data.settings
+        if name not in asked
+    ]
+    dataset = _choose("data.dataset", data.dataset, data, registry, faults)
+    wanted = data.offline_fallback
+    return dataset, _choose("data.offline_fallback", wanted, data, registry, faults) if wanted else None
+
+
+def _choose(place: str, name: str, data: DataSpec, registry: Registry, faults: list[Fault]) -> DatasetChoice | None:
+    try:
+        offer = registry.find("dataset", name)
+    except PluginError as error:
+        faults.append(Fault(place, str(error)))
+        return None
+    try:
+        return DatasetChoice(offer, offer.record.config.model_validate(data.settings.get(name, {}), strict=True))
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            where = ".".join(["data", name, *(str(part) for part in details["loc"])])
+            faults.append(Fault(where, details["msg"].replace("Input should", "must", 1), details["input"]))
+        return None

@@ -1,0 +1,149 @@
+"""Plans, metrics and times in a few words, for people. Only the standard library: everybody may import this."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+Scalar = bool | int | float | str
+Plan = Mapping[str, Any]
+
+ACCURACIES = frozenset({"val_accuracy", "train_accuracy", "test_accuracy"})
+NAMES = frozenset({"model", "optimizer"})  # the settings that `names` tells already
+
+
+def settings(plan: Plan) -> dict[str, Scalar]:
+    """Return every setting of a plan under the dotted key that `--set` takes: `model.cnn.depth`, `training.epochs`.
+
+    `model`, `optimizer` and `transforms` hold the names. What is neither number nor text stands as JSON.
+    """
+    flat: dict[str, Scalar] = {}
+    for kind in ("model", "optimizer"):
+        if part := plan.get(kind):
+            flat[kind] = str(part["name"])
+            flat |= _dotted(f"{kind}.{part['name']}", part.get("config", {}))
+    transforms = plan.get("transforms", ())
+    flat["transforms"] = ", ".join(str(part["name"]) for part in transforms)
+    for part in transforms:
+        flat |= _dotted(f"transform.{part['name']}", part.get("config", {}))
+    return flat | _dotted("training", plan.get("training", {}))
+
+
+def names(plan: Plan) -> str:
+    """Return for example `cnn · adamw`."""
+    return " · ".join(str(plan[kind]["name"]) for kind in ("model", "optimizer") if plan.get(kind))
+
+
+def plan_label(plan: Plan, limit: int = 60) -> str:
+    """Return for example `cnn depth=3 channels=32 … · adamw lr=0.003 · shift`, at most `limit` characters.
+
+    The names come first; then settings of model and optimizer in turn, in the order in which the plugin declares
+    them (the learning rate before the others), for as long as they fit.
+    """
+    parts = [_part_words(plan[kind]) for kind in ("model", "optimizer") if plan.get(kind)]
+    shown = [1 for _ in parts]
+    tail = "".join(f" · {part['name']}" for part in plan.get("transforms", ()))
+    if len(_joined(parts, shown) + tail) > limit:
+        tail = ""
+    for part, step in _turns(parts):
+        longer = [count + (i == part) for i, count in enumerate(shown)]
+        if shown[part] == step and len(_joined(parts, longer) + tail) <= limit:
+            shown = longer
+    return shortened(_joined(parts, shown) + tail, limit)
+
+
+def varying(plans: Collection[Plan]) -> tuple[str, ...]:
+    """Return the dotted keys that take two or more values among `plans`, names aside: what the search was about."""
+    seen: dict[str, set[tuple[type, Scalar]]] = {}
+    for plan in plans:
+        for key, value in settings(plan).items():
+            seen.setdefault(key, set()).add((type(value), value))
+    return tuple(key for key, values in seen.items() if len(values) > 1 and key not in NAMES)
+
+
+def settings_text(plan: Plan, keys: Collection[str]) -> str:
+    """Return those of `keys` that the plan has, for example `channels=32 lr=0.003 shift.pixels=2`.
+
+    A key is cut to its last word, or to the last two where that alone would be ambiguous in this plan.
+    """
+    chosen = {key: value for key, value in settings(plan).items() if key in keys and value != ""}
+    last = Counter(key.split(".")[-1] for key in chosen)
+    short = {key: ".".join(key.split(".")[-2 if last[key.split(".")[-1]] > 1 else -1 :]) for key in chosen}
+    return " ".join(f"{short[key]}={scalar_text(value)}" for key, value in chosen.items())
+
+
+def scalar_text(value: Scalar) -> str:
+    """Return a setting as it would stand in TOML, numbers to three digits."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def metric_text(metric: str, value: float | None) -> str:
+    """Return a metric's value: accuracies in per cent, counts with separators, `-` for None."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value):
+        return str(value)
+    if metric in ACCURACIES:
+        return f"{100 * value:.2f} %"
+    return f"{value:,.0f}" if metric in {"parameters", "images_per_second"} else f"{value:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return for example `4.2s`, `48s`, `2m10s` or `1h02m`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return for example `1 seed` or `1,000 images`."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return for example `0003, 0005 and 0007`."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return `text`, or its beginning with an ellipsis where it has more than `limit` characters."""
+    return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
+
+
+def _dotted(prefix: str, config: Mapping[str, Any]) -> dict[str, Scalar]:
+    flat: dict[str, Scalar] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _dotted(f"{prefix}.{key}", value)
+        else:
+            flat[f"{prefix}.{key}"] = value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+    return flat
+
+
+def _part_words(part: Mapping[str, Any]) -> list[str]:
+    """Return the name, then `key=value` of each setting, the learning rate first."""
+    flat = _dotted("", part.get("config", {}))
+    ordered = sorted(flat.items(), key=lambda item: item[0] not in {".lr", ".learning_rate"})
+    return [str(part["name"]), *(f"{key[1:]}={scalar_text(value)}" for key, value in ordered)]
+
+
+def _turns(parts: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+    """Return (part, word) of each setting: every part's first, then every part's second, and so on."""
+    columns = zip_longest(*([(i, step) for step in range(1, len(words))] for i, words in enumerate(parts)))
+    return [turn for column in columns for turn in column if turn is not None]
+
+
+def _joined(parts: Sequence[Sequence[str]], shown: Sequence[int]) -> str:
+    """Return the first `shown` words of each part, with an ellipsis where words are left out."""
+    cut = [[*words[:count], *["…"] * (count < len(words))] for words, count in zip(parts, shown, strict=True)]
+    return " · ".join(" ".join(words) for words in cut)

@@ -1,0 +1,307 @@
+"""One run from end to end: data, run directory, cluster, search, confirmation, and how it ended."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mnistlab import __version__, events
+from mnistlab.api import DataPlace, DatasetInfo
+from mnistlab.confirm import confirm
+from mnistlab.data import Division, open_train, prepare_dataset, split_indices
+from mnistlab.errors import DataUnavailableError, ExitCode
+from mnistlab.events import Stamped
+from mnistlab.experiment import DatasetChoice, Experiment
+from mnistlab.registry import Registry
+from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.search.cluster import Machine, Share, cluster, share, this_machine
+from mnistlab.search.driver import Search, run_search
+from mnistlab.search.worker import Shared
+from mnistlab.seeds import Stream, derive
+from mnistlab.spec import ExperimentSpec, spec_json
+from mnistlab.store import RunWriter, create_run
+
+View = Callable[[], AbstractContextManager[Callable[[Stamped], None]]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to an experiment."""
+
+    runs: Path
+    place: DataPlace
+    address: str | None
+    command: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Where the run lies and how it ended."""
+
+    path: Path
+    exit_code: ExitCode
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Data:
+    """The dataset that a run uses, found whole and split; `fallback` says why it is not the one asked for."""
+
+    choice: DatasetChoice
+    info: DatasetInfo
+    division: Division
+    fallback: str = ""
+
+
+def find_data(experiment: Experiment, place: DataPlace) -> Data:
+    """Find or fetch the experiment's dataset, check all of it and split its training part.
+
+    The fallback is taken only where the dataset can be neither found nor fetched; data that is there but wrong is an
+    error.
+
+    Raises:
+        DataError: if the data is wrong, or missing and there is no fallback.
+    """
+    choice, reason = experiment.dataset, ""
+    try:
+        info = prepare_dataset(choice.record, choice.config, place)
+    except DataUnavailableError as error:
+        if experiment.fallback is None:
+            raise
+        choice, reason = experiment.fallback, " ".join(str(error).split())
+        info = prepare_dataset(choice.record, choice.config, place)
+    spec = experiment.spec
+    images = open_train(choice.record, choice.config, place)
+    wished = _validation(spec, info, fallback=bool(reason))
+    how = "stratified" if reason else spec.data.split
+    seed = derive(spec.seed, Stream.SPLIT)
+    return Data(
+        choice, info, split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how), reason
+    )
+
+
+def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:
+    """Return the validation part asked for; a fallback dataset too small for that number gives a fifth of itself."""
+    wished = spec.data.validation
+    return 0.2 if fallback and wished >= info.train_count / 2 else wished
+
+
+def shared_of(data: Data, place: DataPlace, cpus: int) -> Shared:
+    """Return what every worker needs to load the same data."""
+    return Shared(
+        dataset=data.choice.offer.qualified,
+        config=data.choice.config.model_dump(mode="json"),
+        place=place,
+        sha256=dict(data.info.sha256),
+        division=data.division,
+        cpus=cpus,
+    )
+
+
+# --- the run ------------------------------------------------------------------------------------------------------
+
+
+class StopRequest:
+    """Whether someone has asked the run to stop: the first signal asks, the second insists."""
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self.signal: signal.Signals | None = None
+
+    def __call__(self) -> bool:
+        """Return whether to stop."""
+        return self.signal is not None
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def signals_as(request: StopRequest) -> Generator[None]:
+    """Send SIGINT, SIGTERM and SIGHUP to `request` for a while."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, request.receive) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def search(experiment: Experiment, options: Options, registry: Registry, view: View) -> Finished:
+    """Run a whole search and leave its run directory.
+
+    Raises:
+        MnistlabError: if it can't begin (data, plugins, resources); once it has begun, failures are events.
+    """
+    data = find_data(experiment, options.place)
+    here = this_machine()
+    if options.address is None:
+        share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
+    path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
+    writer, request = RunWriter(path), StopRequest()
+    try:
+        with view() as handle, signals_as(request):
+
+            def emit(event: events.Event) -> None:
+                handle(writer.append(event))
+
+            return Finished(path, _run(experiment, data, here, options, registry, writer, emit, request))
+    finally:
+        writer.close()
+
+
+def _run(
+    experiment: Experiment,
+    data: Data,
+    here: Machine,
+    options: Options,
+    registry: Registry,
+    writer: RunWriter,
+    emit: events.Emit,
+    request: StopRequest,
+) -> ExitCode:
+    start, trials, spec = time.monotonic(), list[TrialResult](), experiment.spec
+    try:
+        with cluster(options.address, here) as machine:
+            portion = share(machine, spec.resources)
+            record = run_record(experiment, data, machine, portion, registry, options.command)
+            writer.write_run({"run": writer.path.name, **record})
+            emit(_started(experiment, data, machine, portion, registry, writer.path))
+            job = Search(
+                spec=spec,
+                space=experiment.space,
+                shared=shared_of(data, options.place, portion.cpus),
+                share=portion,
+                registry=registry,
+                store=writer,
+                emit=emit,
+                stopping=request,
+            )
+            trials += run_search(job)
+            if not request():
+                confirm(job, trials, data.choice, options.command)
+    except KeyboardInterrupt:
+        request.signal = request.signal or signal.SIGINT
+    return _finish(trials, request, emit, time.monotonic() - start)
+
+
+def _finish(trials: Sequence[TrialResult], request: StopRequest, emit: events.Emit, seconds: float) -> ExitCode:
+    counts = Counter(trial.state for trial in trials)
+    if request.signal is not None:
+        emit(events.RunInterrupted(reason=request.signal.name))
+        outcome = "interrupted"
+        code = ExitCode.INTERRUPTED if request.signal == signal.SIGINT else ExitCode.TERMINATED
+    elif counts["complete"] == 0:
+        outcome, code = "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
+    else:
+        outcome, code = "done", ExitCode.DONE
+    emit(events.RunFinished(outcome=outcome, exit_code=int(code), counts=dict(counts), seconds=seconds))
+    return code
+
+
+# --- what is written down -----------------------------------------------------------------------------------------
+
+
+def rule_of(spec: ExperimentSpec) -> str:
+    """Return in a sentence what "best" means in a run of `spec`."""
+    metric = spec.search.metric[0]
+    better = "higher" if higher_is_better(metric) else "lower"
+    rule = f"{metric} at the last epoch of the full budget, {better} is better; pruned trials rank below finished ones"
+    return f"{rule}; among confirmed plans the mean over {spec.confirm.seeds} fresh seeds decides"
+
+
+def _started(
+    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, path: Path
+) -> events.RunStarted:
+    spec = experiment.spec
+    return events.RunStarted(
+        run=path.name,
+        experiment=spec.name,
+        directory=str(path),
+        seed=spec.seed,
+        dataset=data.choice.record.name,
+        fallback=data.fallback and f"{experiment.dataset.record.name} is not available: {data.fallback}",
+        trials=spec.search.trials,
+        epochs=experiment.space.epochs,
+        parallel=portion.parallel,
+        devices=str(machine),
+        metric=spec.search.metric[0],
+        rule=rule_of(spec),
+        algorithm=spec.search.algorithm,
+        scheduler=spec.search.scheduler,
+        plugins=registry.versions(),
+    )
+
+
+def run_record(
+    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, command: str
+) -> Mapping[str, Any]:
+    """Return the content of `run.json`: everything needed to say what was done and to do it again."""
+    spec = experiment.spec
+    return {
+        "experiment": spec_json(spec),
+        "seed": spec.seed,
+        "metric": spec.search.metric[0],
+        "metrics": list(spec.search.metric),
+        "rule": rule_of(spec),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "dataset": _dataset_record(experiment, data),
+        "plugins": registry.versions(),
+        "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
+        "machine": _machine_record(machine, portion),
+        "versions": _versions(),
+    }
+
+
+def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
+    how = "stratified" if data.fallback else experiment.spec.data.split
+    return {
+        "name": data.choice.record.name,
+        "requested": experiment.dataset.record.name,
+        "fallback": data.fallback,
+        "plugin": data.choice.offer.qualified,
+        "version": data.choice.offer.version,
+        "source": data.info.source,
+        "sha256": dict(data.info.sha256),
+        "train": len(data.division.train),
+        "validation": len(data.division.validation),
+        "test": data.info.test_count,
+        "split": how,
+        "split_sha256": data.division.digest(),
+        "validation_indices": data.division.validation.tolist(),
+    }
+
+
+def _machine_record(machine: Machine, portion: Share) -> Mapping[str, Any]:
+    return {
+        "device": str(machine),
+        "processor": platform.processor() or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "parallel": portion.parallel,
+        "cpus_per_trial": portion.cpus,
+        "gpus_per_trial": portion.gpus,
+    }
+
+
+def _versions() -> Mapping[str, str]:
+    names = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"mnistlab": __version__, "python": python, **{name: version(name) for name in names}}

@@ -1,0 +1,1 @@
+"""Searching: the only package that imports ray and optuna."""

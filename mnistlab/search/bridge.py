@@ -1,0 +1,176 @@
+"""Between Ray Tune and Optuna: our own Searcher over `study.ask` and `study.tell`.
+
+Ray's stock OptunaSearch tells a trial that the scheduler stopped as COMPLETE with its early score, drops the last
+value, and leaves a NaN trial RUNNING for ever. Here a trial is COMPLETE only at its full budget, PRUNED with every
+intermediate value when it was stopped, FAIL when it came to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import sqlalchemy.event
+from optuna.study import StudyDirection
+from optuna.trial import Trial, TrialState
+from ray.tune.search import Searcher
+
+from mnistlab.api import Choice, Float, Scalar
+from mnistlab.results import higher_is_better
+from mnistlab.search.outcome import Outcome, outcome_of
+from mnistlab.search.samplers import sampler
+from mnistlab.search.unsaved import Unsaved
+from mnistlab.seeds import Stream, derive, trial_seed
+from mnistlab.space import Parameter, Space, defaults, grid, suggest
+from mnistlab.spec import ExperimentSpec
+
+_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
+    """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens."""
+    with_sampler = sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), spec.search.trials)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    # The study can be rebuilt from the events, so it need not wait for the disk at each of its many small commits.
+    sqlalchemy.event.listen(storage.engine, "connect", _relax)
+    storage.engine.dispose()
+    directions = [
+        StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
+        for metric in spec.search.metric
+    ]
+    return optuna.create_study(storage=storage, study_name=spec.name, sampler=with_sampler, directions=directions)
+
+
+def _relax(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous=OFF")
+
+
+class Bridge(Unsaved, Searcher):
+    """Answers Tune's `suggest` with plans that Optuna proposes, and tells Optuna how each of them ended.
+
+    Life of a trial: `suggest` asks, `on_trial_result` reports every epoch but the last, `on_trial_complete` reports
+    the last and tells. Tune calls all of them in the driver, one after the other.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        spec: ExperimentSpec,
+        *,
+        parallel: int | None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`."""
+        super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
+        self._study, self._space, self._spec = study, space, spec
+        self._parallel, self._stopping = parallel, stopping
+        self._live: dict[str, Trial] = {}
+        self._numbers: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
+        self._asked = 0
+        self._points = self._enqueued()
+
+    def _enqueued(self) -> Iterator[dict[str, Scalar]]:
+        """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
+        first = defaults(self._space)
+        yield first
+        if self._spec.search.algorithm == "grid":
+            yield from (point for point in grid(self._space) if point != first)
+
+    # --- Tune asks ---
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial's task, None while enough trials are live, FINISHED when there are no more."""
+        if self._asked >= self._spec.search.trials or self._stopping():
+            return Searcher.FINISHED
+        if self._parallel is not None and len(self._live) >= self._parallel:
+            return None
+        point = next(self._points, None)
+        if point is not None:
+            self._study.enqueue_trial(point)
+        elif self._spec.search.algorithm == "grid":
+            return Searcher.FINISHED
+        trial = self._study.ask()
+        plan = suggest(self._space, lambda parameter: _ask(trial, parameter))
+        self._asked += 1
+        self._live[trial_id], self._numbers[trial_id] = trial, trial.number
+        # One opaque string: Tune would otherwise look for its own search-space words inside a plan.
+        return {"task": json.dumps({"plan": plan, "seed": trial_seed(self._spec.seed, trial.number)})}
+
+    def number(self, trial_id: str) -> int:
+        """Return our number (from 0) of the trial that Tune calls `trial_id`."""
+        return self._numbers[trial_id]
+
+    def exhausted(self) -> bool:
+        """Return whether every trial that may be proposed has been."""
+        return self._asked >= self._spec.search.trials
+
+    # --- Tune tells ---
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Hand an intermediate value to Optuna."""
+        self._report(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Hand the last value to Optuna and tell it how the trial ended."""
+        trial = self._live.get(trial_id)
+        if trial is None:
+            return
+        if result is not None:
+            self._report(trial_id, result)
+        metrics = self._spec.search.metric
+        outcome = outcome_of(result, metrics=metrics, error="worker lost" if error else "")
+        self._tell(trial_id, outcome, result or {}, metrics)
+
+    def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        trial, metrics = self._live.get(trial_id), list(self._spec.search.metric)
+        if trial is None or len(metrics) > 1 or result.get("cause"):
+            return  # Optuna takes no intermediate values where there are several objectives
+        epoch, value = int(result["epoch"]), result.get(metrics[0])
+        if epoch > self._reported.get(trial_id, 0) and isinstance(value, (int, float)):
+            trial.report(float(value), epoch)
+            self._reported[trial_id] = epoch
+
+    def _tell(self, trial_id: str, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        trial = self._live.pop(trial_id)
+        values = [float(result[name]) for name in metrics] if outcome.state == "complete" else None
+        if outcome.state == "failed":
+            trial.set_user_attr("cause", outcome.cause)
+            trial.set_user_attr("message", outcome.message)
+        self._study.tell(trial, values=values, state=_STATES[outcome.state])
+
+    def close(self) -> None:
+        """Tell Optuna of the trials that never answered: they are FAIL, not RUNNING for ever."""
+        for trial in self._live.values():
+            self._study.tell(trial, state=TrialState.FAIL)
+        self._live.clear()
+
+    # --- what Searcher asks of its children; the study's own file holds the state ---
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study and the events are the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: a resumed run replays its events."""
+
+    def __del__(self) -> None:
+        """Leave the storage to the driver."""
+
+
+def _ask(trial: Trial, parameter: Parameter) -> Scalar:
+    domain = parameter.domain
+    if isinstance(domain, Choice):
+        return cast("Scalar", trial.suggest_categorical(parameter.path, list(domain.options)))
+    if isinstance(domain, Float):
+        return trial.suggest_float(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
+    return trial.suggest_int(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def time_is_up(deadline: float | None) -> bool:
+    """Return whether the monotonic clock has passed `deadline`."""
+    return deadline is not None and time.monotonic() >= deadline

@@ -1,0 +1,166 @@
+"""From Tune's callbacks to our events and results: the only place where the two meet."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from mnistlab import events
+from mnistlab.api import TrialRecord
+from mnistlab.events import Emit
+from mnistlab.labels import plan_label
+from mnistlab.registry import Registry
+from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.search.bridge import Bridge
+from mnistlab.search.outcome import Outcome, outcome_of
+from mnistlab.search.unsaved import Unsaved
+from mnistlab.spec import ExperimentSpec
+from mnistlab.store import RunWriter
+
+
+@dataclass
+class _Open:
+    """A trial that has begun and not yet ended."""
+
+    name: str
+    number: int
+    seed: int
+    plan: Mapping[str, Any]
+    started: float
+    history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    last: Mapping[str, Any] | None = None
+
+
+class Recorder(Unsaved, Callback):
+    """Writes what happens to each trial, in the driver, in the order in which Tune learns of it."""
+
+    def __init__(self, spec: ExperimentSpec, bridge: Bridge, store: RunWriter, emit: Emit, registry: Registry) -> None:
+        """Record into `store` and `emit`; observers among the plugins are told of each end."""
+        self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
+        self._open: dict[str, _Open] = {}
+        self._best: float | None = None
+        self.results: list[TrialResult] = []
+
+    # --- what Tune calls ---
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Record the start; a trial that goes on after a pause has started already."""
+        if trial.trial_id in self._open:
+            return
+        task, number = json.loads(trial.config["task"]), self._bridge.number(trial.trial_id)
+        opened = _Open(f"{number:04d}", number, task["seed"], task["plan"], time.monotonic())
+        self._open[trial.trial_id] = opened
+        label = plan_label(opened.plan)
+        self._emit(
+            events.TrialStarted(trial=opened.name, number=number, seed=opened.seed, label=label, plan=opened.plan)
+        )
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """Record an epoch."""
+        opened = self._open.get(trial.trial_id)
+        if opened is None:
+            return
+        opened.last = result
+        opened.plan, opened.seed = json.loads(result["plan"]), int(result["seed"])
+        self._store.append_log(opened.name, result.get("log", ""))
+        if result.get("cause") or "metrics" not in result:
+            return
+        metrics: dict[str, float] = json.loads(result["metrics"])
+        opened.history.append(metrics)
+        epoch, epochs = int(result["epoch"]), int(result["epochs"])
+        self._emit(events.TrialEpoch(trial=opened.name, epoch=epoch, epochs=epochs, metrics=metrics))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Record the end of a trial that answered to the last."""
+        self._end(trial.trial_id)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
+        """Record the loss of a worker."""
+        error = trial.get_pickled_error() or trial.get_error()
+        text = " ".join(str(error or "").split())[:500] or "its process ended without a word"
+        if trial.trial_id not in self._open:
+            self.on_trial_start(iteration, trials, trial)
+        self._store.append_log(self._open[trial.trial_id].name, f"\nworker lost: {error}\n")
+        self._end(trial.trial_id, error=f"worker lost: {text}")
+
+    def close(self) -> None:
+        """End the trials of which nothing more will be heard."""
+        for trial_id in list(self._open):
+            self._end(trial_id)
+
+    # --- ends ---
+
+    def _end(self, trial_id: str, error: str = "") -> None:
+        opened = self._open.pop(trial_id, None)
+        if opened is None:
+            return
+        outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error)
+        result = _result(opened, outcome)
+        self._store.write_trial(result)
+        self.results.append(result)
+        self._emit(_event(result))
+        self._note_best(result)
+        for trouble in self._registry.notify(_record(result)):
+            self._emit(events.Warned(message=trouble))
+
+    def _note_best(self, result: TrialResult) -> None:
+        metric = self._spec.search.metric[0]
+        if result.state != "complete":
+            return
+        value, sign = result.metrics[metric], 1 if higher_is_better(metric) else -1
+        if self._best is None or sign * value > sign * self._best:
+            self._best = value
+            self._emit(events.BestChanged(trial=result.trial, metric=metric, value=value, label=result.label))
+
+
+def _result(opened: _Open, outcome: Outcome) -> TrialResult:
+    last = opened.last or {}
+    metrics = dict(opened.history[-1]) if opened.history else {}
+    if "parameters" in last:
+        metrics["parameters"] = last["parameters"]
+    return TrialResult(
+        trial=opened.name,
+        number=opened.number,
+        state=outcome.state,
+        seed=opened.seed,
+        plan=opened.plan,
+        label=plan_label(opened.plan),
+        history=tuple(opened.history),
+        metrics=metrics,
+        seconds=time.monotonic() - opened.started,
+        cause=outcome.cause,
+        message=outcome.message,
+    )
+
+
+def _event(result: TrialResult) -> events.Event:
+    epoch = len(result.history)
+    kinds: dict[str, Callable[..., events.Event]] = {"complete": events.TrialFinished, "pruned": events.TrialPruned}
+    if result.state in kinds:
+        return kinds[result.state](trial=result.trial, epoch=epoch, metrics=result.metrics, seconds=result.seconds)
+    log = f"trials/{result.trial}/log.txt"
+    return events.TrialFailed(trial=result.trial, epoch=epoch, cause=result.cause, message=result.message, log=log)
+
+
+def _record(result: TrialResult) -> TrialRecord:
+    return TrialRecord(
+        trial=result.trial,
+        state=result.state,
+        plan=result.plan,
+        seed=result.seed,
+        metrics=result.metrics,
+        message=result.message,
+    )

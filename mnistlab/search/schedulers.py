@@ -1,0 +1,116 @@
+"""The schedulers by name: who stops unpromising trials early."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+from ray.tune.schedulers.pbt import (
+    _PBTTrialState,  # pyright: ignore[reportPrivateUsage] - what `on_trial_add` keeps, and Ray has no other name for it
+)
+
+from mnistlab.api import Choice, Scalar
+from mnistlab.results import higher_is_better
+from mnistlab.search.unsaved import Unsaved
+from mnistlab.space import Parameter, Space, values
+from mnistlab.spec import ExperimentSpec
+
+_TIME = "epoch"
+RESAMPLE = 0.25  # share of the changes that draw anew instead of moving nearby (Jaderberg 2017, section 4)
+FACTORS = (0.8, 1.25)
+
+
+def scheduler(spec: ExperimentSpec, space: Space) -> TrialScheduler:
+    """Return the scheduler of `spec.search`; its full budget is `space.epochs`."""
+    search, metric = spec.search, spec.search.metric[0]
+    goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    if search.scheduler == "median":
+        return MedianStoppingRule(grace_period=search.grace_epochs, min_samples_required=3, **goal)
+    if search.scheduler == "pbt":
+        every = max(1, space.epochs // 4)
+        return Population(space, spec.seed, perturbation_interval=every, **goal)
+    # Asynchronous successive halving (Li 2020). Hyperband is the same over several brackets, each with a later first
+    # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
+    longest = max(space.epochs, search.grace_epochs)
+    brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, search.reduction_factor)
+    return AsyncHyperBandScheduler(
+        max_t=longest,
+        grace_period=search.grace_epochs,
+        reduction_factor=search.reduction_factor,
+        brackets=brackets,
+        **goal,
+    )
+
+
+def _brackets(epochs: int, factor: int) -> int:
+    """Return Hyperband's number of brackets: floor(log_factor(epochs)) + 1."""
+    count = 1
+    while factor**count <= epochs:
+        count += 1
+    return count
+
+
+class Population(Unsaved, PopulationBasedTraining):
+    """Population-based training (Jaderberg 2017) whose population our own Searcher proposes.
+
+    Ray refuses to combine the two because a searcher would be told values of settings that have changed meanwhile;
+    here the search is random (`spec` sees to it), so nothing is learnt from them. A trial that does badly takes up the
+    weights and the plan of one that does well and goes on with changed optimizer settings.
+    """
+
+    def __init__(self, space: Space, seed: int, **options: Any) -> None:
+        """Change the optimizer parameters of `space`, with draws set by `seed`."""
+        super().__init__(custom_explore_fn=self._explore, log_config=False, quantile_fraction=0.25, **options)
+        self._parameters = {p.path: p for branch in space.optimizers for p in branch.parameters}
+        self._draw = random.Random(seed)
+        random.seed(seed)  # Ray draws the one to copy from the module's generator
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002 - Tune's signature
+        """Take a trial into the population."""
+        self._trial_state[trial] = _PBTTrialState(trial)
+
+    def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the copied trial's task with its optimizer settings changed under `optimizer`."""
+        task = json.loads(config["task"])
+        part = task.get("optimizer") or task["plan"]["optimizer"]
+        changed = {key: self._change(part["name"], key, value) for key, value in part["config"].items()}
+        task["optimizer"] = {**part, "config": changed}
+        return {**config, "task": json.dumps(task)}
+
+    def _change(self, optimizer: str, key: str, value: Scalar) -> Scalar:
+        parameter = self._parameters.get(f"optimizer.{optimizer}.{key}")
+        if parameter is None:
+            return value
+        if self._draw.random() < RESAMPLE:
+            return _sample(parameter, self._draw)
+        return _neighbour(parameter, value, self._draw)
+
+
+def _sample(parameter: Parameter, draw: random.Random) -> Scalar:
+    domain, finite = parameter.domain, values(parameter.domain)
+    if finite is not None:
+        return draw.choice(finite)
+    assert not isinstance(domain, Choice)
+    u = draw.random()
+    drawn = domain.low * (domain.high / domain.low) ** u if domain.log else domain.low + (domain.high - domain.low) * u
+    return round(drawn) if isinstance(domain.low, int) else drawn
+
+
+def _neighbour(parameter: Parameter, value: Scalar, draw: random.Random) -> Scalar:
+    domain, finite = parameter.domain, values(parameter.domain)
+    if finite is not None:
+        index = finite.index(value) + draw.choice((-1, 1)) if value in finite else 0
+        return finite[min(max(index, 0), len(finite) - 1)]
+    assert not isinstance(domain, Choice)
+    moved = min(max(float(value) * draw.choice(FACTORS), domain.low), domain.high)
+    return round(moved) if isinstance(domain.low, int) else moved

@@ -1,0 +1,198 @@
+"""What runs in a worker process: a trial as a Ray Tune trainable, and a replicate as a Ray task.
+
+Only plans travel here. The worker resolves names from its own registry and loads the dataset once for all its trials.
+A failure of the training is an answer like any other (`cause`, `message`), so that the process lives on for the next
+trial: starting a new one costs seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ray import tune
+
+from mnistlab import training, weights
+from mnistlab.api import Config, DataPlace, Dataset
+from mnistlab.data import Division, open_train, prepare_dataset
+from mnistlab.data.device import DeviceData, to_device
+from mnistlab.errors import DataError
+from mnistlab.registry import Registry, installed
+from mnistlab.search.capture import Capture
+from mnistlab.training import Training
+
+CHECKPOINT = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all trials of a run have in common; sent to each worker once."""
+
+    dataset: str  # distribution:name
+    config: dict[str, Any]
+    place: DataPlace
+    sha256: dict[str, str]
+    division: Division
+    cpus: int
+
+
+_loaded: dict[str, DeviceData] = {}
+
+
+def data_for(shared: Shared, registry: Registry, device: torch.device) -> DeviceData:
+    """Return the run's data on `device`, loaded at the first call of this process.
+
+    Raises:
+        DataError: if this machine's copy is not the one that the driver has.
+    """
+    key = f"{shared.dataset} {shared.sha256} {shared.division.digest()} {device}"
+    if key not in _loaded:
+        dataset = cast("Dataset[Config]", registry.find("dataset", shared.dataset).record)
+        config = dataset.config.model_validate(shared.config)
+        info = prepare_dataset(dataset, config, shared.place)
+        if dict(info.sha256) != shared.sha256:
+            raise DataError(
+                f"dataset '{dataset.name}' on this machine differs from the driver's: sha256 {dict(info.sha256)}"
+            )
+        images = open_train(dataset, config, shared.place)
+        _loaded.clear()  # one run at a time
+        _loaded[key] = to_device(images, shared.division, info.shape, device)
+    return _loaded[key]
+
+
+class PlanTrainable(tune.Trainable):
+    """One trial: each `step` is an epoch. `config["task"]` is JSON: plan, seed and, after a change, `optimizer`."""
+
+    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
+        """Begin the first trial of this process."""
+        assert shared is not None
+        self._shared = shared
+        self._capture = Capture()
+        self._capture.start()
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process."""
+        self._begin(new_config)
+        return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        """Build the plan; what goes wrong is kept for the first `step`, because Ray would end the process for it."""
+        self._task = json.loads(config["task"])
+        self._training: Training | None = None
+        self._failure: BaseException | None = None
+        try:
+            device = training.set_up_process(self._shared.cpus)
+            registry = installed()
+            data = data_for(self._shared, registry, device)
+            self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
+            self._fail(error)
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch and report."""
+        if self._training is not None and self._failure is None:
+            try:
+                return self._report(training.run_epoch(self._training))
+            except (Exception, SystemExit) as error:
+                self._fail(error)
+        assert self._failure is not None
+        return self._answer() | {
+            "cause": training.cause_of(self._failure),
+            "message": _one_line(self._failure),
+            "done": True,
+        }
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        traceback.print_exception(error)  # into the trial's log
+
+    def _report(self, metrics: dict[str, float]) -> dict[str, Any]:
+        assert self._training is not None
+        done = self._training.epoch >= self._training.epochs
+        parameters = training.count_parameters(self._training.module)
+        return self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
+
+    def _answer(self) -> dict[str, Any]:
+        """Return what every report holds. Plan and metrics are strings so that Tune leaves them as they are."""
+        now = self._training
+        plan, seed = (now.plan, now.seed) if now else (self._task["plan"], self._task["seed"])
+        return {
+            "epoch": now.epoch if now else 0,
+            "epochs": int(plan["training"]["epochs"]),
+            "plan": json.dumps(plan),
+            "seed": seed,
+            "log": self._capture.take(),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the training's state, for a trial that is paused or copied."""
+        if self._training is not None:
+            (Path(checkpoint_dir) / CHECKPOINT).write_bytes(weights.pack(training.state(self._training)))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a state, perhaps another trial's, perhaps with other optimizer settings."""
+        path = Path(str(checkpoint)) / CHECKPOINT
+        if self._training is not None and path.exists():
+            training.restore(self._training, weights.unpack(path.read_bytes()), self._task.get("optimizer"))
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+
+
+# --- replicates ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReplicateTask:
+    """One (plan, seed) of the confirmation."""
+
+    trial: str
+    replicate: int
+    seed: int
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReplicateAnswer:
+    """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
+
+    task: ReplicateTask
+    history: tuple[dict[str, float], ...] = ()
+    parameters: int = 0
+    correct: npt.NDArray[np.bool_] | None = None
+    weights: bytes = b""
+    log: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
+    """Train a plan on a fresh seed for its full budget; a failure is an answer too."""
+    capture = Capture()
+    capture.start()
+    history: list[dict[str, float]] = []
+    answer = ReplicateAnswer(task)
+    try:
+        device = training.set_up_process(shared.cpus)
+        data = data_for(shared, installed(), device)
+        done = training.train(task.plan, task.seed, data, installed(), lambda _, metrics: history.append(metrics))
+        _, correct = training.evaluate(done, data.validation_images, data.validation_labels)
+        answer = replace(
+            answer,
+            parameters=training.count_parameters(done.module),
+            correct=correct.cpu().numpy(),
+            weights=weights.pack(done.module.state_dict()),
+        )
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        traceback.print_exception(error)
+        answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
+    return replace(answer, history=tuple(history), log=capture.take())

@@ -1,0 +1,342 @@
+"""The search space: the domains of all records that an experiment names, narrowed by its settings.
+
+A space is data. `suggest(space, ask)` walks it and asks for one value after the other; who answers (Optuna, a grid, the
+defaults) is not its business. Choosing a model activates that model's parameters only: the space is conditional.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
+
+from pydantic import ValidationError
+
+from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
+from mnistlab.errors import Fault, PluginError, near_miss
+from mnistlab.registry import Kind, Offer, Registry
+
+Plan = dict[str, Any]
+Ask = Callable[["Parameter"], Scalar]
+
+
+class TrainingConfig(Config):
+    """`[training]`: what belongs to no plugin. Searched only where the experiment gives a list or a range."""
+
+    epochs: int = 8
+    batch_size: Annotated[int, Int(1, 8192, log=True)] = 128
+    label_smoothing: Annotated[float, Float(0.0, 0.5)] = 0.0
+    precision: Annotated[str, Choice("auto", "fp32", "bf16")] = "auto"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched value. `when` is the (parameter, value) that activates it, or None if it is always active."""
+
+    path: str
+    domain: Domain
+    default: Scalar
+    when: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One record of the space: the values that are fixed and the parameters that are searched."""
+
+    name: str
+    source: Mapping[str, str]  # plugin, distribution, version; empty for [training]
+    fixed: Mapping[str, Scalar]
+    parameters: tuple[Parameter, ...]
+
+    def component(self, ask: Ask) -> Plan:
+        """Return this record's part of a plan."""
+        config = dict(self.fixed) | {p.path.rpartition(".")[2]: ask(p) for p in self.parameters}
+        return {"name": self.name, **self.source, "config": config}
+
+
+@dataclass(frozen=True)
+class Space:
+    """Models and optimizers are alternatives; transforms apply all, in their order."""
+
+    models: tuple[Branch, ...]
+    optimizers: tuple[Branch, ...]
+    transforms: tuple[Branch, ...]
+    training: Branch
+
+    @property
+    def epochs(self) -> int:
+        """Return the full budget of a trial."""
+        return int(self.training.fixed["epochs"])
+
+    def choices(self) -> tuple[Parameter, ...]:
+        """Return the parameters that choose between models and between optimizers, where there is a choice."""
+        kinds = (("model", self.models), ("optimizer", self.optimizers))
+        return tuple(
+            Parameter(kind, Choice(*(b.name for b in branches)), branches[0].name)
+            for kind, branches in kinds
+            if len(branches) > 1
+        )
+
+    def branches(self) -> Iterator[Branch]:
+        """Yield every branch, in the order of the file's sections."""
+        yield from (*self.models, *self.optimizers, *self.transforms, self.training)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield everything that is searched, choices first."""
+        yield from self.choices()
+        for branch in self.branches():
+            yield from branch.parameters
+
+
+# --- walking a space ----------------------------------------------------------------------------------------------
+
+
+def suggest(space: Space, ask: Ask) -> Plan:
+    """Return one point of the space as a plain JSON-able dict, asking for the active parameters only."""
+    chosen = {parameter.path: ask(parameter) for parameter in space.choices()}
+    model = _chosen(space.models, chosen.get("model"))
+    optimizer = _chosen(space.optimizers, chosen.get("optimizer"))
+    training = space.training.component(ask)["config"]
+    return {
+        "model": model.component(ask),
+        "optimizer": optimizer.component(ask),
+        "transforms": [branch.component(ask) for branch in space.transforms],
+        "training": training,
+    }
+
+
+def _chosen(branches: tuple[Branch, ...], name: Scalar | None) -> Branch:
+    return branches[0] if name is None else next(b for b in branches if b.name == name)
+
+
+def defaults(space: Space) -> dict[str, Scalar]:
+    """Return the active parameters of the plan that is made of all defaults: the first trial."""
+    asked: dict[str, Scalar] = {}
+
+    def ask(parameter: Parameter) -> Scalar:
+        asked[parameter.path] = parameter.default
+        return parameter.default
+
+    suggest(space, ask)
+    return asked
+
+
+def values(domain: Domain) -> tuple[Scalar, ...] | None:
+    """Return the values of a finite domain in order, or None for a continuous one."""
+    if isinstance(domain, Choice):
+        return domain.options
+    if isinstance(domain, Int):
+        return None if domain.log else tuple(range(domain.low, domain.high + 1, domain.step))
+    if domain.step is None:
+        return None
+    count = round((domain.high - domain.low) / domain.step + 1e-9)
+    return tuple(domain.low + i * domain.step for i in range(count + 1) if domain.low + i * domain.step <= domain.high)
+
+
+def endless(space: Space) -> list[Parameter]:
+    """Return the parameters that a grid can't enumerate."""
+    return [p for p in space.parameters() if values(p.domain) is None]
+
+
+def grid(space: Space) -> Iterator[dict[str, Scalar]]:
+    """Yield the active parameters of every point of a finite space, each point once."""
+    shared = [p for branch in (*space.transforms, space.training) for p in branch.parameters]
+    for model, optimizer in itertools.product(space.models, space.optimizers):
+        names = {"model": model.name, "optimizer": optimizer.name}
+        head: dict[str, Scalar] = {p.path: names[p.path] for p in space.choices()}
+        active = [*model.parameters, *optimizer.parameters, *shared]
+        for point in itertools.product(*(values(p.domain) or () for p in active)):
+            yield head | {p.path: value for p, value in zip(active, point, strict=True)}
+
+
+def size(space: Space) -> int | None:
+    """Return how many points a space has, or None where a parameter is continuous (or logarithmic)."""
+    if endless(space):
+        return None
+
+    def count(branch: Branch) -> int:
+        total = 1
+        for parameter in branch.parameters:
+            total *= len(values(parameter.domain) or ())
+        return total
+
+    shared = count(space.training)
+    for branch in space.transforms:
+        shared *= count(branch)
+    return sum(map(count, space.models)) * sum(map(count, space.optimizers)) * shared
+
+
+# --- composing a space from an experiment's tables ----------------------------------------------------------------
+
+
+def compose(table: Mapping[str, Any], registry: Registry) -> tuple[Space | None, list[Fault]]:
+    """Return the space of an experiment's raw tables, or None and everything that is wrong with them."""
+    faults: list[Fault] = []
+    models = _branches("model", table.get("model", {}), registry, faults)
+    optimizers = _branches("optimizer", table.get("optimizer", {"adamw": {}}), registry, faults)
+    transforms = _branches("transform", table.get("transform", {}), registry, faults)
+    training = _training(table.get("training", {}), faults)
+    if faults or not models or not optimizers:
+        return None, faults
+    return Space(models, optimizers, transforms, training), faults
+
+
+def _branches(kind: Kind, tables: object, registry: Registry, faults: list[Fault]) -> tuple[Branch, ...]:
+    if not isinstance(tables, dict):
+        return ()  # the fixed part of the file reports it
+    named = cast("dict[str, Any]", tables)
+    found: list[Branch] = []
+    for name, table in named.items():
+        try:
+            offer = registry.find(kind, name)
+        except PluginError as error:
+            faults.append(Fault(f"{kind}.{name}", str(error)))
+            continue
+        when = (kind, name) if kind != "transform" and len(named) > 1 else None
+        found.append(_branch(f"{kind}.{name}", name, offer, table, when, faults))
+    return tuple(found)
+
+
+def _branch(
+    place: str, name: str, offer: Offer, table: object, when: tuple[str, str] | None, faults: list[Fault]
+) -> Branch:
+    source = {"plugin": offer.qualified, "distribution": offer.distribution, "version": offer.version}
+    fixed, parameters = _settle(place, offer.record.config, table, when, faults, search_rest=True)
+    return Branch(name, source, fixed, parameters)
+
+
+def _training(table: object, faults: list[Fault]) -> Branch:
+    fixed, parameters = _settle("training", TrainingConfig, table, None, faults, search_rest=False)
+    epochs = fixed.get("epochs")
+    if isinstance(epochs, int) and epochs < 1:
+        faults.append(Fault("training.epochs", "must be at least 1", epochs))
+    return Branch("training", {}, fixed, parameters)
+
+
+def _settle(
+    place: str,
+    config: type[Config],
+    table: object,
+    when: tuple[str, str] | None,
+    faults: list[Fault],
+    *,
+    search_rest: bool,
+) -> tuple[dict[str, Scalar], tuple[Parameter, ...]]:
+    """Sort the fields of `config` into fixed values and searched parameters, according to the settings in `table`."""
+    if not isinstance(table, dict):
+        faults.append(Fault(place, "must be a table", table))
+        return {}, ()
+    settings = cast("dict[str, Any]", table)
+    known = config.model_fields
+    faults += [
+        Fault(f"{place}.{k}", "is not a setting", v, near_miss(k, known)) for k, v in settings.items() if k not in known
+    ]
+    allowed = domains(config)
+    fixed: dict[str, Scalar] = {}
+    parameters: list[Parameter] = []
+    for field, info in known.items():
+        where, domain = f"{place}.{field}", allowed.get(field)
+        try:
+            setting = _setting(settings[field], domain) if field in settings else None
+        except ValueError as error:
+            faults.append(Fault(where, str(error), settings[field]))
+            continue
+        if isinstance(setting, (Int, Float, Choice)):
+            parameters.append(Parameter(where, setting, _default(setting, info.default), when))
+        elif setting is not None:
+            fixed[field] = setting
+        elif info.is_required():
+            faults.append(Fault(where, "is required"))
+        elif domain is not None and search_rest:
+            parameters.append(Parameter(where, domain, info.default, when))
+        else:
+            fixed[field] = info.default
+    _check_fixed(place, config, fixed, parameters, faults)
+    return fixed, tuple(parameters)
+
+
+def _check_fixed(
+    place: str, config: type[Config], fixed: Mapping[str, Scalar], parameters: list[Parameter], faults: list[Fault]
+) -> None:
+    """Let the config class itself judge the fixed values (fields without a domain, rules across fields)."""
+    if any(fault.place.startswith(place + ".") for fault in faults):
+        return
+    point = dict(fixed) | {p.path.rpartition(".")[2]: p.default for p in parameters}
+    try:
+        config.model_validate(point, strict=True)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            where = ".".join([place, *(str(part) for part in details["loc"])])
+            faults.append(Fault(where, details["msg"].replace("Input should", "must", 1), details["input"]))
+
+
+def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
+    """Read one setting: a scalar fixes, a list chooses, { low, high } narrows.
+
+    Raises:
+        ValueError: saying the rule that the value breaks.
+    """
+    if isinstance(value, dict):
+        return _narrowed(cast("dict[str, Any]", value), domain)
+    if isinstance(value, list):
+        if domain is None:
+            raise ValueError("can be fixed but not searched: its plugin gives it no domain")
+        return _one_or_choice([_inside(item, domain) for item in cast("list[object]", value)])
+    return _inside(value, domain)
+
+
+def _one_or_choice(options: list[Scalar]) -> Domain | Scalar:
+    return options[0] if len(options) == 1 else Choice(*options)
+
+
+def _inside(value: object, domain: Domain | None) -> Scalar:
+    if not isinstance(value, (bool, int, float, str)):
+        raise ValueError("must be a value, a list of values or { low = ..., high = ... }")
+    if domain is not None and not domain.contains(value):
+        hint = (
+            near_miss(value, [str(o) for o in domain.options])
+            if isinstance(domain, Choice) and isinstance(value, str)
+            else ""
+        )
+        raise ValueError(
+            f"must lie inside what the plugin allows: {domain}" + (f"; {hint}" if hint.startswith("did") else "")
+        )
+    return float(value) if isinstance(domain, Float) and not isinstance(value, str) else value
+
+
+def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
+    if not isinstance(domain, (Int, Float)):
+        raise ValueError("takes a value or a list of values, not a range")
+    keys = {"low", "high", "step", "log"}
+    unknown = [key for key in table if key not in keys]
+    if unknown:
+        raise ValueError(f"'{unknown[0]}' is not part of a range; {near_miss(unknown[0], keys)}")
+    low, high = (_inside(table.get(key, getattr(domain, key)), _steps_free(domain)) for key in ("low", "high"))
+    log, step = table.get("log", domain.log and "step" not in table), table.get("step", domain.step)
+    if not isinstance(log, bool):
+        raise ValueError("log must be true or false")
+    if isinstance(domain, Int):
+        if not isinstance(step, int):
+            raise ValueError("step must be a whole number")
+        return Int(cast("int", low), cast("int", high), step=step, log=log)
+    return Float(float(low), float(high), log=log, step=None if step is None else float(step))
+
+
+def _steps_free(domain: Int | Float) -> Int | Float:
+    """Return the domain without its step: a range's ends may lie between the steps of the plugin's own."""
+    return Int(domain.low, domain.high) if isinstance(domain, Int) else Float(domain.low, domain.high)
+
+
+def _default(domain: Domain, wished: Any) -> Scalar:
+    """Return the plugin's default where the narrowed domain still holds it, else the nearest value that it holds."""
+    if domain.contains(wished):
+        return wished
+    if isinstance(domain, Choice):
+        return domain.options[0]
+    if not isinstance(wished, (int, float)):
+        return domain.low
+    nearest = min(max(wished, domain.low), domain.high)
+    if domain.step is not None:
+        nearest = domain.low + round((nearest - domain.low) / domain.step) * domain.step
+    return int(nearest) if isinstance(domain, Int) else float(min(nearest, domain.high))

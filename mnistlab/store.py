@@ -1,0 +1,285 @@
+"""The run directory: what a search leaves behind. The driver is its only writer.
+
+Truth is `run.json` (written once), `events.jsonl` (append only) and the results under `trials/`. Results are written
+to a temporary file, flushed to the disk and renamed, so that a file is either whole or not there; an event is one
+write of one line with its own checksum, so that a torn tail is seen and skipped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mnistlab import events, results
+from mnistlab.errors import MnistlabError, RunDirectoryError, near_miss
+from mnistlab.events import Event, Stamped
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+
+RUN_SCHEMA = "mnistlab.run/1"
+RESULT_SCHEMA = "mnistlab.result/1"
+LEDGER_SCHEMA = "mnistlab.ledger/1"
+MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
+SYNC_SECONDS = 2.0  # at most this much of the event stream is lost with the power
+
+# After these the event stream is flushed to the disk: what they say must survive.
+_DURABLE = (
+    events.RunStarted,
+    events.TrialFinished,
+    events.TrialPruned,
+    events.TrialFailed,
+    events.ReplicateFinished,
+    events.ReplicateFailed,
+    events.TestOpened,
+    events.RunInterrupted,
+    events.RunFinished,
+)
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+class RunWriter:
+    """The open run directory of a driver; holds its lock until `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Lock the directory `path`, which must exist, and open its event stream.
+
+        Raises:
+            RunDirectoryError: if another process holds the lock; the message names it.
+        """
+        self.path = path
+        self._lock = _lock(path)
+        self._events = os.open(path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        self._start = self._synced = time.monotonic()
+        self._seq = 0
+        self._log_bytes: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Flush the event stream and let go of the lock."""
+        os.fsync(self._events)
+        os.close(self._events)
+        os.close(self._lock)
+
+    def write_run(self, run: Mapping[str, Any]) -> None:
+        """Write `run.json`, once.
+
+        Raises:
+            RunDirectoryError: if it is there already.
+        """
+        if (self.path / "run.json").exists():
+            raise RunDirectoryError(f"{self.path / 'run.json'} is there already; a run's record is never rewritten")
+        write_json(self.path / "run.json", {"schema": RUN_SCHEMA, **run})
+
+    def append(self, event: Event) -> Stamped:
+        """Append an event to the stream and return it with its place in the stream."""
+        self._seq += 1
+        now = time.monotonic()
+        stamped = Stamped(seq=self._seq, time=datetime.now(UTC), t=now - self._start, event=event)
+        os.write(self._events, encode_line(events.to_json(stamped)))
+        if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
+            os.fsync(self._events)
+            self._synced = now
+        return stamped
+
+    def write_trial(self, result: TrialResult) -> None:
+        """Write `trials/ID/result.json`; from then on the trial has ended."""
+        body = {"schema": RESULT_SCHEMA, **results.to_json(result)}
+        write_json(self.trial_folder(result.trial) / "result.json", body)
+
+    def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
+        """Write a replicate's weights (safetensors), then its result; return its folder."""
+        folder = self.trial_folder(result.trial) / "replicates" / str(result.replicate)
+        folder.mkdir(parents=True, exist_ok=True)
+        if weights is not None:
+            write_bytes(folder / "weights.safetensors", weights)
+        write_json(folder / "result.json", {"schema": RESULT_SCHEMA, **results.to_json(result)})
+        return folder
+
+    def append_log(self, trial: str, text: str) -> None:
+        """Append what a trial printed to `trials/ID/log.txt`, up to `MAX_LOG_BYTES`."""
+        used = self._log_bytes.get(trial, 0)
+        if not text or used >= MAX_LOG_BYTES:
+            return
+        data = text.encode("utf-8", "backslashreplace")
+        if used + len(data) > MAX_LOG_BYTES:
+            data = data[: MAX_LOG_BYTES - used] + b"\n[the rest is cut off: the log is full]\n"
+        with (self.trial_folder(trial) / "log.txt").open("ab") as file:
+            file.write(data)
+        self._log_bytes[trial] = used + len(data)
+
+    def append_ledger(self, entry: Mapping[str, Any]) -> None:
+        """Append a line to `test_ledger.jsonl` and flush it to the disk before returning."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(self.path / "test_ledger.jsonl", flags, 0o644)
+        try:
+            os.write(descriptor, encode_line({"schema": LEDGER_SCHEMA, **entry}))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def trial_folder(self, trial: str) -> Path:
+        """Return the trial's folder, made if it is missing."""
+        folder = self.path / "trials" / trial
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def create_run(root: Path, name: str, today: datetime) -> Path:
+    """Make the directory `root/NAME-DATE-N` with the next free N, and return it.
+
+    Raises:
+        RunDirectoryError: if `root` can't be written.
+    """
+    number = 1
+    while True:
+        path = root / f"{name}-{today:%Y-%m-%d}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.is_dir() and not path.is_symlink():
+                raise RunDirectoryError(f"can't make {path}: a file is in the way") from None
+            number += 1
+        except OSError as error:
+            raise RunDirectoryError(f"can't make the run directory {path}: {error.strerror}") from None
+        else:
+            return path
+
+
+def _lock(path: Path) -> int:
+    """Take the directory's lock. The kernel lets go of it when the process dies, however it dies."""
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
+        os.close(descriptor)
+        raise RunDirectoryError(f"{path} is in use by {holder}") from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return descriptor
+
+
+def write_json(path: Path, body: Mapping[str, Any]) -> None:
+    """Write a JSON file so that it is either whole or not there."""
+    write_bytes(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file by temporary file, flush, rename and flush of the folder."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    """Return one JSON line with a checksum of its other keys under `crc`."""
+    body = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def decode_line(line: bytes) -> dict[str, Any] | None:
+    """Return the object of a line that `encode_line` wrote, or None if the line is torn or changed."""
+    head, found, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
+    body = head + b"}"
+    if not found or tail != f'{zlib.crc32(body):08x}"}}'.encode():
+        return None
+    try:
+        record = json.loads(body)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a file of checksummed lines; lines that are torn or changed are skipped."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        for line in file:
+            record = decode_line(line)
+            if record is not None:
+                yield record
+
+
+def read_events(run: Path) -> Iterator[Stamped]:
+    """Yield the events of a run directory; unknown and torn ones are skipped."""
+    for record in read_lines(run / "events.jsonl"):
+        stamped = events.from_json(record)
+        if stamped is not None:
+            yield stamped
+
+
+def read_run(path: Path) -> RunRecord:
+    """Return everything that a run directory says of its results.
+
+    Raises:
+        RunDirectoryError: if it is no run directory, or of a format that this version does not read.
+    """
+    run = _read_json(path / "run.json", RUN_SCHEMA)
+    trials = [results.trial_from_json(_read_json(p, RESULT_SCHEMA)) for p in path.glob("trials/*/result.json")]
+    replicates = [
+        results.replicate_from_json(_read_json(p, RESULT_SCHEMA))
+        for p in path.glob("trials/*/replicates/*/result.json")
+    ]
+    return RunRecord(
+        path=str(path),
+        run=run,
+        trials=tuple(sorted(trials, key=lambda t: t.number)),
+        replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
+        test_openings=sum(1 for entry in read_lines(path / "test_ledger.jsonl") if entry.get("type") == "opened"),
+    )
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories in `root`, oldest first."""
+    return sorted((p.parent for p in root.glob("*/run.json")), key=lambda p: (p.stat().st_mtime, p.name))
+
+
+def find_run(name: str, root: Path) -> Path:
+    """Return the run directory that `name` (a path, or a name in `root`) stands for.
+
+    Raises:
+        MnistlabError: with the nearest name, if there is none.
+    """
+    for path in (Path(name), root / name):
+        if (path / "run.json").is_file():
+            return path
+    hint = near_miss(name, [path.name for path in find_runs(root)])
+    raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
+
+
+class NoSuchRunError(MnistlabError):
+    """A run that was named and is not there."""
+
+    exit_code = MnistlabError.exit_code.USAGE
+
+
+def _read_json(path: Path, schema: str) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    found = body.get("schema") if isinstance(body, dict) else None
+    if found != schema:
+        raise RunDirectoryError(f"{path} has format {found!r}; this mnistlab reads {schema!r}")
+    return body

@@ -1,0 +1,325 @@
+"""Training one plan: the straight loop, read from top to bottom. It knows no ray.
+
+The whole set lies on the device as uint8; a batch is an index into it, transformed and normalised there, without a
+DataLoader (the idea is tuomaso's train_mnist_fast and K. Jordan's airbench). Weights and images are channels_last, and
+convolutions run in bfloat16 where the hardware has it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor, nn
+
+from mnistlab.api import Config, ImageShape, Model, Optimizer, Stepper, Transform, TransformFn
+from mnistlab.data.device import DeviceData, normalise
+from mnistlab.errors import PluginError
+from mnistlab.registry import Kind, Registry
+from mnistlab.seeds import Stream, derive
+
+Plan = Mapping[str, Any]
+EpochMetrics = dict[str, float]
+Report = Callable[[int, EpochMetrics], None]
+
+EVALUATION_BATCH = 1000
+NAN_CHECK_STEPS = 32  # asking a GPU for the loss at every step would make it wait for the host
+
+
+class DivergedError(Exception):
+    """The loss became NaN or infinite: the trial has failed, at once."""
+
+
+class VersionError(PluginError):
+    """A plan names a version of a plugin that is not the one installed here."""
+
+
+@dataclass
+class Training:
+    """A training that has begun: everything that changes from epoch to epoch. Made by `begin`."""
+
+    plan: dict[str, Any]
+    seed: int
+    data: DeviceData
+    module: nn.Module
+    stepper: Stepper
+    transforms: tuple[TransformFn, ...]
+    registry: Registry
+    order: torch.Generator  # on the CPU: which images make a batch
+    draws: torch.Generator  # on the device: what the transforms draw
+    bf16: bool
+    epoch: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Return the full budget."""
+        return int(self.plan["training"]["epochs"])
+
+    @property
+    def batches(self) -> int:
+        """Return the steps of an epoch; all batches are of one size, give or take one image."""
+        return math.ceil(len(self.data.train_images) / int(self.plan["training"]["batch_size"]))
+
+
+# --- building -----------------------------------------------------------------------------------------------------
+
+
+def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Training:
+    """Build model, optimizer and transforms of `plan` on the data's device, with all random streams set by `seed`.
+
+    Raises:
+        PluginError: if a plugin is missing here or of another version than the plan was made with.
+        Exception: whatever a plugin's build function raises.
+    """
+    device = data.train_images.device
+    torch.manual_seed(derive(seed, Stream.WEIGHTS))  # initial weights, then dropout
+    model, config = cast("tuple[Model[Config], Config]", resolve("model", plan["model"], registry))
+    module = model.build(config, data.shape).to(device=device, memory_format=torch.channels_last)
+    transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
+    training = Training(
+        plan=dict(plan),
+        seed=seed,
+        data=data,
+        module=module,
+        stepper=cast("Stepper", None),  # needs the number of steps, which needs the rest
+        transforms=transforms,
+        registry=registry,
+        order=torch.Generator().manual_seed(derive(seed, Stream.ORDER)),
+        draws=torch.Generator(device).manual_seed(derive(seed, Stream.TRANSFORMS)),
+        bf16=uses_bf16(str(plan["training"]["precision"]), device, module),
+    )
+    training.stepper = _build_stepper(training, plan["optimizer"])
+    return training
+
+
+def resolve(kind: Kind, part: Mapping[str, Any], registry: Registry) -> tuple[Any, Config]:
+    """Return the record and the config that a part of a plan names.
+
+    Raises:
+        PluginError: if no installed plugin offers it, or (VersionError) in another version than the plan says.
+    """
+    offer = registry.find(kind, str(part["plugin"]))
+    if offer.version != part["version"]:
+        raise VersionError(
+            f"{kind} '{part['plugin']}' is of version {offer.version} here, but the plan was made with {part['version']}"
+        )
+    return offer.record, offer.record.config.model_validate(part["config"])
+
+
+def _build_transform(part: Mapping[str, Any], shape: ImageShape, registry: Registry) -> TransformFn:
+    transform, config = cast("tuple[Transform[Config], Config]", resolve("transform", part, registry))
+    return transform.build(config, shape)
+
+
+def _build_stepper(training: Training, part: Mapping[str, Any]) -> Stepper:
+    optimizer, config = cast("tuple[Optimizer[Config], Config]", resolve("optimizer", part, training.registry))
+    return optimizer.build(config, training.module, training.epochs * training.batches)
+
+
+def uses_bf16(precision: str, device: torch.device, module: nn.Module) -> bool:
+    """Return whether to compute in bfloat16: `auto` does where the hardware has it and it was measured to be faster.
+
+    The rule is fixed, not timed at each start, so that the same plan and seed give the same numbers. Measured in
+    `benchmarks/precision.py`: convolutions gain on CPUs with AMX or AVX512-BF16 and on GPUs since Ampere; the small
+    matrices of an MLP lose more to casting than they gain.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+        return False
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and cpu_has_bf16()
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether this CPU multiplies bfloat16 in hardware (AMX or AVX512-BF16)."""
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
+    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return bool(amx() or avx())
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def train(plan: Plan, seed: int, data: DeviceData, registry: Registry, report: Report | None = None) -> Training:
+    """Train `plan` for its full budget; `report(epoch, metrics)` is called after each epoch.
+
+    Raises:
+        DivergedError: if the loss becomes NaN or infinite.
+    """
+    training = begin(plan, seed, data, registry)
+    while training.epoch < training.epochs:
+        metrics = run_epoch(training)
+        if report:
+            report(training.epoch, metrics)
+    return training
+
+
+def run_epoch(training: Training) -> EpochMetrics:
+    """Train one epoch, then validate.
+
+    Returns:
+        train_loss, val_loss (nats), val_accuracy (share), images_per_second (training only), seconds (all of it).
+
+    Raises:
+        DivergedError: if the loss becomes NaN or infinite.
+    """
+    start = time.perf_counter()
+    _apply_changes(training)
+    loss = _train_epoch(training)
+    trained = time.perf_counter()
+    training.epoch += 1
+    val_loss, correct = evaluate(training, training.data.validation_images, training.data.validation_labels)
+    if not math.isfinite(val_loss):
+        raise DivergedError(f"the validation loss became {val_loss} in epoch {training.epoch}")
+    return {
+        "train_loss": loss,
+        "val_loss": val_loss,
+        "val_accuracy": float(correct.double().mean()),
+        "images_per_second": len(training.data.train_images) / (trained - start),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _train_epoch(training: Training) -> float:
+    """Make one pass over the training images in a fresh random order; return the mean loss."""
+    data, module, stepper = training.data, training.module, training.stepper
+    device = data.train_images.device
+    smoothing = float(training.plan["training"]["label_smoothing"])
+    order = torch.randperm(len(data.train_images), generator=training.order).to(device)
+    total = torch.zeros((), device=device)
+    module.train()
+    for step, index in enumerate(order.tensor_split(training.batches), 1):
+        images = _batch(training, data.train_images[index], augment=True)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+            logits = module(images)
+        loss = F.cross_entropy(logits.float(), data.train_labels[index], label_smoothing=smoothing)
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        total += loss.detach() * len(index)
+        if step % NAN_CHECK_STEPS == 0 or step == training.batches:
+            value = float(total)
+            if not math.isfinite(value):
+                raise DivergedError(f"the training loss became {value} in epoch {training.epoch + 1}, by step {step}")
+    return float(total) / len(order)
+
+
+def _batch(training: Training, images: Tensor, *, augment: bool) -> Tensor:
+    """Return uint8 (N, C, H, W) as normalised floats, channels_last; transformed where `augment` says so."""
+    data = training.data
+    if augment and training.transforms:
+        pixels = images.float().div_(255)
+        for transform in training.transforms:
+            pixels = transform(pixels, training.draws)
+        pixels = (pixels - data.mean) / data.std
+    else:
+        pixels = normalise(images, data.mean, data.std)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def evaluate(training: Training, images: Tensor, labels: Tensor) -> tuple[float, Tensor]:
+    """Return the mean cross-entropy (nats) and a bool tensor (N,): which of `images` are classified correctly."""
+    device = images.device
+    training.module.eval()
+    total, correct = torch.zeros((), device=device, dtype=torch.double), []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+        for some, wanted in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
+            logits = training.module(_batch(training, some, augment=False)).float()
+            total += F.cross_entropy(logits, wanted, reduction="sum")
+            correct.append(logits.argmax(1) == wanted)
+    return float(total) / len(images), torch.cat(correct)
+
+
+# --- going on from a state ----------------------------------------------------------------------------------------
+
+
+def state(training: Training) -> dict[str, Any]:
+    """Return everything that `restore` needs to go on bit for bit: weights, optimizer, random streams, epoch."""
+    cuda = training.draws.device.type == "cuda"
+    return {
+        "plan": training.plan,
+        "seed": training.seed,
+        "epoch": training.epoch,
+        "module": training.module.state_dict(),
+        "stepper": training.stepper.state_dict(),
+        "order": training.order.get_state(),
+        "draws": training.draws.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(training.draws.device) if cuda else None,
+    }
+
+
+def restore(training: Training, saved: Mapping[str, Any], optimizer: Mapping[str, Any] | None = None) -> None:
+    """Go on from `saved`, a state of the same model; with `optimizer`, under other settings from here on.
+
+    The change is written into the plan (`changes`), so that a plan that was changed while it ran (population-based
+    training) can be trained again from the start, as confirmation does.
+    """
+    training.plan = dict(saved["plan"])
+    training.seed, training.epoch = int(saved["seed"]), int(saved["epoch"])
+    if optimizer is not None and optimizer != _optimizer_at(training.plan, training.epoch):
+        change = {"epoch": training.epoch, "optimizer": dict(optimizer)}
+        training.plan["changes"] = [*training.plan.get("changes", []), change]
+    training.module.load_state_dict(saved["module"])
+    training.stepper = _build_stepper(training, _optimizer_at(training.plan, training.epoch))
+    training.stepper.load_state_dict(saved["stepper"])
+    training.order.set_state(saved["order"])
+    training.draws.set_state(saved["draws"])
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"] is not None:
+        torch.cuda.set_rng_state(saved["cuda"], training.draws.device)
+
+
+def _optimizer_at(plan: Plan, epoch: int) -> Mapping[str, Any]:
+    """Return the optimizer part that holds after `epoch` epochs."""
+    changes = [change for change in plan.get("changes", []) if change["epoch"] <= epoch]
+    return changes[-1]["optimizer"] if changes else plan["optimizer"]
+
+
+def _apply_changes(training: Training) -> None:
+    """Take up other optimizer settings where the plan changes them at this epoch."""
+    if any(change["epoch"] == training.epoch for change in training.plan.get("changes", [])):
+        kept = training.stepper.state_dict()
+        training.stepper = _build_stepper(training, _optimizer_at(training.plan, training.epoch))
+        training.stepper.load_state_dict(kept)
+
+
+# --- where to train -----------------------------------------------------------------------------------------------
+
+
+def set_up_process(threads: int) -> torch.device:
+    """Set threads and determinism for this process and return the device to train on: a GPU where there is one."""
+    torch.set_num_threads(max(1, threads))
+    torch.set_flush_denormal(True)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    return torch.device("cuda", 0)  # Ray shows a worker its own GPU only
+
+
+def devices() -> Iterator[str]:
+    """Yield the names of the GPUs of this machine."""
+    for index in range(torch.cuda.device_count()):
+        yield torch.cuda.get_device_name(index)
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the word for why a training failed: `nan`, `memory`, `version` or `plugin`."""
+    if isinstance(error, DivergedError):
+        return "nan"
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return "memory"
+    return "version" if isinstance(error, VersionError) else "plugin"

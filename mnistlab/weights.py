@@ -1,0 +1,53 @@
+"""Tensors on disk: nested state as one safetensors file. Nothing here pickles or unpickles."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+_TENSOR = "__tensor__"
+
+
+def pack(state: object) -> bytes:
+    """Return nested dicts, lists, numbers, strings and tensors as safetensors bytes (structure as JSON inside)."""
+    tensors: dict[str, Tensor] = {}
+    structure = json.dumps(_strip(state, tensors))
+    return save(tensors or {"empty": torch.zeros(1)}, metadata={"structure": structure})
+
+
+def unpack(data: bytes) -> Any:
+    """Return what `pack` was given, with its tensors on the CPU."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    return _fill(json.loads(header["__metadata__"]["structure"]), load(data))
+
+
+def _strip(value: object, tensors: dict[str, Tensor]) -> object:
+    """Return `value` with each tensor replaced by a reference into `tensors`."""
+    if isinstance(value, Tensor):
+        key = str(len(tensors))
+        # A contiguous copy: views and shared storages can't be told apart in a file.
+        tensors[key] = value.detach().to("cpu", copy=True).contiguous()
+        return {_TENSOR: key}
+    if isinstance(value, dict):
+        # JSON keys are strings, and optimizer states are keyed by integers: keep both as pairs.
+        items = cast("dict[object, object]", value).items()
+        return {"__dict__": [[key, _strip(inner, tensors)] for key, inner in items]}
+    if isinstance(value, (list, tuple)):
+        return [_strip(inner, tensors) for inner in cast("list[object]", value)]
+    return value
+
+
+def _fill(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_fill(inner, tensors) for inner in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        table = cast("dict[str, Any]", value)
+        if _TENSOR in table:
+            return tensors[table[_TENSOR]]
+        return {key: _fill(inner, tensors) for key, inner in table["__dict__"]}
+    return value

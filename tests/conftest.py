@@ -1,0 +1,79 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOUR_NAMES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+def real_data_root() -> Path:
+    """Where the real files lie: `MNISTLAB_TEST_DATA`, or `shared/data` beside the project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return Path(os.environ.get("MNISTLAB_TEST_DATA", beside))
+
+
+def _real(name: str, file: str) -> Path:
+    folder = real_data_root() / name
+    if not (folder / file).is_file():
+        pytest.skip(f"needs the real {name} files: set MNISTLAB_TEST_DATA to the folder that holds {name}/")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test sees the data, the cache or the network of whoever runs it, unless it says so itself."""
+    monkeypatch.delenv("MNISTLAB_DATA", raising=False)
+    monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The folder with the four real MNIST archives."""
+    return _real("mnist", "train-images-idx3-ubyte.gz")
+
+
+@pytest.fixture(scope="session")
+def qmnist_folder() -> Path:
+    """The folder with QMNIST's label files."""
+    return _real("qmnist", "qmnist-train-labels.tsv.gz")
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    """An IDX file of uint8 values, as bytes."""
+    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.astype(np.uint8).tobytes()
+
+
+WriteFour = Callable[..., dict[str, bytes]]
+
+
+@pytest.fixture
+def write_four() -> WriteFour:
+    """Write four small IDX files into a folder: 60 + 20 images, three classes; returns the decompressed bytes."""
+
+    def write(folder: Path, *, compress: bool = True, shape: tuple[int, ...] = (6, 5), seed: int = 0):
+        generator = np.random.default_rng(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        contents: dict[str, bytes] = {}
+        for name in FOUR_NAMES:
+            count = 60 if name.startswith("train") else 20
+            values = generator.integers(256, size=(count, *shape)) if "images" in name else np.arange(count) % 3
+            contents[name] = idx_bytes(values)
+            path = folder / (f"{name}.gz" if compress else name)
+            path.write_bytes(gzip.compress(contents[name], mtime=0) if compress else contents[name])
+        return contents
+
+    return write

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from functools import reduce
+
+from mnistlab import events as ev
+from mnistlab.console.state import LEADERS, WARNINGS, ViewState, advance
+
+
+def fold(recording: list[ev.Stamped]) -> ViewState:
+    return reduce(advance, recording, ViewState())
+
+
+def test_the_fold_of_a_whole_run(recording):
+    state = fold(recording)
+    assert (state.phase, state.t, state.running) == ("over", 173.0, {})
+    assert (state.complete, state.pruned, state.failed, state.finished, state.total) == (1, 1, 1, 3, 16)
+    assert state.best is not None
+    assert (state.best.trial, state.best.value) == ("0000", 0.9912)
+    assert state.failures == {"nan": 1, "memory": 1}
+    assert state.replicates == {("0000", 1): 0.99, ("0000", 2): None}
+    assert state.warnings == ("the time budget is nearly used up",)
+    assert (state.openings, state.interruption) == (1, "Ctrl-C")
+    assert state.label("0000") == "cnn depth=3 · adamw lr=0.003"
+
+
+def test_a_running_trial_shows_its_last_epoch(recording):
+    state = fold(recording[:6])
+    running = state.running["0000"]
+    assert (running.epoch, running.epochs, running.value, running.started) == (2, 8, 0.98, 1.0)
+    assert running.images_per_second == 12_345.6
+
+
+def test_a_fold_changes_no_earlier_state(recording):
+    before = fold(recording[:3])
+    seen = dict(before.running)
+    advance(before, recording[3])
+    assert before.running == seen
+    assert before.running["0000"].epoch == 0
+
+
+def test_unknown_events_and_unknown_trials_change_nothing_but_the_time(recording, stamped):
+    class Novel(ev.Event):
+        type = "novel"
+
+    state = fold(recording[:3])
+    later = stamped([(9.0, Novel()), (10.0, ev.TrialEpoch(trial="7777", epoch=1, epochs=2, metrics={}))])
+    after = reduce(advance, later, state)
+    assert after.running == state.running
+    assert after.t == 10.0
+
+
+def test_memory_does_not_grow_with_the_number_of_trials(recording, stamped):
+    timed = []
+    for i in range(500):
+        name = f"{i:04}"
+        timed.append((1.0, ev.TrialStarted(trial=name, number=i, seed=i, label=name, plan={})))
+        timed.append((2.0, ev.TrialFinished(trial=name, epoch=1, metrics={"val_accuracy": i / 500}, seconds=1.0)))
+        timed.append((2.0, ev.Warned(message=name)))
+    state = reduce(advance, stamped(timed), fold(recording[:1]))
+    assert (state.complete, len(state.running), len(state.leaders)) == (500, 0, LEADERS)
+    assert (len(state.warnings), state.warned) == (WARNINGS, 500)
+    assert state.label("0499") == "0499"  # a leader's label is kept for the confirmation
+    assert state.label("0001") == ""
+
+
+def test_leaders_of_a_minimised_metric_are_the_small_ones(recording, stamped):
+    start = ev.RunStarted(**{**vars(recording[0].event), "metric": "val_loss"})
+    finished = [ev.TrialFinished(trial=str(i), epoch=1, metrics={"val_loss": float(i)}, seconds=1.0) for i in (2, 1, 3)]
+    state = fold(stamped([(0.0, start), *((1.0, event) for event in finished)]))
+    assert [scored.trial for scored in state.leaders] == ["1", "2", "3"]

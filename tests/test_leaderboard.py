@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnistlab.leaderboard import Leaderboard, rank, verdict
+from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+
+IMAGES = 1_000
+
+
+def plan(channels: int) -> dict[str, Any]:
+    model = {"name": "cnn", "plugin": "mnistlab:cnn", "distribution": "mnistlab", "version": "0.1.0"}
+    return {
+        "model": model | {"config": {"channels": channels, "depth": 3}},
+        "optimizer": {"name": "adamw", "config": {"lr": 0.003}},
+        "transforms": [],
+        "training": {"epochs": 4, "batch_size": 128},
+    }
+
+
+def trial(number: int, value: float = 0.9, state: Any = "complete", epochs: int = 4, **changes: Any) -> TrialResult:
+    metrics = {"val_accuracy": value, "val_loss": 1 - value, "parameters": 1_000 + number} if epochs else {}
+    fields = {"plan": plan(16 + number), "seed": number, "label": "", "metrics": metrics, "seconds": 10.0 + number}
+    history = tuple({"val_accuracy": value} for _ in range(epochs))
+    return TrialResult(trial=f"{number:04}", number=number, state=state, history=history, **(fields | changes))
+
+
+def replicates(number: int, accuracy: float, seeds: int = 5, first: int = 100) -> list[ReplicateResult]:
+    """Confirm a trial: each seed gets the same share right, other images."""
+    made = []
+    for i in range(seeds):
+        right = np.random.default_rng([number, i]).permutation(IMAGES) < round(accuracy * IMAGES)
+        metrics = {"val_accuracy": float(right.mean()), "val_loss": 1 - float(right.mean())}
+        score = TestScore(correct=round(accuracy * 10_000) + i, images=10_000, loss=0.1)
+        bits = "".join("01"[int(x)] for x in right)
+        seed = first + i
+        made.append(
+            ReplicateResult(
+                trial=f"{number:04}", replicate=i, seed=seed, metrics=metrics, seconds=20, val_correct=bits, test=score
+            )
+        )
+    return made
+
+
+def record(*trials: TrialResult, confirmed: list[ReplicateResult] | None = None, **changes: Any) -> RunRecord:
+    run = {
+        "run": "cnn-1",
+        "metric": "val_accuracy",
+        "metrics": ["val_accuracy"],
+        "rule": "the rule",
+        "dataset": {"name": "mnist", "requested": "mnist", "fallback": "", "train": 50_000},
+    }
+    openings = changes.pop("openings", 1 if confirmed else 0)
+    return RunRecord(
+        path="runs/cnn-1", run=run | changes, trials=trials, replicates=tuple(confirmed or ()), test_openings=openings
+    )
+
+
+def order(board: Leaderboard) -> list[tuple[str, str, str]]:
+    return [(row.rank, row.trial, row.state) for row in board.rows]
+
+
+def test_confirmed_then_complete_then_pruned_then_failed():
+    board = rank(
+        record(
+            trial(0, 0.99),
+            trial(1, 0.95),
+            trial(2, 0.97, "pruned", 1),
+            trial(3, 0.60, "pruned", 2),
+            trial(4, 0.10, "failed", 1, cause="nan", message="the loss is nan"),
+            trial(5, 0.98),
+            trial(6, state="failed", epochs=0, cause="plugin", message="boom"),
+            trial(7, 0.80, "pruned", 2),
+            confirmed=replicates(1, 0.9),
+        )
+    )
+    assert order(board) == [
+        ("1", "0001", "confirmed"),
+        ("2", "0000", "complete"),
+        ("3", "0005", "complete"),
+        ("4", "0007", "pruned"),
+        ("5", "0003", "pruned"),
+        ("6", "0002", "pruned"),
+        ("-", "0004", "failed"),
+        ("-", "0006", "failed"),
+    ]
+    assert board.failures == {"nan": 1, "plugin": 1}
+    assert [row.validation for row in board.rows[-2:]] == [None, None]
+
+
+def test_a_confirmed_row_holds_means_interval_and_provenance():
+    row = rank(record(trial(1, 0.95), trial(2, 0.90), confirmed=replicates(1, 0.93))).rows[0]
+    assert row.validation is not None
+    assert row.test is not None
+    assert (row.validation.mean, row.validation.n) == (pytest.approx(0.93), 5)
+    assert row.test.accuracy.mean == pytest.approx(0.9302)
+    assert row.test.accuracy.sd == pytest.approx(np.std([0, 1, 2, 3, 4], ddof=1) / 10_000)
+    assert (round(row.test.interval.low, 4), round(row.test.interval.high, 4)) == (0.9250, 0.9350)
+    assert (row.seconds, row.epochs, row.budget, row.parameters) == (20, 4, 4, 1_001)
+    assert (row.model, row.settings) == ("cnn · adamw", "channels=17")
+    assert (row.plugin, row.dataset, row.run) == ("mnistlab:cnn 0.1.0", "mnist", "cnn-1")
+
+
+def test_plans_within_noise_share_a_rank_and_others_do_not():
+    confirmed = replicates(1, 0.951) + replicates(2, 0.950) + replicates(3, 0.80)
+    board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed))
+    assert order(board) == [("1=", "0001", "confirmed"), ("1=", "0002", "confirmed"), ("3", "0003", "confirmed")]
+    assert board.tied == ("0002",)
+
+
+def test_ties_rest_on_the_seeds_that_both_have():
+    confirmed = replicates(1, 0.95) + replicates(2, 0.80, first=500)
+    board = rank(record(trial(1), trial(2), confirmed=confirmed))
+    assert [row.rank for row in board.rows] == ["1=", "1="]  # without a common seed nothing can be told
+
+
+def test_without_outcomes_by_image_the_seeds_decide():
+    def bare(number: int, values: list[float]) -> list[ReplicateResult]:
+        return [
+            ReplicateResult(trial=f"{number:04}", replicate=i, seed=i, metrics={"val_accuracy": v})
+            for i, v in enumerate(values)
+        ]
+
+    far = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.991, 0.992]) + bare(2, [0.90, 0.901, 0.902])))
+    near = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.91, 0.95]) + bare(2, [0.90, 0.94, 0.95])))
+    assert [row.rank for row in far.rows] == ["1", "2"]
+    assert [row.rank for row in near.rows] == ["1=", "1="]
+
+
+def test_failed_replicates_are_counted_and_not_averaged():
+    confirmed = replicates(1, 0.95)
+    confirmed[0] = ReplicateResult(trial="0001", replicate=0, seed=100, metrics={"val_accuracy": 0.1}, cause="nan")
+    confirmed[1] = ReplicateResult(trial="0001", replicate=1, seed=101, metrics={"val_accuracy": math.nan})
+    row = rank(record(trial(1), confirmed=confirmed)).rows[0]
+    assert row.validation is not None
+    assert (row.validation.mean, row.validation.n, row.lost) == (pytest.approx(0.95), 3, 2)
+
+
+def test_a_plan_of_which_every_replicate_failed_is_not_confirmed():
+    lost = [ReplicateResult(trial="0001", replicate=i, seed=i, cause="memory") for i in range(3)]
+    board = rank(record(trial(1, 0.99), trial(2, 0.9), confirmed=[*lost, *replicates(2, 0.9)]))
+    assert order(board) == [("1", "0002", "confirmed"), ("2", "0001", "complete")]
+    assert board.rows[1].lost == 3
+
+
+def test_a_minimised_metric_turns_the_order_round():
+    trials = (trial(0, 0.90), trial(1, 0.99), trial(2, 0.95))
+    board = rank(record(*trials, metric="val_loss", metrics=["val_loss"]))
+    assert [row.trial for row in board.rows] == ["0001", "0002", "0000"]
+    confirmed = rank(
+        record(*trials, confirmed=replicates(0, 0.9) + replicates(2, 0.95), metric="val_loss", metrics=["val_loss"])
+    )
+    assert [row.trial for row in confirmed.rows] == ["0002", "0000", "0001"]
+
+
+def test_equal_values_share_a_rank_and_the_smaller_stands_first():
+    board = rank(record(trial(2, 0.9), trial(1, 0.9), trial(0, 0.8)))
+    assert order(board) == [("1=", "0001", "complete"), ("1=", "0002", "complete"), ("3", "0000", "complete")]
+
+
+def test_a_value_that_is_not_finite_ranks_below_every_finite_one():
+    board = rank(record(trial(0, math.nan), trial(1, 0.2), trial(2, math.inf)))
+    assert board.rows[0].trial == "0001"
+    assert [row.validation for row in board.rows[1:]] == [None, None]
+
+
+def test_a_fallback_dataset_stands_on_every_row():
+    dataset = {"name": "digits", "requested": "mnist", "fallback": "no network"}
+    board = rank(record(trial(0), trial(1, state="failed", epochs=0, cause="nan"), dataset=dataset))
+    assert {row.dataset for row in board.rows} == {"digits (fallback for mnist)"}
+    assert "On digits (fallback for mnist), " in verdict(board)
+
+
+def test_the_pareto_front_is_marked_for_several_metrics():
+    trials = (trial(0, 0.80), trial(1, 0.95), trial(2, 0.90), trial(3, 0.99, "pruned", 1), trial(4, 0.97))
+    front = rank(record(*trials, metrics=["val_accuracy", "parameters"]))
+    assert {row.trial for row in front.rows if row.front} == {"0000", "0001", "0004"}
+    assert not any(row.front for row in rank(record(*trials)).rows)
+
+
+def test_one_trial_shows_all_its_settings():
+    assert rank(record(trial(0))).rows[0].settings == "channels=16 depth=3 lr=0.003 epochs=4 batch_size=128"
+
+
+def test_a_failed_trial_without_a_plan_is_still_listed():
+    row = rank(record(trial(0, state="failed", epochs=0, cause="version", plan={}))).rows[0]
+    assert (row.rank, row.model, row.parameters, row.budget) == ("-", "", None, 0)
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+
+def test_verdict_of_a_tied_champion():
+    confirmed = replicates(1, 0.951) + replicates(2, 0.950)
+    assert verdict(rank(record(trial(1), trial(2), confirmed=confirmed))) == (
+        "On mnist, trial 0001 (cnn · adamw channels=17) leads with mean test accuracy 95.12 % over 5 fresh seeds "
+        "(95 % interval 94.68-95.53 % for 10,000 images); on validation it can't be told from trial 0002; "
+        "the test set was opened once."
+    )
+
+
+def test_verdict_of_a_clear_champion_and_of_an_often_opened_test_set():
+    confirmed = replicates(1, 0.95) + replicates(2, 0.80)
+    text = verdict(rank(record(trial(1), trial(2), confirmed=confirmed, openings=3)))
+    assert "on validation it is ahead of the other confirmed plan by more than noise" in text
+    assert text.endswith("the test set was opened 3 times, so its numbers are no longer untouched by choice.")
+
+
+def test_verdict_before_the_test_set_is_opened():
+    confirmed = [ReplicateResult(trial="0001", replicate=0, seed=1, metrics={"val_accuracy": 0.95})]
+    assert verdict(rank(record(trial(1), confirmed=confirmed, openings=0))) == (
+        "On mnist, trial 0001 (cnn · adamw channels=17 depth=3 lr=0.003 epochs=4 batch_size=128) leads with mean "
+        "val_accuracy 95.00 % over 1 fresh seed; no other plan was confirmed; the test set has not been opened."
+    )
+
+
+def test_verdict_without_confirmation_warns_of_luck():
+    assert verdict(rank(record(trial(0, 0.98), trial(1, 0.97)))) == (
+        "On mnist, trial 0000 (cnn · adamw channels=16) is ahead with val_accuracy 98.00 %: one training that no "
+        "fresh seed has confirmed, so part of it may be luck; the test set has not been opened."
+    )
+
+
+@pytest.mark.parametrize(
+    ("trials", "text"),
+    [
+        ((), "No trial has ended yet: there is no champion."),
+        (
+            (trial(0, state="failed", epochs=0, cause="nan"), trial(1, state="failed", epochs=0, cause="plugin")),
+            "No trial succeeded: 2 failed (nan 1, plugin 1); there is no champion.",
+        ),
+        (
+            (trial(0, state="pruned", epochs=1), trial(1, state="failed", epochs=0, cause="nan")),
+            "No trial has used its full budget: 1 pruned and 1 failed (nan 1); there is no champion.",
+        ),
+    ],
+)
+def test_verdict_where_nothing_succeeded(trials: tuple[TrialResult, ...], text: str):
+    board = rank(record(*trials))
+    assert board.champion is None
+    assert verdict(board) == text
