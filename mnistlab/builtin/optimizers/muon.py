@@ -46,14 +46,14 @@ def build_muon(config: Muon, module: nn.Module, total_steps: int) -> Stepper:
     return ScheduledStepper(parts, schedule_of(config, total_steps))
 
 
-def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(module: nn.Module) -> list[Tensor]:
     """Return the weights of all linear and convolution layers but the last, the classifier, in the order defined."""
-    weights: list[nn.Parameter] = [m.weight for m in module.modules() if isinstance(m, _LAYERS)]
+    weights: list[Tensor] = [m.weight for m in module.modules() if isinstance(m, _LAYERS)]
     unique = list({id(w): w for w in weights[:-1] if w is not weights[-1]}.values())
     return [w for w in unique if w.requires_grad and has_matrix(w)]
 
 
-def _muon(config: Muon, weights: list[nn.Parameter]) -> Part:
+def _muon(config: Muon, weights: list[Tensor]) -> Part:
     """Return torch's Muon over matrix views of `weights`, which it refreshes before each step."""
     views = [matrix_view(w) for w in weights]
     optimizer = torch.optim.Muon(
@@ -76,5 +76,4 @@ def _muon(config: Muon, weights: list[nn.Parameter]) -> Part:
 
     optimizer.register_step_pre_hook(refresh)
     optimizer.register_step_post_hook(forget)
-    held: tuple[Tensor, ...] = tuple(weights)
-    return Part(optimizer, held)
+    return Part(optimizer, tuple(weights))
