@@ -123,9 +123,9 @@ class Float:
 
     def contains(self, value: object) -> bool:
         """Return whether `value` is a finite number of this domain (an integer counts as a number)."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
             return False
-        if not self.low <= value <= self.high:
+        if not self.low <= value <= self.high:  # NaN neither
             return False
         return self.step is None or abs((value - self.low) / self.step - round((value - self.low) / self.step)) < 1e-9
 
@@ -174,6 +174,8 @@ Domain = Int | Float | Choice
 
 
 def _check_bounds(low: float, high: float, step: float, *, log: bool) -> None:
+    if not all(map(math.isfinite, (low, high, step))):
+        raise ValueError(f"bounds and step must be finite, but low={low}, high={high} and step={step}")
     if not low <= high:
         raise ValueError(f"low <= high must hold, but low={low} and high={high}")
     if not step > 0:

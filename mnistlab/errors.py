@@ -39,7 +39,7 @@ class Fault:
     hint: str = ""
 
     def __str__(self) -> str:
-        value = "" if self.value is None else f" (got {_short(self.value)})"
+        value = "" if self.value is None else f" (got {short(self.value)})"
         hint = f"; {self.hint}" if self.hint else ""
         return f"[{self.place}] {self.rule}{value}{hint}"
 
@@ -94,6 +94,10 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}" if names else ""
 
 
-def _short(value: object, limit: int = 80) -> str:
-    text = repr(value)
+def short(value: object, limit: int = 80) -> str:
+    """Return a value as Python writes it, or the beginning of that."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -232,9 +232,9 @@ def to_json(stamped: Stamped) -> dict[str, Any]:
 
 
 def from_json(record: Mapping[str, Any]) -> Stamped | None:
-    """Return the event of a JSON object, or None where its type is unknown or a key that it needs is missing."""
+    """Return the event of a JSON object, or None where schema or type are unknown or a key that it needs is missing."""
     kind = EVENT_TYPES.get(str(record.get("type")))
-    if kind is None:
+    if kind is None or record.get("schema") != SCHEMA:
         return None
     known = {f.name for f in fields(kind)}
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in known}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
@@ -242,5 +242,5 @@ def from_json(record: Mapping[str, Any]) -> Stamped | None:
         event = kind(**values)
         time = datetime.fromisoformat(str(record["time"]))
         return Stamped(seq=int(record["seq"]), time=time, t=float(record["t"]), event=event)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         return None

@@ -14,7 +14,7 @@ from mnistlab.api import Config, Dataset
 from mnistlab.errors import Fault, PluginError, SpecError
 from mnistlab.registry import Offer, Registry
 from mnistlab.space import Space, compose, endless
-from mnistlab.spec import DataSpec, ExperimentSpec
+from mnistlab.spec import DataSpec, ExperimentSpec, Table, explain
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment
     space, more = compose(draft.table, registry)
     faults += more
     dataset, fallback = _datasets(draft.table.get("data", {}), registry, faults)
+    faults = list({str(fault): fault for fault in faults}.values())  # both parts may see that a table is none
     if spec and space:
         faults += _grid_faults(spec, space)
     if faults or spec is None or space is None or dataset is None:
@@ -68,35 +69,27 @@ def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
 def _datasets(
     table: object, registry: Registry, faults: list[Fault]
 ) -> tuple[DatasetChoice | None, DatasetChoice | None]:
-    try:
-        data = DataSpec.model_validate(table)
-    except ValidationError:
-        return None, None  # the fixed part of the file reports it
-    asked = [name for name in (data.dataset, data.offline_fallback) if name]
-    faults += [
-        Fault(
-            f"data.{name}",
-            "is the table of a dataset that this experiment does not use",
-            hint=f"it uses {', '.join(asked)}",
-        )
-        for name in data.settings
-        if name not in asked
-    ]
-    dataset = _choose("data.dataset", data.dataset, data, registry, faults)
-    wanted = data.offline_fallback
-    return dataset, _choose("data.offline_fallback", wanted, data, registry, faults) if wanted else None
+    """Judge the raw `[data]` table, so that a fault of its fixed part (reported there) hides no other."""
+    if not isinstance(table, dict):
+        return None, None
+    data = {"dataset": DataSpec().dataset} | cast("Table", table)
+    asked = {key: data[key] for key in ("dataset", "offline_fallback") if isinstance(data.get(key), str)}
+    rule, hint = "is the table of a dataset that this experiment does not use", f"it uses {', '.join(asked.values())}"
+    for name, value in data.items():
+        if isinstance(value, dict) and name not in {*asked.values(), *DataSpec.model_fields}:
+            faults.append(Fault(f"data.{name}", rule, hint=hint))
+    found = {key: _choose(f"data.{key}", name, data, registry, faults) for key, name in asked.items()}
+    return found.get("dataset"), found.get("offline_fallback")
 
 
-def _choose(place: str, name: str, data: DataSpec, registry: Registry, faults: list[Fault]) -> DatasetChoice | None:
+def _choose(place: str, name: str, data: Table, registry: Registry, faults: list[Fault]) -> DatasetChoice | None:
     try:
         offer = registry.find("dataset", name)
     except PluginError as error:
         faults.append(Fault(place, str(error)))
         return None
     try:
-        return DatasetChoice(offer, offer.record.config.model_validate(data.settings.get(name, {}), strict=True))
+        return DatasetChoice(offer, offer.record.config.model_validate(data.get(name, {}), strict=True))
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            where = ".".join(["data", name, *(str(part) for part in details["loc"])])
-            faults.append(Fault(where, details["msg"].replace("Input should", "must", 1), details["input"]))
+        faults += explain(error, offer.record.config, f"data.{name}")
         return None

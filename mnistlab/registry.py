@@ -11,8 +11,8 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import Distribution, EntryPoint, distributions
+from functools import cache, partial
+from importlib.metadata import Distribution, distributions
 from typing import Any, Literal
 
 import pluggy
@@ -30,7 +30,7 @@ from mnistlab.api import (
     TrialRecord,
     domains,
 )
-from mnistlab.errors import PluginError, near_miss
+from mnistlab.errors import PluginError, near_miss, short
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]
@@ -111,7 +111,8 @@ class Registry:
             PluginError: if there is none, or several under the bare name; the message says what would do.
         """
         distribution, _, bare = name.rpartition(":")
-        matches = [o for o in self.offers(kind) if o.name == bare and distribution in ("", o.distribution)]
+        source = canonical(distribution)
+        matches = [o for o in self.offers(kind) if o.name == bare and source in ("", o.distribution)]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -127,7 +128,8 @@ class Registry:
             for p in self.plugins
             if p.status in ("failed", "disabled", "other API")
         ]
-        return "; ".join([f"no installed plugin offers {kind} '{name}'", near_miss(name, known), *missing])
+        parts = (f"no installed plugin offers {kind} '{name}'", near_miss(name, known), *missing)
+        return "; ".join(filter(None, parts))
 
     def versions(self) -> dict[str, str]:
         """Return the version of every distribution that offers something."""
@@ -156,25 +158,40 @@ def discover() -> list[Found]:
     """
     seen: dict[str, Distribution] = {}
     for distribution in distributions():
-        name = (distribution.metadata["Name"] or "").lower()
-        seen.setdefault(name, distribution)
-    found = [
-        _found(name, distribution.version, entry)
-        for name, distribution in seen.items()
-        for entry in distribution.entry_points
-        if _GROUP.fullmatch(entry.group)
-    ]
+        name = distribution.metadata["Name"]
+        if name:  # what an interrupted installation leaves behind has none
+            seen.setdefault(canonical(name), distribution)
+    found = [f for name, distribution in seen.items() for f in _plugins_of(name, distribution)]
     return sorted(found, key=lambda f: (f.distribution, f.entry_point))
 
 
-def _found(distribution: str, version: str, entry: EntryPoint) -> Found:
-    return Found(distribution, version, entry.name, entry.value, entry.group, entry.load)
+def _plugins_of(name: str, distribution: Distribution) -> Iterator[Found]:
+    version = distribution.metadata["Version"] or "unknown"
+    try:
+        entries = distribution.entry_points
+    except (TypeError, ValueError) as error:  # a malformed entry_points.txt, perhaps of a package that is not for us
+        if "[mnistlab.v" in (distribution.read_text("entry_points.txt") or ""):
+            refuse = partial(_refuse, f"malformed entry_points.txt: {error}")
+            yield Found(name, version, "-", "-", ENTRY_POINT_GROUP, refuse)
+        return
+    for entry in entries:
+        if _GROUP.fullmatch(entry.group):
+            yield Found(name, version, entry.name, entry.value, entry.group, entry.load)
+
+
+def _refuse(reason: str) -> None:
+    raise PluginError(reason)
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it: `My_Plugin` and `my.plugin` are `my-plugin`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def disabled_distributions() -> frozenset[str]:
     """Return what the environment variable MNISTLAB_DISABLE names (distributions, separated by commas)."""
     words = os.environ.get("MNISTLAB_DISABLE", "").split(",")
-    return frozenset(word.strip().lower() for word in words if word.strip())
+    return frozenset(canonical(word.strip()) for word in words if word.strip())
 
 
 # --- loading: one at a time, all or nothing -----------------------------------------------------------------------
@@ -220,6 +237,8 @@ def _register(module: object) -> pluggy.PluginManager:
     for name in dir(module):
         if hasattr(getattr(module, name, None), "mnistlab_impl") and name not in known:
             raise PluginError(f"implements unknown hook '{name}'; {near_miss(name, known)}")
+    if not manager.get_hookcallers(module):
+        raise PluginError(f"implements no hook: a hook is a function marked @hookimpl; known: {', '.join(known)}")
     return manager
 
 
@@ -259,9 +278,10 @@ def _check_defaults(name: str, config: type[Config]) -> None:
         if info.is_required():
             raise PluginError(f"{name}.{field} has a domain but no default")
         if not domain.contains(info.default):
-            raise PluginError(f"{name}.{field} = {info.default!r} lies outside its own domain: {domain}")
+            raise PluginError(f"{name}.{field} = {short(info.default)} lies outside its own domain: {domain}")
     if not any(info.is_required() for info in config.model_fields.values()):
         try:
             config()
         except ValidationError as error:
-            raise PluginError(f"{name}: its defaults are refused by its own config: {error}") from None
+            reasons = "; ".join(details["msg"] for details in error.errors(include_url=False))
+            raise PluginError(f"{name}: its defaults are refused by its own config: {reasons}") from None

@@ -7,15 +7,17 @@ defaults) is not its business. Choosing a model activates that model's parameter
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from pydantic import ValidationError
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
-from mnistlab.errors import Fault, PluginError, near_miss
+from mnistlab.errors import Fault, PluginError, near_miss, short
 from mnistlab.registry import Kind, Offer, Registry
+from mnistlab.spec import broken, explain
 
 Plan = dict[str, Any]
 Ask = Callable[["Parameter"], Scalar]
@@ -122,16 +124,17 @@ def defaults(space: Space) -> dict[str, Scalar]:
     return asked
 
 
-def values(domain: Domain) -> tuple[Scalar, ...] | None:
+def values(domain: Domain) -> Sequence[Scalar] | None:
     """Return the values of a finite domain in order, or None for a continuous one."""
     if isinstance(domain, Choice):
         return domain.options
     if isinstance(domain, Int):
-        return None if domain.log else tuple(range(domain.low, domain.high + 1, domain.step))
+        return None if domain.log else range(domain.low, domain.high + 1, domain.step)
     if domain.step is None:
         return None
-    count = round((domain.high - domain.low) / domain.step + 1e-9)
-    return tuple(domain.low + i * domain.step for i in range(count + 1) if domain.low + i * domain.step <= domain.high)
+    count = math.floor((domain.high - domain.low) / domain.step + 1e-9)
+    # 3 x 0.1 is a little more than 0.3: the last step ends where the domain ends.
+    return tuple(min(domain.low + i * domain.step, domain.high) for i in range(count + 1))
 
 
 def endless(space: Space) -> list[Parameter]:
@@ -240,7 +243,7 @@ def _settle(
         try:
             setting = _setting(settings[field], domain) if field in settings else None
         except ValueError as error:
-            faults.append(Fault(where, str(error), settings[field]))
+            faults.append(broken(where, error, settings[field]))
             continue
         if isinstance(setting, (Int, Float, Choice)):
             parameters.append(Parameter(where, setting, _default(setting, info.default), when))
@@ -266,9 +269,7 @@ def _check_fixed(
     try:
         config.model_validate(point, strict=True)
     except ValidationError as error:
-        for details in error.errors(include_url=False):
-            where = ".".join([place, *(str(part) for part in details["loc"])])
-            faults.append(Fault(where, details["msg"].replace("Input should", "must", 1), details["input"]))
+        faults += explain(error, config, place)
 
 
 def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
@@ -280,13 +281,21 @@ def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
     if isinstance(value, dict):
         return _narrowed(cast("dict[str, Any]", value), domain)
     if isinstance(value, list):
-        if domain is None:
-            raise ValueError("can be fixed but not searched: its plugin gives it no domain")
-        return _one_or_choice([_inside(item, domain) for item in cast("list[object]", value)])
+        return _chosen_from(cast("list[object]", value), domain)
     return _inside(value, domain)
 
 
-def _one_or_choice(options: list[Scalar]) -> Domain | Scalar:
+def _chosen_from(entries: list[object], domain: Domain | None) -> Domain | Scalar:
+    if domain is None:
+        raise ValueError("can be fixed but not searched: its plugin gives it no domain")
+    options: list[Scalar] = []
+    for entry in entries:
+        try:
+            options.append(_inside(entry, domain))
+        except ValueError as error:
+            raise ValueError(f"entry {short(entry)} {error}") from None
+    if not options or len({(type(option), option) for option in options}) != len(options):
+        raise ValueError("must hold at least one value, and each once")
     return options[0] if len(options) == 1 else Choice(*options)
 
 
@@ -306,26 +315,34 @@ def _inside(value: object, domain: Domain | None) -> Scalar:
 
 
 def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
+    """Return the part of `domain` that `table` leaves: nothing that the plugin does not allow gets in."""
     if not isinstance(domain, (Int, Float)):
-        raise ValueError("takes a value or a list of values, not a range")
+        raise ValueError("takes a value or a list of values, not a range" if domain else "takes a value, not a range")
     keys = {"low", "high", "step", "log"}
     unknown = [key for key in table if key not in keys]
     if unknown:
         raise ValueError(f"'{unknown[0]}' is not part of a range; {near_miss(unknown[0], keys)}")
-    low, high = (_inside(table.get(key, getattr(domain, key)), _steps_free(domain)) for key in ("low", "high"))
-    log, step = table.get("log", domain.log and "step" not in table), table.get("step", domain.step)
+    low = _inside(table["low"], domain) if "low" in table else domain.low
+    high = _inside(table["high"], domain) if "high" in table else domain.high
+    log = table.get("log", domain.log and "step" not in table)
     if not isinstance(log, bool):
         raise ValueError("log must be true or false")
+    step = _step(table["step"], domain) if "step" in table else domain.step
     if isinstance(domain, Int):
-        if not isinstance(step, int):
-            raise ValueError("step must be a whole number")
-        return Int(cast("int", low), cast("int", high), step=step, log=log)
-    return Float(float(low), float(high), log=log, step=None if step is None else float(step))
+        return Int(cast("int", low), cast("int", high), step=cast("int", step), log=log)
+    return Float(float(low), float(high), log=log, step=step)
 
 
-def _steps_free(domain: Int | Float) -> Int | Float:
-    """Return the domain without its step: a range's ends may lie between the steps of the plugin's own."""
-    return Int(domain.low, domain.high) if isinstance(domain, Int) else Float(domain.low, domain.high)
+def _step(value: object, domain: Int | Float) -> int | float:
+    """Return a range's own step, which has to meet the steps of the plugin's."""
+    kind, word = (int, "whole number") if isinstance(domain, Int) else ((int, float), "number")
+    widest = max(domain.high - domain.low, domain.step or 0)
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= widest:
+        raise ValueError(f"step must be a {word} above 0 and at most {widest:g}")
+    times = value / (domain.step or value)
+    if abs(times - round(times)) > 1e-9:
+        raise ValueError(f"step must be a multiple of the plugin's own: {domain}")
+    return value
 
 
 def _default(domain: Domain, wished: Any) -> Scalar:
@@ -336,7 +353,8 @@ def _default(domain: Domain, wished: Any) -> Scalar:
         return domain.options[0]
     if not isinstance(wished, (int, float)):
         return domain.low
-    nearest = min(max(wished, domain.low), domain.high)
-    if domain.step is not None:
-        nearest = domain.low + round((nearest - domain.low) / domain.step) * domain.step
-    return int(nearest) if isinstance(domain, Int) else float(min(nearest, domain.high))
+    steps = values(domain)
+    if steps is None:
+        return min(max(wished, domain.low), domain.high)
+    index = round((wished - domain.low) / (domain.step or 1))
+    return steps[min(max(index, 0), len(steps) - 1)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -67,19 +67,19 @@ class DataSpec(Section):
 
     dataset: str = "mnist"
     offline_fallback: str | None = None
-    validation: Annotated[float, Field(gt=0)] = 10_000  # 1 or more: a number of images; less: a share
+    validation: Annotated[float, Field(gt=0)] = 1 / 6  # 1 or more: a number of images; less: a share (10,000 of MNIST)
     split: Literal["stratified", "writer"] = "stratified"
-    settings: dict[str, Table] = {}  # [data.NAME] tables: the config of dataset NAME
+    settings: dict[str, Table] = Field(default={}, validation_alias="[data.NAME]")  # the config of dataset NAME
 
     @model_validator(mode="before")
     @classmethod
     def _gather_settings(cls, raw: Any) -> Any:
-        """Move `[data.NAME]` tables into `settings`."""
+        """Move the tables of datasets into `settings`."""
         if not isinstance(raw, dict):
             return raw
         table = cast("Table", raw)
-        inner = {key: value for key, value in table.items() if isinstance(value, dict)}
-        return {key: value for key, value in table.items() if key not in inner} | {"settings": inner}
+        inner = {k: v for k, v in table.items() if isinstance(v, dict) and k not in cls.model_fields}
+        return {k: v for k, v in table.items() if k not in inner} | {"[data.NAME]": inner}
 
 
 class SearchSpec(Section):
@@ -97,21 +97,10 @@ class SearchSpec(Section):
     @classmethod
     def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in metrics if name not in METRICS]
-        if unknown or not metrics:
+        if unknown or not metrics or len(set(metrics)) != len(metrics):
             hint = near_miss(unknown[0], METRICS) if unknown else ""
-            raise ValueError(f"must name metrics out of {', '.join(METRICS)}; {hint}".rstrip("; "))
+            raise ValueError(f"must name metrics, each once, out of {', '.join(METRICS)}; {hint}".rstrip("; "))
         return metrics
-
-    @model_validator(mode="after")
-    def _several_metrics(self) -> SearchSpec:
-        """Several metrics need an algorithm for that, and no scheduler: Optuna can't prune by several values."""
-        if len(self.metric) > 1 and self.algorithm not in ("nsga2", "tpe", "random", "qmc", "gp", "grid"):
-            raise ValueError(f"algorithm '{self.algorithm}' can't search for several metrics; use 'nsga2'")
-        if len(self.metric) > 1 and self.scheduler != "none":
-            raise ValueError("several metrics need scheduler = 'none': early stopping compares by one")
-        if self.scheduler == "pbt" and self.algorithm != "random":
-            raise ValueError("scheduler = 'pbt' needs algorithm = 'random': it changes settings while trials run")
-        return self
 
 
 class ResourcesSpec(Section):
@@ -196,9 +185,11 @@ def _read_toml(path: Path) -> Table:
         siblings = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         hint = near_miss(path.name, siblings)
         raise SpecError(str(path), [Fault("file", "does not exist", hint=hint)]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), [Fault("file", f"can't be read: {error}")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise SpecError(str(path), [Fault("file", f"can't be read: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(str(path), [Fault("file", f"must be UTF-8: {error}")]) from None
+    except ValueError as error:  # TOMLDecodeError, and Python's own refusal of numbers with thousands of digits
         raise SpecError(str(path), [Fault("file", f"is not valid TOML: {error}")]) from None
     except RecursionError:
         raise SpecError(str(path), [Fault("file", "is nested too deeply")]) from None
@@ -215,9 +206,10 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     if not equals or not all(parts):
         raise ValueError("must be written as section.key=value")
     try:
-        return parts, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
         return parts, value.strip()
+    return parts, parsed["value"] if len(parsed) == 1 else value.strip()  # more: a text that goes on as TOML
 
 
 def _override(table: Table, text: str) -> None:
@@ -232,10 +224,32 @@ def _override(table: Table, text: str) -> None:
 
 def validate(draft: Draft) -> tuple[ExperimentSpec | None, list[Fault]]:
     """Return the typed experiment, or None and every fault of the fixed part of the file."""
+    conflicts = list(_conflicts(draft.table.get("search", {})))
     try:
-        return ExperimentSpec.model_validate(draft.table), []
+        spec = ExperimentSpec.model_validate(draft.table)
     except ValidationError as error:
-        return None, [_fault(details) for details in error.errors(include_url=False)]
+        return None, explain(error, ExperimentSpec) + conflicts
+    return (None if conflicts else spec), conflicts
+
+
+def _conflicts(search: object) -> Iterator[Fault]:
+    """Yield the settings of a raw `[search]` table that exclude each other, whatever else is wrong with the file."""
+    if not isinstance(search, dict):
+        return
+    table = {"metric": "val_accuracy", "algorithm": "tpe", "scheduler": "asha"} | cast("Table", search)
+    metric, algorithm, scheduler = table["metric"], table["algorithm"], table["scheduler"]
+    several = isinstance(metric, list) and len(cast("list[object]", metric)) > 1
+    if several and algorithm == "cmaes":
+        yield Fault("search.algorithm", "can't search for several metrics", algorithm, "use 'nsga2'")
+    if several and scheduler in get_args(Scheduler) and scheduler != "none":
+        rule = "must be 'none' with several metrics: early stopping compares by one"
+        yield Fault("search.scheduler", rule, scheduler)
+    if scheduler == "pbt" and algorithm in get_args(Algorithm) and algorithm != "random":
+        rule = "must be 'random' with scheduler = 'pbt', which changes settings while trials run"
+        yield Fault("search.algorithm", rule, algorithm)
+
+
+# --- pydantic's errors in our words -------------------------------------------------------------------------------
 
 
 _RULES = {
@@ -252,12 +266,23 @@ _RULES = {
 }
 
 
-def _fault(details: ErrorDetails) -> Fault:
+def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> list[Fault]:
+    """Return what pydantic found wrong with the table `place`, which `model` describes, as faults."""
+    return [_fault(details, model, place) for details in error.errors(include_url=False)]
+
+
+def broken(place: str, error: ValueError, value: object) -> Fault:
+    """Return the fault of `value` for an error whose text is "rule" or "rule; hint"."""
+    rule, _, hint = str(error).partition("; ")
+    return Fault(place, rule, value, hint)
+
+
+def _fault(details: ErrorDetails, model: type[BaseModel], table: str) -> Fault:
     """Turn one of pydantic's errors into place, rule, value and near miss."""
-    place = ".".join(str(part) for part in details["loc"]) or "file"
+    place = ".".join([*([table] if table else []), *(str(part) for part in details["loc"])]) or "file"
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _keys_at(details["loc"][:-1])
+        known = _keys_at(model, details["loc"][:-1])
         return Fault(place, "is not a setting", value, near_miss(str(details["loc"][-1]), known))
     if kind == "missing":
         hint = "write for example [model.cnn]" if place == "model" else ""
@@ -266,18 +291,18 @@ def _fault(details: ErrorDetails) -> Fault:
         options = re.findall(r"'([^']*)'", str(context.get("expected", "")))
         return Fault(place, f"must be one of {', '.join(options)}", value, near_miss(str(value), options))
     if kind == "value_error":
-        rule = str(context.get("error", details["msg"]))
-        return Fault(place, rule, None if isinstance(value, (dict, BaseModel)) else value)
+        plain = None if isinstance(value, (dict, BaseModel)) else value
+        return broken(place, context.get("error") or ValueError(details["msg"]), plain)
     return Fault(place, _RULES.get(kind) or _lower(details["msg"]), value)
 
 
 def _lower(message: str) -> str:
-    return message.replace("Input should", "must", 1)
+    """Return the message of a rule that has no words of ours, without pydantic's own way of beginning it."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should", "must", 1)
 
 
-def _keys_at(location: Sequence[int | str]) -> list[str]:
-    """Return the keys that the table at `location` may hold."""
-    model: type[BaseModel] = ExperimentSpec
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """Return the keys that the table at `location` in a table of `model` may hold."""
     for part in location:
         inner = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
@@ -287,5 +312,7 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
 
 
 def spec_json(spec: ExperimentSpec) -> Mapping[str, Any]:
-    """Return the experiment as a JSON object, for the run's record."""
-    return spec.model_dump(mode="json")
+    """Return the experiment as a JSON object in the form of the file, so that `validate` can read it again."""
+    body = spec.model_dump(mode="json")
+    body["data"] |= body["data"].pop("settings")
+    return body

@@ -13,16 +13,18 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mnistlab import events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, near_miss
 from mnistlab.events import Event, Stamped
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+
+R = TypeVar("R")
 
 RUN_SCHEMA = "mnistlab.run/1"
 RESULT_SCHEMA = "mnistlab.result/1"
@@ -58,7 +60,11 @@ class RunWriter:
         """
         self.path = path
         self._lock = _lock(path)
-        self._events = os.open(path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        try:
+            self._events = _open(path / "events.jsonl", os.O_WRONLY | os.O_APPEND)
+        except BaseException:
+            os.close(self._lock)
+            raise
         self._start = self._synced = time.monotonic()
         self._seq = 0
         self._log_bytes: dict[str, int] = {}
@@ -112,14 +118,14 @@ class RunWriter:
         data = text.encode("utf-8", "backslashreplace")
         if used + len(data) > MAX_LOG_BYTES:
             data = data[: MAX_LOG_BYTES - used] + b"\n[the rest is cut off: the log is full]\n"
-        with (self.trial_folder(trial) / "log.txt").open("ab") as file:
+        descriptor = _open(self.trial_folder(trial) / "log.txt", os.O_WRONLY | os.O_APPEND)
+        with os.fdopen(descriptor, "ab") as file:
             file.write(data)
         self._log_bytes[trial] = used + len(data)
 
     def append_ledger(self, entry: Mapping[str, Any]) -> None:
         """Append a line to `test_ledger.jsonl` and flush it to the disk before returning."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        descriptor = os.open(self.path / "test_ledger.jsonl", flags, 0o644)
+        descriptor = _open(self.path / "test_ledger.jsonl", os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, encode_line({"schema": LEDGER_SCHEMA, **entry}))
             os.fsync(descriptor)
@@ -156,7 +162,7 @@ def create_run(root: Path, name: str, today: datetime) -> Path:
 
 def _lock(path: Path) -> int:
     """Take the directory's lock. The kernel lets go of it when the process dies, however it dies."""
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = _open(path / ".lock", os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -168,6 +174,15 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
+def _open(path: Path, flags: int) -> int:
+    """Open a file of the run directory, made if it is missing. A link in its place is refused: it leads elsewhere."""
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        reason = "it is a symbolic link" if path.is_symlink() else error.strerror
+        raise RunDirectoryError(f"can't write {path}: {reason}") from None
+
+
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON file so that it is either whole or not there."""
     write_bytes(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
@@ -176,11 +191,15 @@ def write_json(path: Path, body: Mapping[str, Any]) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file by temporary file, flush, rename and flush of the folder."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(_open(temporary, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
@@ -234,11 +253,8 @@ def read_run(path: Path) -> RunRecord:
         RunDirectoryError: if it is no run directory, or of a format that this version does not read.
     """
     run = _read_json(path / "run.json", RUN_SCHEMA)
-    trials = [results.trial_from_json(_read_json(p, RESULT_SCHEMA)) for p in path.glob("trials/*/result.json")]
-    replicates = [
-        results.replicate_from_json(_read_json(p, RESULT_SCHEMA))
-        for p in path.glob("trials/*/replicates/*/result.json")
-    ]
+    trials = [_read_result(p, results.trial_from_json) for p in path.glob("trials/*/result.json")]
+    replicates = [_read_result(p, results.replicate_from_json) for p in path.glob("trials/*/replicates/*/result.json")]
     return RunRecord(
         path=str(path),
         run=run,
@@ -272,11 +288,20 @@ class NoSuchRunError(MnistlabError):
     exit_code = MnistlabError.exit_code.USAGE
 
 
+def _read_result(path: Path, from_json: Callable[[Mapping[str, Any]], R]) -> R:
+    try:
+        return from_json(_read_json(path, RESULT_SCHEMA))
+    except (TypeError, ValueError) as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+
+
 def _read_json(path: Path, schema: str) -> dict[str, Any]:
     try:
         body = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:
         raise RunDirectoryError(f"{path} is damaged: {error}") from None
     found = body.get("schema") if isinstance(body, dict) else None

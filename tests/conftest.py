@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import os
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from mnistlab.registry import Registry, disabled_distributions, discover, load
 
 FOUR_NAMES = (
     "train-images-idx3-ubyte",
@@ -77,3 +82,58 @@ def write_four() -> WriteFour:
         return contents
 
     return write
+
+
+DISTS = Path(__file__).parent / "dists"
+WithPlugins = Callable[..., Registry]
+
+
+@pytest.fixture
+def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[WithPlugins]:
+    """Put distributions of `tests/dists` on the path and load all plugins as a new process would."""
+    before = set(sys.modules)
+
+    def load_them(*names: str) -> Registry:
+        for name in names:
+            assert (DISTS / name).is_dir(), name
+            monkeypatch.syspath_prepend(DISTS / name)
+        return load(discover(), disabled=disabled_distributions())
+
+    yield load_them
+    for name in set(sys.modules) - before:
+        if name.endswith("_plugin"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def builtins() -> Registry:
+    """The plugins that are really installed here."""
+    return load(discover())
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunCli = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> RunCli:
+    """Run the installed `mnistlab` in an empty folder; each run costs some seconds, because torch is imported."""
+
+    def run(*arguments: object, **environment: str) -> Ran:
+        command = [str(Path(sys.executable).parent / "mnistlab"), *map(str, arguments)]
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        done = subprocess.run(  # noqa: PLW1510 - the code is what the tests look at
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -18,6 +18,7 @@ def plugins() -> None:
         where = (plugin.found.distribution, plugin.found.version)
         for offer in plugin.offers:
             table.add_row(offer.kind, offer.name, Text(offer.record.summary), *where, plugin.status)
-        if plugin.status != "ok":
-            table.add_row("-", plugin.found.entry_point, Text(plugin.reason), *where, plugin.status)
+        if not plugin.offers:  # an observer, or one that could not be loaded
+            kind = "observer" if plugin.status == "ok" else "-"
+            table.add_row(kind, plugin.found.entry_point, Text(plugin.reason), *where, plugin.status)
     result_console().print(table)

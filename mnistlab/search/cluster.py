@@ -28,6 +28,9 @@ from mnistlab.spec import ResourcesSpec
 # What a GPU trial is taken to need until it is measured: CUDA's context, the data and a small network.
 GPU_GIB_PER_TRIAL = 3.0
 
+# 107 bytes for a socket's path, less "/mnistlab-XXXXXXXX", Ray's session and "/sockets/plasma_store".
+LONGEST_BASE = 24
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -102,7 +105,7 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     Raises:
         ResourceError: if the cluster at `address` can't be reached.
     """
-    folder = Path(tempfile.mkdtemp(prefix="mnistlab-"))  # short: Ray's socket paths must stay under 107 bytes
+    folder = _private_folder()
     private = {} if address else _credentials(folder)
     with _environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
         _reread_credentials()
@@ -114,6 +117,15 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
                 warnings.simplefilter("ignore")
                 ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """Make a folder for Ray that only this user can read, where Ray's sockets fit into 107 bytes."""
+    for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a folder of its own in it
+        if len(base) <= LONGEST_BASE and os.access(base, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="mnistlab-", dir=base))
+    rule = f"Ray needs a temporary folder whose path has at most {LONGEST_BASE} characters"
+    raise ResourceError(f"{rule}, but TMPDIR is {tempfile.gettempdir()} and /tmp can't be written")
 
 
 def _credentials(folder: Path) -> Mapping[str, str]:

@@ -1,0 +1,62 @@
+# make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
+# make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
+
+PYTHON ?= python3
+ARGS ?= experiments/cnn.toml
+BIN := .venv/bin
+# Written when everything is installed: a half-finished installation leaves it out, and so is taken up again.
+STAMP := .venv/.installed
+
+.DELETE_ON_ERROR:
+.PHONY: search test lint format types imports unit clean
+
+search: $(STAMP)
+	@$(BIN)/mnistlab search $(ARGS)
+
+test: lint format types imports unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+imports: $(STAMP)
+	$(BIN)/lint-imports --no-logo
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip itself comes first: only from 25.1 on does it know dependency groups. Wheels are built with the same pins.
+$(STAMP): pyproject.toml constraints.txt
+	@$(call check_python)
+	@$(call make_venv)
+	@echo "Installing into .venv; the first time this takes some minutes and about 6.5 GB"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	@$(BIN)/python -m pip install --disable-pip-version-check \
+		-c constraints.txt --build-constraint constraints.txt -e . --group dev
+	@$(BIN)/mnistlab --version
+	@touch $@
+
+define check_python
+command -v $(PYTHON) >/dev/null || \
+	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but there is no '$(PYTHON)'; name one: make PYTHON=python3.12" >&2; exit 1; }; \
+$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12" >&2; exit 1; }
+endef
+
+# Debian ships venv without its ensurepip unless python3-venv is installed; the system's own pip does as well.
+define make_venv
+$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+$(PYTHON) -m venv --clear .venv >/dev/null 2>&1 || \
+{ $(PYTHON) -m venv --clear --without-pip .venv && \
+  $(PYTHON) -m pip --python $(BIN)/python install --quiet -c constraints.txt pip; } >/dev/null 2>&1 || \
+{ echo "$(PYTHON) can't make a virtual environment: install python3-venv (Debian: apt install python3-venv)" >&2; exit 1; }
+endef

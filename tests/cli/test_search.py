@@ -1,0 +1,205 @@
+"""The installed command from end to end: Ray, training, confirmation, the sealed test set, the ranking."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mnistlab import events
+from mnistlab.seeds import replicate_seed
+from mnistlab.store import read_events, read_lines
+from mnistlab.weights import unpack
+from tests.search.conftest import DISTS
+
+pytestmark = pytest.mark.e2e
+
+MNISTLAB = str(Path(sys.executable).parent / "mnistlab")
+
+EXPERIMENT = """
+name = "tiny"
+seed = 3
+[data]
+dataset = "mnist"
+offline_fallback = "digits"
+[model.mlp]
+depth = 1
+width = [32, 64, 128]
+batch_norm = true
+[optimizer.adamw]
+lr = 0.003
+[training]
+epochs = 2
+batch_size = 64
+[search]
+trials = 3
+scheduler = "none"
+[confirm]
+top = 2
+seeds = 2
+"""
+
+
+def start(tmp_path: Path, text: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `mnistlab search` on an experiment file with that text."""
+    (tmp_path / "tiny.toml").write_text(text)
+    settings = os.environ | {"PYTHONPATH": str(DISTS), "COLUMNS": "150", } | environment
+    return subprocess.Popen(
+        [MNISTLAB, "search", "tiny.toml", "--ui", "plain", *arguments],
+        cwd=tmp_path,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def only_run(tmp_path: Path) -> Path:
+    (path,) = (tmp_path / "runs").iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def temporary() -> Iterator[Path]:
+    """A temporary folder of this module's own, with a path short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, temporary: Path) -> tuple[Path, str, str, int]:
+    """A whole run without MNIST at hand; a RAY_ADDRESS that must not be followed is in the environment."""
+    folder = tmp_path_factory.mktemp("whole")
+    offline = {"RAY_ADDRESS": "127.0.0.1:1", "MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(folder / "cache")}
+    process = start(folder, EXPERIMENT, **offline, TMPDIR=str(temporary))
+    out, err = process.communicate(timeout=300)
+    return folder, out, err, process.returncode
+
+
+def test_a_whole_search_ends_well(finished: tuple[Path, str, str, int]) -> None:
+    folder, out, err, code = finished
+    assert code == 0, err
+    run = only_run(folder)
+    stream = [stamped.event for stamped in read_events(run)]
+    kinds = [event.type for event in stream]
+    assert kinds[0] == "run_started"
+    assert kinds[-1] == "run_finished"
+    assert kinds.count("trial_finished") == 3
+    assert kinds.count("trial_epoch") == 6
+    assert kinds.count("replicate_finished") == 4
+    assert kinds.count("test_opened") == 1
+    assert kinds.index("test_opened") > max(i for i, kind in enumerate(kinds) if kind == "replicate_finished")
+    # progress on standard error: one line an event that people need, nothing else from anybody
+    shown = [kind for kind in kinds if kind not in ("trial_epoch",)]
+    assert len([line for line in err.splitlines() if line.startswith("[")]) == len(shown)
+    # the result on standard output
+    assert "\x1b" not in out + err
+    assert "1" in out
+    assert "digits (fallback for mnist)" in out
+    assert str(run / "run.json").removeprefix(str(folder) + "/") in out
+
+
+def test_the_run_directory_tells_everything(finished: tuple[Path, str, str, int]) -> None:
+    run = only_run(finished[0])
+    record = json.loads((run / "run.json").read_text())
+    assert record["seed"] == 3
+    assert record["dataset"]["name"] == "digits"
+    assert record["dataset"]["requested"] == "mnist"
+    assert "neither to be found nor to be fetched" in record["dataset"]["fallback"]
+    assert len(record["dataset"]["validation_indices"]) == record["dataset"]["validation"]
+    assert record["plugins"]["mnistlab"] == record["versions"]["mnistlab"]
+    assert record["experiment"]["model"]["mlp"]["width"] == [32, 64, 128]
+    for number in range(3):
+        assert json.loads((run / "trials" / f"{number:04d}" / "result.json").read_text())["state"] == "complete"
+    assert not list(run.glob("**/*.tmp-*"))
+
+
+def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str, str, int]) -> None:
+    run = only_run(finished[0])
+    ledger = list(read_lines(run / "test_ledger.jsonl"))
+    assert [entry["type"] for entry in ledger] == ["opened", *["evaluated"] * 4]
+    assert ledger[0]["command"].startswith("mnistlab search tiny.toml")
+    files = sorted(run.glob("trials/*/replicates/*/result.json"))
+    assert len(files) == 4
+    for file in files:
+        result = json.loads(file.read_text())
+        weights = (file.parent / "weights.safetensors").read_bytes()
+        assert hashlib.sha256(weights).hexdigest() == result["weights_sha256"]
+        assert unpack(weights)
+        assert result["seed"] == replicate_seed(3, result["replicate"])
+        assert result["test"]["images"] == len(result["test_correct"]) == 500
+        assert result["test"]["correct"] == result["test_correct"].count("1") > 400
+        assert result["val_correct"].count("1") / len(result["val_correct"]) == pytest.approx(result["metrics"]["val_accuracy"])
+
+
+def test_nothing_is_left_behind(finished: tuple[Path, str, str, int], temporary: Path) -> None:
+    assert finished[3] == 0
+    assert not list(temporary.glob("mnistlab-*"))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _processes_of(temporary):
+        time.sleep(0.5)
+    assert not _processes_of(temporary)
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Return the command lines of processes that name the run's temporary folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in words:
+            found.append(words)
+    return found
+
+
+def test_leaderboard_prints_the_same_ranking_again(finished: tuple[Path, str, str, int]) -> None:
+    folder, out, _, _ = finished
+    again = subprocess.run([MNISTLAB, "leaderboard"], cwd=folder, env=os.environ | {"COLUMNS": "150"}, capture_output=True, text=True, check=True)
+    table = [line for line in out.splitlines() if "mnistlab:mlp" in line]
+    assert len(table) == 3
+    assert all(line in again.stdout for line in table)
+
+
+def test_a_run_in_which_everything_fails_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("f")
+    text = EXPERIMENT.replace("[model.mlp]\ndepth = 1\nwidth = [32, 64, 128]\nbatch_norm = true", '[model.moody]\nmood = "raise"')
+    process = start(folder, text, "--set", "data.dataset=digits", "--set", "data.offline_fallback=digits")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
+    assert "this plan can't be built" in out + err
+    assert "Traceback" not in out + err
+    run = only_run(folder)
+    assert not (run / "test_ledger.jsonl").exists()
+    assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded"
+
+
+def test_an_interrupt_keeps_what_there_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("i")
+    text = EXPERIMENT.replace("epochs = 2", "epochs = 2000").replace('dataset = "mnist"', 'dataset = "digits"')
+    process = start(folder, text)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        runs = list((folder / "runs").glob("*/events.jsonl"))
+        if runs and any(isinstance(s.event, events.TrialEpoch) for s in read_events(runs[0].parent)):
+            break
+        time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    stream = [stamped.event for stamped in read_events(only_run(folder))]
+    assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
+    assert any(isinstance(event, events.TrialPruned) for event in stream)

@@ -1,0 +1,126 @@
+"""One Ray for all tests of the search, with a plugin that fails on request, and a tiny dataset that can be learnt."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from mnistlab import events, experiment
+from mnistlab.api import DataPlace
+from mnistlab.registry import Registry, discover, load
+from mnistlab.results import TrialResult
+from mnistlab.run import find_data, shared_of
+from mnistlab.search.cluster import Machine, Share, cluster
+from mnistlab.search.driver import Search, run_search
+from mnistlab.store import RunWriter, create_run
+
+DISTS = Path(__file__).parent / "dists"
+
+
+@pytest.fixture(scope="session")
+def moody_path() -> Iterator[None]:
+    """Put the test plugin on the path of this process and of those that it starts."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DISTS), before]))
+    sys.path.insert(0, str(DISTS))
+    yield
+    sys.path.remove(str(DISTS))
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def registry(moody_path: None) -> Registry:
+    return load(discover())
+
+
+@pytest.fixture(scope="session")
+def ray_session(moody_path: None) -> Iterator[None]:
+    with cluster(None, Machine(cpus=2, gpus=0)):
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four IDX files: 96 + 40 images of 8x8 whose brighter half tells the class."""
+    folder = tmp_path_factory.mktemp("tiny")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 96), ("t10k", 40)):
+        labels = (np.arange(count) % 2).astype(np.uint8)
+        images = rng.integers(0, 120, (count, 8, 8), dtype=np.uint8)
+        images[labels == 1, :, :4] += 100
+        images[labels == 0, :, 4:] += 100
+        head = np.array([0x803, *images.shape], ">i4").tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(np.array([0x801, count], ">i4").tobytes() + labels.tobytes())
+    return folder
+
+
+@dataclass
+class Ran:
+    """A search that a test ran."""
+
+    results: list[TrialResult]
+    stream: list[events.Event]
+    path: Path
+    trials: dict[int, TrialResult] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trials = {result.number: result for result in self.results}
+
+    @property
+    def study(self) -> list[optuna.trial.FrozenTrial]:
+        name = optuna.get_all_study_names(f"sqlite:///{self.path / 'study.db'}")[0]
+        return optuna.load_study(study_name=name, storage=f"sqlite:///{self.path / 'study.db'}").trials
+
+    def of(self, kind: type[events.Event]) -> list[events.Event]:
+        return [event for event in self.stream if isinstance(event, kind)]
+
+
+RunTiny = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) -> RunTiny:
+    """Run a search of the given TOML text (without its data table) on the tiny dataset."""
+
+    def run(text: str, *, parallel: int = 1, stopping: Callable[[], bool] = lambda: False) -> Ran:
+        file = tmp_path / "x.toml"
+        file.write_text('name = "tiny"\n[data]\ndataset = "idx"\nvalidation = 32\n' + text)
+        wanted = experiment.load(file, (), registry)
+        place = DataPlace(data_dir=tiny, cache=tmp_path / "cache", offline=True)
+        stream: list[events.Event] = []
+        path = create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
+        store = RunWriter(path)
+
+        def emit(event: events.Event) -> None:
+            store.append(event)
+            stream.append(event)
+
+        try:
+            results = run_search(
+                Search(
+                    spec=wanted.spec,
+                    space=wanted.space,
+                    shared=shared_of(find_data(wanted, place), place, 1),
+                    share=Share(cpus=1, gpus=0.0, parallel=parallel),
+                    registry=registry,
+                    store=store,
+                    emit=emit,
+                    stopping=stopping,
+                )
+            )
+        finally:
+            store.close()
+        return Ran(results, stream, path)
+
+    return run

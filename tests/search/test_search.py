@@ -1,0 +1,192 @@
+"""Searches with a real Ray and real trainings on a tiny dataset: who is told what, and what is written down."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from mnistlab import events
+from mnistlab.store import read_events
+from tests.search.conftest import RunTiny
+
+pytestmark = pytest.mark.ray
+
+
+def moods(*names: str, **search: object) -> str:
+    """Return an experiment that tries these moods of the test model one after the other."""
+    extra = "\n".join(f"{key} = {json.dumps(value)}" for key, value in search.items())
+    return f"""
+[model.moody]
+mood = {json.dumps(list(names))}
+gain = 1.0
+[optimizer.sgd]
+lr = 0.05
+momentum = 0.9
+weight_decay = 1e-6
+schedule = "constant"
+warmup = 0.0
+[training]
+epochs = 4
+batch_size = 16
+[search]
+trials = {len(names)}
+algorithm = "grid"
+{extra}
+"""
+
+
+def test_optuna_is_told_fail_fail_pruned_and_complete(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MOODY_WATCH", str(tmp_path / "watched"))
+    ran = run_tiny(moods("good", "nan", "raise", "stuck", scheduler="asha", reduction_factor=2))
+    assert [trial.state for trial in ran.study] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.FAIL,
+        TrialState.PRUNED,
+    ]
+    good, _, _, stuck = ran.study
+    assert sorted(good.intermediate_values) == [1, 2, 3, 4]
+    assert good.value == good.intermediate_values[4] == ran.trials[0].metrics["val_accuracy"] > 0.9
+    assert list(stuck.intermediate_values) == [1]
+    assert stuck.value == stuck.intermediate_values[1] == pytest.approx(0.5)
+    assert [ran.trials[n].cause for n in range(4)] == ["", "nan", "plugin", ""]
+    assert "this plan can't be built" in ran.trials[2].message
+    assert "this plan can't be built" in (ran.path / "trials" / "0002" / "log.txt").read_text()
+    # an observer's error is a warning, and every end was observed
+    assert (tmp_path / "watched").read_text().split("\n")[:4] == ["0000 complete", "0001 failed", "0002 failed", "0003 pruned"]
+    assert len(ran.of(events.Warned)) == 2
+    assert "the observer dislikes failures" in ran.of(events.Warned)[0].message
+
+
+def test_a_lost_worker_costs_its_trial_alone(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("good", "die", "exit", "step", "memory", "stuck", scheduler="none"), parallel=2)
+    causes = {result.plan["model"]["config"]["mood"]: result.cause for result in ran.results}
+    assert causes == {"good": "", "die": "worker", "exit": "plugin", "step": "plugin", "memory": "memory", "stuck": ""}
+    states = {trial.params["model.moody.mood"]: trial.state for trial in ran.study}
+    assert states["good"] == states["stuck"] == TrialState.COMPLETE
+    assert all(states[mood] == TrialState.FAIL for mood in ("die", "exit", "step", "memory"))
+    failed = {event.trial: event for event in ran.of(events.TrialFailed)}
+    assert len(failed) == 4
+    assert all((ran.path / event.log).is_file() for event in failed.values())
+
+
+def test_what_a_trial_prints_goes_to_its_log_alone(run_tiny: RunTiny, capfd: pytest.CaptureFixture[str]) -> None:
+    ran = run_tiny(moods("noisy", "good", scheduler="none"))
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    by_mood = {result.plan["model"]["config"]["mood"]: ran.path / "trials" / result.trial / "log.txt" for result in ran.results}
+    log = by_mood["noisy"].read_text()
+    assert "\x1b[31mprinted by the model" in log
+    assert "written to descriptor 2" in log
+    assert not by_mood["good"].exists()
+
+
+SEARCHED = """
+[model.moody]
+mood = "good"
+[model.mlp]
+depth = 1
+width = {{ low = 32, high = 64 }}
+[optimizer.sgd]
+[optimizer.adamw]
+[transform.shift]
+pixels = [0, 1]
+[training]
+epochs = 4
+batch_size = [8, 16]
+[search]
+trials = {trials}
+algorithm = "{algorithm}"
+scheduler = "{scheduler}"
+{extra}
+"""
+
+
+def test_one_worker_and_one_seed_give_the_same_run_twice(run_tiny: RunTiny) -> None:
+    text = SEARCHED.format(trials=8, algorithm="tpe", scheduler="asha", extra="")
+    first, second = run_tiny(text), run_tiny(text)
+
+    def numbers(ran) -> list[object]:
+        kept = ("train_loss", "val_loss", "val_accuracy")
+        return [
+            (r.number, r.state, r.seed, dict(r.plan), [{k: epoch[k] for k in kept} for epoch in r.history]) for r in ran.results
+        ]
+
+    assert numbers(first) == numbers(second)
+    assert len({json.dumps(r.plan) for r in first.results}) > 4
+    # the first plan is made of all defaults
+    assert first.trials[0].plan["model"]["name"] == "moody"
+    assert first.trials[0].plan["transforms"][0]["config"]["pixels"] == 0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "scheduler", "extra"),
+    [
+        ("random", "none", ""),
+        ("qmc", "median", ""),
+        ("cmaes", "hyperband", "reduction_factor = 2"),
+        ("gp", "asha", 'metric = "val_loss"'),
+        ("nsga2", "none", 'metric = ["val_accuracy", "parameters"]'),
+    ],
+)
+def test_every_algorithm_and_scheduler_runs_to_its_end(run_tiny: RunTiny, algorithm: str, scheduler: str, extra: str) -> None:
+    ran = run_tiny(SEARCHED.format(trials=8, algorithm=algorithm, scheduler=scheduler, extra=extra), parallel=2)
+    assert sorted(ran.trials) == list(range(8))
+    assert {result.state for result in ran.results} <= {"complete", "pruned"}
+    assert ran.trials[0].state == "complete"
+    assert not [trial for trial in ran.study if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    for trial in ran.study:
+        result = ran.trials[trial.number]
+        if result.state == "complete":
+            assert len(result.history) == 4
+            assert trial.state == TrialState.COMPLETE
+        else:
+            assert scheduler != "none"
+            assert 1 <= len(result.history) < 4
+            assert trial.state == TrialState.PRUNED
+        if algorithm == "nsga2" and trial.values:
+            assert trial.values == [result.metrics["val_accuracy"], result.metrics["parameters"]]
+
+
+def test_a_population_copies_weights_and_writes_its_changes_into_the_plan(run_tiny: RunTiny) -> None:
+    text = SEARCHED.format(trials=4, algorithm="random", scheduler="pbt", extra="").replace("epochs = 4", "epochs = 8")
+    ran = run_tiny(text, parallel=2)
+    assert sorted(ran.trials) == [0, 1, 2, 3]
+    assert all(result.state == "complete" for result in ran.results)
+    changed = [result for result in ran.results if result.plan.get("changes")]
+    assert changed, "no trial of the population took up another's weights"
+    for result in changed:
+        for change in result.plan["changes"]:
+            assert 0 < change["epoch"] < 8
+            assert change["optimizer"]["name"] in ("sgd", "adamw")
+
+
+def test_the_time_budget_ends_running_trials_and_starts_no_more(run_tiny: RunTiny) -> None:
+    text = moods("slow", "slow", "slow").replace('["slow", "slow", "slow"]', '["slow", "good", "stuck"]')
+    text = text.replace("epochs = 4", "epochs = 1000").replace("trials = 3", "trials = 3\ntime_budget = 8")
+    start = time.monotonic()
+    ran = run_tiny(text)
+    assert time.monotonic() - start < 40
+    assert [result.state for result in ran.results] == ["pruned"]
+    assert [trial.state for trial in ran.study] == [TrialState.PRUNED]
+
+
+def test_a_request_to_stop_ends_the_search_at_the_next_epoch(run_tiny: RunTiny) -> None:
+    asked = time.monotonic() + 10
+    text = moods("slow", "good").replace("epochs = 4", "epochs = 1000")
+    ran = run_tiny(text, stopping=lambda: time.monotonic() > asked)
+    assert [result.state for result in ran.results] == ["pruned"]
+    assert 1 <= len(ran.results[0].history) < 1000
+
+
+def test_events_on_disk_tell_the_same_story(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("good", "nan", scheduler="none"))
+    on_disk = [stamped.event for stamped in read_events(ran.path)]
+    assert on_disk == ran.stream
+    kinds = [event.type for event in on_disk]
+    assert kinds == ["trial_started", *["trial_epoch"] * 4, "trial_finished", "best_changed", "trial_started", "trial_failed", "warning"]
+    assert json.loads((ran.path / "trials" / "0001" / "result.json").read_text())["state"] == "failed"

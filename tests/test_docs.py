@@ -1,0 +1,331 @@
+"""Documents that can't rot: what they quote, list and show is held against the program."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import re
+import shlex
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from mnistlab import events, experiment, hooks, registry, results, spec, store
+from mnistlab.api import ENTRY_POINT_GROUP, DataPlace, ImageShape, Stepper, TrialRecord
+from mnistlab.cli.main import app
+from mnistlab.data import open_test, open_train, prepare_dataset
+from mnistlab.errors import ExitCode
+from mnistlab.space import TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHAPE = ImageShape(1, 28, 28, 10)
+
+
+def blocks(language: str) -> list[Any]:
+    """Every fenced block of a language, as a test parameter named after its page and line."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            line = text[: match.start()].count("\n") + 1
+            if match[1] == language:
+                found.append(pytest.param(match[2], id=f"{page.relative_to(ROOT)}:{line}"))
+    return found
+
+
+def text_of(page: str) -> str:
+    return (REFERENCE / page).read_text(encoding="utf-8")
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The other cells of each table row of a reference page, under each of the names in its first cell."""
+    found: dict[str, list[str]] = {}
+    for line in text_of(page).splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
+        if line.startswith("|") and len(cells) > 1:
+            for name in re.findall(r"`([^`]+)`", cells[0]) or [cells[0]]:
+                found[name] = cells[1:]
+    return found
+
+
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# --- plugin examples ----------------------------------------------------------------------------------------------
+
+PLUGINS = [block for block in blocks("python") if "hookimpl" in block.values[0]]
+
+
+def load_example(source: str, folder: Path, number: int = 0) -> registry.Plugin:
+    """Import a plugin example from a file, as an installed package would be, and register it."""
+    name = f"documented_plugin_{folder.name.replace('-', '_')}_{number}"
+    path = folder / f"{name}.py"
+    path.write_text(source, encoding="utf-8")
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    here = registry.Found(f"documented-{number}", "0.1.0", name, name, ENTRY_POINT_GROUP, lambda: module)
+    (plugin,) = registry.load([here]).plugins
+    return plugin
+
+
+@pytest.fixture(scope="module")
+def all_plugins(tmp_path_factory: pytest.TempPathFactory) -> registry.Registry:
+    """The built-ins and every plugin that the documents show."""
+    folder = tmp_path_factory.mktemp("examples")
+    shown = [load_example(block.values[0], folder, number) for number, block in enumerate(PLUGINS)]
+    return registry.Registry((*registry.installed().plugins, *shown))
+
+
+@pytest.mark.parametrize("source", PLUGINS)
+def test_every_plugin_example_registers_and_its_records_work(source: str, tmp_path: Path) -> None:
+    plugin = load_example(source, tmp_path)
+    assert (plugin.status, plugin.reason) == ("ok", "")
+    for offer in plugin.offers:
+        TRIALS[offer.kind](offer.record, tmp_path)
+    if not plugin.offers:
+        trial = TrialRecord(trial="0001", state="failed", plan={}, seed=0, metrics={}, message="no reason")
+        assert registry.Registry((plugin,)).notify(trial) == []
+        assert "mnistlab_trial_finished" in source
+
+
+def try_model(record: Any, _: Path) -> None:
+    module = record.build(record.config(), SHAPE)
+    assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def try_optimizer(record: Any, _: Path) -> None:
+    module = torch.nn.Linear(3, 2)
+    before = module.weight.detach().clone()
+    stepper: Stepper = record.build(record.config(), module, 10)
+    for _turn in range(2):
+        stepper.zero_grad()
+        module(torch.ones(4, 3)).square().sum().backward()
+        stepper.step()
+        stepper.load_state_dict(stepper.state_dict())
+    assert not torch.equal(before, module.weight)
+
+
+def try_transform(record: Any, _: Path) -> None:
+    images = torch.rand(4, 1, 28, 28)
+    changed = record.build(record.config(), SHAPE)(images, torch.Generator().manual_seed(0))
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    assert not torch.equal(changed, images)
+
+
+def try_dataset(record: Any, folder: Path) -> None:
+    place, config = DataPlace(data_dir=None, cache=folder, offline=True), record.config()
+    info = prepare_dataset(record, config, place)
+    for count, images in ((info.train_count, open_train), (info.test_count, open_test)):
+        loaded = images(record, config, place)
+        assert loaded.images.shape == (count, info.shape.channels, info.shape.height, info.shape.width)
+        assert loaded.labels.max() < info.shape.classes == len(info.class_names)
+
+
+TRIALS = {"model": try_model, "optimizer": try_optimizer, "transform": try_transform, "dataset": try_dataset}
+
+
+@pytest.mark.parametrize("source", [block for block in blocks("python") if block not in PLUGINS])
+def test_every_other_python_block_runs(source: str) -> None:
+    exec(compile(source, "documentation", "exec"), {"__name__": "documentation"})
+
+
+# --- experiments --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", blocks("toml"))
+def test_every_toml_block_is_an_experiment_or_declares_a_plugin(
+    source: str, tmp_path: Path, all_plugins: registry.Registry
+) -> None:
+    table = tomllib.loads(source)
+    if "project" in table:
+        assert list(table["project"]["entry-points"]) == [ENTRY_POINT_GROUP]
+        return
+    path = tmp_path / "shown.toml"
+    path.write_text(source, encoding="utf-8")
+    assert experiment.load(path, (), all_plugins).spec.name == table["name"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.name)
+def test_every_shipped_experiment_loads(path: Path) -> None:
+    assert experiment.load(path, (), registry.installed()).spec.name == path.stem
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every key of the fixed part of a file, with its field."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= keys_of(kind, f"{prefix}{name}.")
+        elif f"{prefix}{name}" not in ("data.settings", "training", *spec.PLUGIN_TABLES):
+            found[f"{prefix}{name}"] = field
+    return found
+
+
+KEYS = keys_of(spec.ExperimentSpec) | keys_of(TrainingConfig, "training.")
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_every_key_of_an_experiment_is_documented_with_its_default(key: str, tmp_path: Path) -> None:
+    _values, written, _meaning = rows("experiment-file.md")[key]
+    field = KEYS[key]
+    if field.is_required():
+        assert written == "required"
+    elif written == "none":
+        assert field.default is None
+    else:
+        given, left = load_minimal(tmp_path, [f"{key}={quoted(written)[0]}"]), load_minimal(tmp_path, [])
+        assert given.space == left.space
+        assert given.spec.model_copy(update={"training": {}}) == left.spec  # its table is in the space already
+
+
+def load_minimal(folder: Path, overrides: list[str]) -> experiment.Experiment:
+    path = folder / "minimal.toml"
+    path.write_text('name = "minimal"\n[model.mlp]\n', encoding="utf-8")
+    return experiment.load(path, overrides, registry.installed())
+
+
+def test_the_experiment_page_lists_no_key_that_is_not_there() -> None:
+    section = r"(data|training|search|resources|confirm)\.\w+"
+    assert {name for name in rows("experiment-file.md") if re.fullmatch(section, name)} <= KEYS.keys()
+
+
+@pytest.mark.parametrize("words", [get_args(spec.Algorithm), get_args(spec.Scheduler), results.METRICS])
+def test_every_algorithm_scheduler_and_metric_is_documented(words: tuple[str, ...]) -> None:
+    assert set(words) <= rows("experiment-file.md").keys()
+
+
+@pytest.mark.parametrize("metric", results.METRICS)
+def test_the_better_direction_of_every_metric_is_documented(metric: str) -> None:
+    better = "higher" if results.higher_is_better(metric) else "lower"
+    assert rows("experiment-file.md")[metric][0] == better
+
+
+# --- command line -------------------------------------------------------------------------------------------------
+
+COMMANDS = ["", *(str(command.name or command.callback.__name__) for command in app.registered_commands)]  # type: ignore[union-attr]
+
+
+def help_of(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="mnistlab")
+    assert result.exit_code == 0
+    return result.output.rstrip()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "mnistlab")
+def test_the_help_of_every_command_is_quoted_as_it_is(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = f"Usage: mnistlab {command} ".replace("  ", " ") + "["
+    shown = [match[2].rstrip() for match in FENCE.finditer(text_of("command-line.md")) if match[2].startswith(usage)]
+    assert len(shown) == 1, f"command-line.md must quote the help of 'mnistlab {command}' once"
+    real = help_of(command, monkeypatch)
+    assert shown[0] == real, "\n".join(
+        difflib.unified_diff(shown[0].splitlines(), real.splitlines(), "page", "program")
+    )
+
+
+@pytest.mark.parametrize("source", blocks("sh"))
+def test_every_command_shown_knows_its_subcommand_and_options(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in source.splitlines():
+        words = shlex.split(line, comments=True)
+        programs = [i for i, word in enumerate(words) if word.endswith("mnistlab")]
+        if not programs:
+            continue
+        command, *arguments = words[programs[0] + 1 :]
+        assert command in COMMANDS, line
+        known = re.findall(r"--[\w-]+", help_of(command, monkeypatch))
+        assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= set(known), line
+
+
+def test_every_make_target_shown_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    shown = {word for block in blocks("sh") for word in re.findall(r"^make (\w+)", block.values[0], re.MULTILINE)}
+    assert {"search", "test"} <= shown <= targets
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_every_exit_code_is_documented(code: ExitCode) -> None:
+    assert str(int(code)) in rows("command-line.md"), code.name
+
+
+def test_no_exit_code_is_documented_that_is_not_there() -> None:
+    assert {int(name) for name in rows("command-line.md") if name.isdigit()} == {int(code) for code in ExitCode}
+
+
+def test_every_environment_variable_is_documented() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "mnistlab").rglob("*.py"))
+    used = set(re.findall(r"\bMNISTLAB_[A-Z_]+\b", sources))
+    assert used == {name for name in rows("command-line.md") if name.startswith("MNISTLAB_")}
+
+
+# --- run directory ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", events.EVENT_TYPES.values(), ids=events.EVENT_TYPES)
+def test_every_event_is_documented_with_its_keys(kind: type[events.Event]) -> None:
+    _says, keys = rows("run-directory.md")[kind.type]
+    assert quoted(keys) == [field.name for field in fields(kind)]
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [("trial", results.TrialResult), ("replicate", results.ReplicateResult), ("test", results.TestScore)],
+)
+def test_every_result_is_documented_with_its_keys(row: str, kind: Any) -> None:
+    assert quoted(rows("run-directory.md")[row][0]) == [field.name for field in fields(kind)]
+
+
+@pytest.mark.parametrize("schema", [events.SCHEMA, store.RUN_SCHEMA, store.RESULT_SCHEMA, store.LEDGER_SCHEMA])
+def test_every_format_is_documented(schema: str) -> None:
+    assert f"Format `{schema}`" in text_of("run-directory.md")
+
+
+# --- plugin interface ---------------------------------------------------------------------------------------------
+
+HOOKS = {name: hook for name, hook in vars(hooks).items() if name.startswith("mnistlab_")}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_every_hook_has_a_heading_with_its_exact_arguments(name: str) -> None:
+    arguments = ", ".join(inspect.signature(HOOKS[name]).parameters)
+    assert f"\n### `{name}({arguments})`\n" in text_of("plugin-interface.md")
+
+
+def test_every_hook_has_an_example() -> None:
+    shown = "".join(block.values[0] for block in PLUGINS)
+    assert [name for name in HOOKS if f"def {name}(" not in shown] == []
+
+
+# --- links --------------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), target

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mnistlab import events, store
+from mnistlab.errors import MnistlabError, RunDirectoryError
+from mnistlab.results import ReplicateResult, TestScore, TrialResult
+from mnistlab.store import (
+    RunWriter,
+    create_run,
+    decode_line,
+    encode_line,
+    find_run,
+    find_runs,
+    read_events,
+    read_run,
+    write_bytes,
+    write_json,
+)
+
+DAY = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def trial(number: int = 0, **more: object) -> TrialResult:
+    fields = {
+        "trial": f"{number:04}",
+        "number": number,
+        "state": "complete",
+        "seed": 1,
+        "plan": {"a": [1]},
+        "label": "x",
+    }
+    return TrialResult(**(fields | more))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return create_run(tmp_path / "runs", "cnn", DAY)
+
+
+@pytest.fixture
+def writer(folder: Path) -> Iterator[RunWriter]:
+    writer = RunWriter(folder)
+    yield writer
+    writer.close()
+
+
+def warnings(run: Path) -> list[str]:
+    return [s.event.message for s in read_events(run) if isinstance(s.event, events.Warned)]
+
+
+# --- the event stream ---------------------------------------------------------------------------------------------
+
+
+def test_events_come_back_in_their_order(writer, folder):
+    written = [writer.append(events.Warned(message=f"number {i}")) for i in range(5)]
+    read = list(read_events(folder))
+    assert [s.event for s in read] == [s.event for s in written]
+    assert [s.seq for s in read] == [1, 2, 3, 4, 5]
+    assert all(a.t <= b.t for a, b in itertools.pairwise(read))
+
+
+def test_a_tail_torn_at_any_byte_costs_the_last_event_only(writer, folder):
+    for word in ("first", "second", "last ü"):
+        writer.append(events.Warned(message=word))
+    path = folder / "events.jsonl"
+    whole = path.read_bytes()
+    start = whole[:-1].rindex(b"\n") + 1
+    for end in range(start, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert warnings(folder) == ["first", "second"], end
+    path.write_bytes(whole[:-1])  # all but the newline: nothing of the event is missing
+    assert warnings(folder) == ["first", "second", "last ü"]
+
+
+def test_a_changed_byte_never_makes_another_event(writer, folder):
+    for word in ("first", "second", "third"):
+        writer.append(events.Warned(message=word))
+    path = folder / "events.jsonl"
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    begin, end = len(lines[0]), len(lines[0]) + len(lines[1])
+    for place in range(begin, end):
+        for bit in (0, 5):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            # A newline that is gone costs the line after it, too.
+            assert warnings(folder) == (["first"] if place == end - 1 else ["first", "third"]), place
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"{}", b"\xff\xfe", b'[1],"crc":"00000000"}', b'null,"crc":"00"}'])
+def test_lines_that_are_none_of_ours_are_no_records(line):
+    assert decode_line(line) is None
+
+
+def test_a_line_is_plain_json_with_a_checksum():
+    line = encode_line({"a": "ü\n", "b": [1, 2.5]})
+    assert line.count(b"\n") == 1
+    body = json.loads(line)
+    assert body.pop("crc")
+    assert decode_line(line) == body == {"a": "ü\n", "b": [1, 2.5]}
+
+
+def test_a_number_that_json_has_not_is_refused_before_anything_is_written(writer, folder):
+    with pytest.raises(ValueError):
+        writer.append(events.TrialEpoch(trial="0", epoch=1, epochs=2, metrics={"val_loss": float("nan")}))
+    assert list(read_events(folder)) == []
+
+
+# --- the lock -----------------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from mnistlab.store import RunWriter
+writer = RunWriter(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_directory_that_another_process_writes_is_refused_by_name_and_free_when_that_dies(folder):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunDirectoryError, match=f"is in use by process {holder.pid} on ") as caught:
+            RunWriter(folder)
+        assert caught.value.exit_code == 6
+    finally:
+        holder.kill()
+        holder.communicate()
+    RunWriter(folder).close()
+
+
+def test_a_closed_directory_can_be_opened_again(folder):
+    RunWriter(folder).close()
+    RunWriter(folder).close()
+
+
+# --- files that are whole or not there ----------------------------------------------------------------------------
+
+
+def test_the_record_of_a_run_is_never_rewritten(writer, folder):
+    writer.write_run({"seed": 1})
+    with pytest.raises(RunDirectoryError, match="never rewritten"):
+        writer.write_run({"seed": 2})
+    assert json.loads((folder / "run.json").read_text()) == {"schema": "mnistlab.run/1", "seed": 1}
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch, fails):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if fails == "fsync" else (Path, "replace")), no_room)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+# --- links are not followed ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", ".lock"])
+def test_a_link_in_the_place_of_a_file_that_is_opened_is_refused(folder, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    (folder / name).symlink_to(outside)
+    with pytest.raises(RunDirectoryError, match="symbolic link"):
+        RunWriter(folder)
+    assert outside.read_text() == "precious"
+    (folder / name).unlink()
+    RunWriter(folder).close()  # the refusal has not left the lock behind
+
+
+def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer, folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.write_text("precious")
+    place = writer.trial_folder("0000")
+    for link in (place / "log.txt", folder / "test_ledger.jsonl", place / f"result.json.tmp-{os.getpid()}"):
+        link.symlink_to(outside)
+    for write in (
+        lambda: writer.append_log("0000", "x"),
+        lambda: writer.append_ledger({"type": "opened"}),
+        lambda: writer.write_trial(trial()),
+    ):
+        with pytest.raises(RunDirectoryError, match="symbolic link"):
+            write()
+    (place / f"result.json.tmp-{os.getpid()}").unlink()
+    (place / "result.json").symlink_to(outside)
+    writer.write_trial(trial())  # the rename puts a file in the place of the link
+    assert not (place / "result.json").is_symlink()
+    assert outside.read_text() == "precious"
+
+
+# --- logs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_is_cut_off_once_and_says_so(writer, folder, monkeypatch):
+    monkeypatch.setattr(store, "MAX_LOG_BYTES", 10)
+    for text in ("12345", "", "6789\udcffX", "more", "and more"):
+        writer.append_log("0000", text)
+    writer.append_log("0001", "another trial\n"[:9])
+    text = (folder / "trials/0000/log.txt").read_text()
+    assert text == "123456789\\\n[the rest is cut off: the log is full]\n"
+    assert (folder / "trials/0001/log.txt").read_text() == "another t"
+
+
+# --- making a run -------------------------------------------------------------------------------------------------
+
+
+def _create(root: Path) -> str:
+    return create_run(root, "cnn", DAY).name
+
+
+def test_runs_of_a_day_are_numbered(tmp_path):
+    assert [_create(tmp_path) for _ in range(3)] == [f"cnn-2026-11-22-{n}" for n in (1, 2, 3)]
+
+
+def test_processes_that_begin_at_once_get_runs_of_their_own(tmp_path):
+    with ProcessPoolExecutor(4, mp_context=multiprocessing.get_context("fork")) as pool:
+        names = list(pool.map(_create, [tmp_path / "new" / "runs"] * 40))
+    assert sorted(names) == sorted(f"cnn-2026-11-22-{n}" for n in range(1, 41))
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(
+        RunDirectoryError, match=r"can't make the run directory .*runs/cnn-2026-11-22-1: Not a directory"
+    ):
+        create_run(tmp_path / "runs", "cnn", DAY)
+    (tmp_path / "cnn-2026-11-22-1").write_text("")
+    with pytest.raises(RunDirectoryError, match="a file is in the way"):
+        create_run(tmp_path, "cnn", DAY)
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_was_written_is_read(writer, folder):
+    scored = ReplicateResult(trial="0001", replicate=1, seed=5, test=TestScore(correct=9, images=10, loss=0.1))
+    writer.write_run({"seed": 3})
+    for number in (1, 0):
+        writer.write_trial(trial(number, history=({"val_accuracy": 0.5},)))
+    writer.write_replicate(scored, weights=b"the weights")
+    writer.write_replicate(ReplicateResult(trial="0001", replicate=2, seed=6))
+    writer.append_ledger({"type": "opened"})
+    writer.append_ledger({"type": "evaluated"})
+    run = read_run(folder)
+    assert run.run["seed"] == 3
+    assert run.trials == (trial(0, history=({"val_accuracy": 0.5},)), trial(1, history=({"val_accuracy": 0.5},)))
+    assert run.replicates[0] == scored
+    assert [r.replicate for r in run.replicates] == [1, 2]
+    assert run.test_openings == 1
+    assert (folder / "trials/0001/replicates/1/weights.safetensors").read_bytes() == b"the weights"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is not a run directory: it has no run.json"),
+        (b"", "is damaged"),
+        (b"\xff\xff", "is damaged"),
+        (b"[]", "has format None; this mnistlab reads 'mnistlab.run/1'"),
+        (b'{"schema": "mnistlab.run/2"}', "has format 'mnistlab.run/2'"),
+    ],
+)
+def test_a_directory_of_another_format_is_refused(folder, content, said):
+    if content is not None:
+        (folder / "run.json").write_bytes(content)
+    with pytest.raises(RunDirectoryError) as caught:
+        read_run(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body", ["{}", '{"schema": "mnistlab.result/1"}', '{"schema": "mnistlab.result/1", "history": 3}', "{"]
+)
+@pytest.mark.parametrize("place", ["trials/0000", "trials/0000/replicates/1"])
+def test_a_damaged_result_is_named(writer, folder, place, body):
+    writer.write_run({})
+    (folder / place).mkdir(parents=True)
+    write_bytes(folder / place / "result.json", body.encode())
+    with pytest.raises(RunDirectoryError, match=rf"{place}/result.json (is damaged|has format)"):
+        read_run(folder)
+
+
+def test_runs_are_found_by_path_and_by_name_and_the_nearest_is_named(tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    for name in ("cnn", "mlp"):
+        write_json(create_run(root, name, DAY) / "run.json", {"schema": "mnistlab.run/1"})
+    create_run(root, "crashed", DAY)  # it never came to write its record
+    monkeypatch.chdir(tmp_path)
+    assert {p.name for p in find_runs(root)} == {"cnn-2026-11-22-1", "mlp-2026-11-22-1"}
+    assert find_run("cnn-2026-11-22-1", root) == root / "cnn-2026-11-22-1"
+    assert find_run("runs/mlp-2026-11-22-1", root) == Path("runs/mlp-2026-11-22-1")
+    with pytest.raises(MnistlabError, match=r"no run 'cnn-2026-11-22-2' .* did you mean 'cnn-2026-11-22-1'") as caught:
+        find_run("cnn-2026-11-22-2", root)
+    assert caught.value.exit_code == 2
+    assert find_runs(tmp_path / "nowhere") == []
