@@ -47,9 +47,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 define check_python
 command -v $(PYTHON) >/dev/null || \
-	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but there is no '$(PYTHON)'; name one: make PYTHON=python3.12" >&2; exit 1; }; \
+	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but there is no '$(PYTHON)'; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }; \
 $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name another: make PYTHON=python3.12" >&2; exit 1; }
+	{ echo "mnistlab needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 endef
 
 # Debian ships venv without its ensurepip unless python3-venv is installed; the system's own pip does as well.

@@ -17,7 +17,11 @@ def describe() -> str:
     import torch
 
     model = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     flags = [name for name, has in (("AMX", torch.cpu._is_amx_tile_supported()),) if has]
@@ -38,4 +42,6 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
     """Return `median (least-greatest, n)`."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f}, n={len(values)})"
+    return (
+        f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f}, n={len(values)})"
+    )

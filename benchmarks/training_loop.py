@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from machine import spread, table
 from plans import mnist, part
 from torch import nn

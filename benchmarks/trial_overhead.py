@@ -8,6 +8,7 @@ Usage: python benchmarks/trial_overhead.py [TRIALS] [STARTS]
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -53,11 +54,15 @@ def run(folder: Path, experiment: Path, name: str) -> tuple[list[float], float]:
     """Run a search; return the times between the ends of its trials and that from Enter to the first epoch."""
     runs, start = folder / name, time.time()
     command = [str(Path(sys.executable).parent / "mnistlab"), "search", str(experiment)]
-    subprocess.run([*command, "--data-dir", str(folder), "--runs", str(runs), "--ui", "quiet"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, "--data-dir", str(folder), "--runs", str(runs), "--ui", "quiet"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     events = list(read_events(next(runs.iterdir())))
     first = next(e for e in events if e.event.type == "trial_epoch")
     ends = [e.t for e in events if e.event.type == "trial_finished"]
-    return [b - a for a, b in zip(ends, ends[1:], strict=False)], first.time.timestamp() - start
+    return [b - a for a, b in itertools.pairwise(ends)], first.time.timestamp() - start
 
 
 def main(trials: int = 100, starts: int = 5) -> None:

@@ -27,6 +27,7 @@ from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.search.cluster import Machine, Share, cluster, share, this_machine
 from mnistlab.search.driver import Search, run_search
+from mnistlab.search.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.search.worker import Shared
 from mnistlab.seeds import Stream, derive
 from mnistlab.spec import ExperimentSpec, spec_json
@@ -195,7 +196,7 @@ def _run(
                 stopping=request,
             )
             trials += run_search(job)
-            if not request():
+            if not request() and not common_failure(trials):
                 confirm(job, trials, data.choice, options.command)
     except KeyboardInterrupt:
         request.signal = request.signal or signal.SIGINT
@@ -208,6 +209,9 @@ def _finish(trials: Sequence[TrialResult], request: StopRequest, emit: events.Em
         emit(events.RunInterrupted(reason=request.signal.name))
         outcome = "interrupted"
         code = ExitCode.INTERRUPTED if request.signal == signal.SIGINT else ExitCode.TERMINATED
+    elif common_failure(trials):
+        outcome = f"stopped: cause '{common_failure(trials)}' in {TOO_MANY} of the first {FIRST_TRIALS} trials"
+        code = ExitCode.TOO_MANY_FAILURES
     elif counts["complete"] == 0:
         outcome, code = "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
     else:

@@ -89,7 +89,7 @@ class SearchSpec(Section):
     algorithm: Algorithm = "tpe"
     scheduler: Scheduler = "asha"
     metric: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("val_accuracy",)
-    time_budget: Annotated[float | None, BeforeValidator(parse_duration), Field(gt=0)] = None  # seconds
+    time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha, hyperband: one in so many goes on
     grace_epochs: Annotated[int, Field(ge=1)] = 1  # asha, median: never stop before this epoch
 
@@ -107,8 +107,8 @@ class ResourcesSpec(Section):
     """`[resources]`: what one trial gets. `gpus_per_trial = "auto"` shares each GPU among what fits."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[float | None, BeforeValidator(_auto), Field(ge=0)] = None
-    max_parallel: Annotated[int | None, Field(ge=1)] = None
+    gpus_per_trial: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_auto)] = None
+    max_parallel: Annotated[int, Field(ge=1)] | None = None
 
 
 class ConfirmSpec(Section):

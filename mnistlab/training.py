@@ -79,7 +79,7 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
     device = data.train_images.device
     torch.manual_seed(derive(seed, Stream.WEIGHTS))  # initial weights, then dropout
     model, config = cast("tuple[Model[Config], Config]", resolve("model", plan["model"], registry))
-    module = model.build(config, data.shape).to(device=device, memory_format=torch.channels_last)
+    module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
     transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
     training = Training(
         plan=dict(plan),
@@ -105,9 +105,8 @@ def resolve(kind: Kind, part: Mapping[str, Any], registry: Registry) -> tuple[An
     """
     offer = registry.find(kind, str(part["plugin"]))
     if offer.version != part["version"]:
-        raise VersionError(
-            f"{kind} '{part['plugin']}' is of version {offer.version} here, but the plan was made with {part['version']}"
-        )
+        here, made = offer.version, part["version"]
+        raise VersionError(f"{kind} '{part['plugin']}' is of version {here} here, but the plan was made with {made}")
     return offer.record, offer.record.config.model_validate(part["config"])
 
 

@@ -42,12 +42,19 @@ def options(
     """Search models, optimizers and transforms for MNIST-like images, and trust the winner."""
 
 
+def _harmless(text: str) -> str:
+    """Return a message with the control characters of whatever it quotes written out: a terminal obeys none of them."""
+    from mnistlab.console.text import visible
+
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
 def main() -> None:
     """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
     try:
         app()
     except MnistlabError as error:
-        typer.echo(f"mnistlab: {error}", err=True)
+        typer.echo(f"mnistlab: {_harmless(str(error))}", err=True)
         sys.exit(int(error.exit_code))
     except KeyboardInterrupt:
         typer.echo("mnistlab: interrupted", err=True)

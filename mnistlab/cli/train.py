@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import traceback
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mnistlab.cli.options import DataDir, File, Seed, Set, overrides
+from mnistlab.errors import MnistlabError, PluginError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -64,6 +66,12 @@ def train(
             bar.stop()
             typer.echo(f"mnistlab: the training failed: {error}", err=True)
             raise typer.Exit(1) from None
+        except MnistlabError:
+            raise
+        except Exception as error:
+            bar.stop()
+            traceback.print_exc()  # whoever writes the plugin needs to see where
+            raise PluginError(f"the training failed ({training.cause_of(error)}): {error!r}") from error
 
 
 def _progress(console: object) -> Progress:

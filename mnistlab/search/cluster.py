@@ -20,13 +20,16 @@ from typing import Any
 
 import ray
 import torch
-from ray._raylet import AuthenticationTokenLoader, Config
+from ray import _raylet
 
 from mnistlab.errors import ResourceError
 from mnistlab.spec import ResourcesSpec
 
 # What a GPU trial is taken to need until it is measured: CUDA's context, the data and a small network.
 GPU_GIB_PER_TRIAL = 3.0
+
+# Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
+STORE_BYTES = 512 << 20
 
 # 107 bytes for a socket's path, less "/mnistlab-XXXXXXXX", Ray's session and "/sockets/plasma_store".
 LONGEST_BASE = 24
@@ -138,8 +141,9 @@ def _credentials(folder: Path) -> Mapping[str, str]:
 
 def _reread_credentials() -> None:
     """Make Ray look at the environment again: it reads mode and token once, when it is imported."""
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    compiled: Any = _raylet  # has no stubs
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()
 
 
 _SETTINGS: Mapping[str, str] = {
@@ -171,6 +175,7 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
                 num_cpus=machine.cpus,
                 num_gpus=int(machine.gpus),
                 include_dashboard=False,
+                object_store_memory=STORE_BYTES,
                 _temp_dir=str(folder),
                 **quiet,
             )

@@ -20,6 +20,7 @@ from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.search.bridge import Bridge, open_study, time_is_up
 from mnistlab.search.cluster import Share
+from mnistlab.search.outcome import common_failure
 from mnistlab.search.recorder import Recorder
 from mnistlab.search.schedulers import scheduler
 from mnistlab.search.unsaved import Unsaved
@@ -65,7 +66,7 @@ def run_search(search: Search) -> list[TrialResult]:
     deadline = time.monotonic() + budget if budget else None
 
     def stopping() -> bool:
-        return search.stopping() or time_is_up(deadline)
+        return search.stopping() or time_is_up(deadline) or bool(common_failure(recorder.results))
 
     study = open_study(search.store.path / "study.db", search.spec)
     # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that each

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnistlab.results import State
+from mnistlab.results import State, TrialResult
+
+FIRST_TRIALS, TOO_MANY = 8, 5
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,10 @@ def outcome_of(report: Mapping[str, Any] | None, *, metrics: Sequence[str], erro
 def is_finite(value: object) -> bool:
     """Return whether `value` is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def common_failure(ended: Sequence[TrialResult]) -> str:
+    """Return the cause for which a search is given up: the same one in 5 of the first 8 trials to end; "" if none."""
+    causes = Counter(result.cause for result in ended[:FIRST_TRIALS] if result.state == "failed")
+    cause, count = causes.most_common(1)[0] if causes else ("", 0)
+    return cause if count >= TOO_MANY else ""

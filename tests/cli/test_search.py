@@ -53,7 +53,14 @@ seeds = 2
 def start(tmp_path: Path, text: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     """Start `mnistlab search` on an experiment file with that text."""
     (tmp_path / "tiny.toml").write_text(text)
-    settings = os.environ | {"PYTHONPATH": str(DISTS), "COLUMNS": "150", } | environment
+    settings = (
+        os.environ
+        | {
+            "PYTHONPATH": str(DISTS),
+            "COLUMNS": "150",
+        }
+        | environment
+    )
     return subprocess.Popen(
         [MNISTLAB, "search", "tiny.toml", "--ui", "plain", *arguments],
         cwd=tmp_path,
@@ -140,7 +147,9 @@ def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str
         assert result["seed"] == replicate_seed(3, result["replicate"])
         assert result["test"]["images"] == len(result["test_correct"]) == 500
         assert result["test"]["correct"] == result["test_correct"].count("1") > 400
-        assert result["val_correct"].count("1") / len(result["val_correct"]) == pytest.approx(result["metrics"]["val_accuracy"])
+        assert result["val_correct"].count("1") / len(result["val_correct"]) == pytest.approx(
+            result["metrics"]["val_accuracy"]
+        )
 
 
 def test_nothing_is_left_behind(finished: tuple[Path, str, str, int], temporary: Path) -> None:
@@ -167,7 +176,14 @@ def _processes_of(folder: Path) -> list[str]:
 
 def test_leaderboard_prints_the_same_ranking_again(finished: tuple[Path, str, str, int]) -> None:
     folder, out, _, _ = finished
-    again = subprocess.run([MNISTLAB, "leaderboard"], cwd=folder, env=os.environ | {"COLUMNS": "150"}, capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        [MNISTLAB, "leaderboard"],
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "150"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     table = [line for line in out.splitlines() if "mnistlab:mlp" in line]
     assert len(table) == 3
     assert all(line in again.stdout for line in table)
@@ -175,7 +191,9 @@ def test_leaderboard_prints_the_same_ranking_again(finished: tuple[Path, str, st
 
 def test_a_run_in_which_everything_fails_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("f")
-    text = EXPERIMENT.replace("[model.mlp]\ndepth = 1\nwidth = [32, 64, 128]\nbatch_norm = true", '[model.moody]\nmood = "raise"')
+    text = EXPERIMENT.replace(
+        "[model.mlp]\ndepth = 1\nwidth = [32, 64, 128]\nbatch_norm = true", '[model.moody]\nmood = "raise"'
+    )
     process = start(folder, text, "--set", "data.dataset=digits", "--set", "data.offline_fallback=digits")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, err

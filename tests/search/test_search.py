@@ -10,6 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from mnistlab import events
+from mnistlab.search.outcome import common_failure
 from mnistlab.store import read_events
 from tests.search.conftest import RunTiny
 
@@ -39,7 +40,9 @@ algorithm = "grid"
 """
 
 
-def test_optuna_is_told_fail_fail_pruned_and_complete(run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_optuna_is_told_fail_fail_pruned_and_complete(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MOODY_WATCH", str(tmp_path / "watched"))
     ran = run_tiny(moods("good", "nan", "raise", "stuck", scheduler="asha", reduction_factor=2))
     assert [trial.state for trial in ran.study] == [
@@ -57,7 +60,12 @@ def test_optuna_is_told_fail_fail_pruned_and_complete(run_tiny: RunTiny, monkeyp
     assert "this plan can't be built" in ran.trials[2].message
     assert "this plan can't be built" in (ran.path / "trials" / "0002" / "log.txt").read_text()
     # an observer's error is a warning, and every end was observed
-    assert (tmp_path / "watched").read_text().split("\n")[:4] == ["0000 complete", "0001 failed", "0002 failed", "0003 pruned"]
+    assert (tmp_path / "watched").read_text().split("\n")[:4] == [
+        "0000 complete",
+        "0001 failed",
+        "0002 failed",
+        "0003 pruned",
+    ]
     assert len(ran.of(events.Warned)) == 2
     assert "the observer dislikes failures" in ran.of(events.Warned)[0].message
 
@@ -74,11 +82,25 @@ def test_a_lost_worker_costs_its_trial_alone(run_tiny: RunTiny) -> None:
     assert all((ran.path / event.log).is_file() for event in failed.values())
 
 
+def test_a_search_in_which_the_same_thing_goes_wrong_is_given_up(run_tiny: RunTiny) -> None:
+    text = (
+        moods("raise", scheduler="none")
+        .replace("trials = 1", "trials = 30")
+        .replace('algorithm = "grid"', 'algorithm = "random"')
+    )
+    ran = run_tiny(text.replace("gain = 1.0\n", ""))
+    assert 5 <= len(ran.results) <= 6
+    assert common_failure(ran.results) == "plugin"
+    assert common_failure(ran.results[:4]) == ""
+
+
 def test_what_a_trial_prints_goes_to_its_log_alone(run_tiny: RunTiny, capfd: pytest.CaptureFixture[str]) -> None:
     ran = run_tiny(moods("noisy", "good", scheduler="none"))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
-    by_mood = {result.plan["model"]["config"]["mood"]: ran.path / "trials" / result.trial / "log.txt" for result in ran.results}
+    by_mood = {
+        result.plan["model"]["config"]["mood"]: ran.path / "trials" / result.trial / "log.txt" for result in ran.results
+    }
     log = by_mood["noisy"].read_text()
     assert "\x1b[31mprinted by the model" in log
     assert "written to descriptor 2" in log
@@ -113,7 +135,8 @@ def test_one_worker_and_one_seed_give_the_same_run_twice(run_tiny: RunTiny) -> N
     def numbers(ran) -> list[object]:
         kept = ("train_loss", "val_loss", "val_accuracy")
         return [
-            (r.number, r.state, r.seed, dict(r.plan), [{k: epoch[k] for k in kept} for epoch in r.history]) for r in ran.results
+            (r.number, r.state, r.seed, dict(r.plan), [{k: epoch[k] for k in kept} for epoch in r.history])
+            for r in ran.results
         ]
 
     assert numbers(first) == numbers(second)
@@ -133,7 +156,9 @@ def test_one_worker_and_one_seed_give_the_same_run_twice(run_tiny: RunTiny) -> N
         ("nsga2", "none", 'metric = ["val_accuracy", "parameters"]'),
     ],
 )
-def test_every_algorithm_and_scheduler_runs_to_its_end(run_tiny: RunTiny, algorithm: str, scheduler: str, extra: str) -> None:
+def test_every_algorithm_and_scheduler_runs_to_its_end(
+    run_tiny: RunTiny, algorithm: str, scheduler: str, extra: str
+) -> None:
     ran = run_tiny(SEARCHED.format(trials=8, algorithm=algorithm, scheduler=scheduler, extra=extra), parallel=2)
     assert sorted(ran.trials) == list(range(8))
     assert {result.state for result in ran.results} <= {"complete", "pruned"}
@@ -188,5 +213,13 @@ def test_events_on_disk_tell_the_same_story(run_tiny: RunTiny) -> None:
     on_disk = [stamped.event for stamped in read_events(ran.path)]
     assert on_disk == ran.stream
     kinds = [event.type for event in on_disk]
-    assert kinds == ["trial_started", *["trial_epoch"] * 4, "trial_finished", "best_changed", "trial_started", "trial_failed", "warning"]
+    assert kinds == [
+        "trial_started",
+        *["trial_epoch"] * 4,
+        "trial_finished",
+        "best_changed",
+        "trial_started",
+        "trial_failed",
+        "warning",
+    ]
     assert json.loads((ran.path / "trials" / "0001" / "result.json").read_text())["state"] == "failed"

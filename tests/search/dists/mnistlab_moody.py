@@ -15,7 +15,9 @@ from mnistlab.api import Choice, Config, Float, ImageShape, Model, hookimpl
 
 
 class Moody(Config):
-    mood: Annotated[str, Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory")] = "good"
+    mood: Annotated[str, Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory")] = (
+        "good"
+    )
     gain: Annotated[float, Float(0.5, 2.0)] = 1.0
 
 

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+TEXT = """
+name = "small"
+[data]
+dataset = "mnist"
+offline_fallback = "digits"
+validation = 297
+[model.lenet]
+[model.mlp]
+width = { low = 32, high = 64, step = 32 }
+[optimizer.sgd]
+lr = [0.1, 0.2]
+[transform.shift]
+[training]
+batch_size = [64, 128]
+[search]
+trials = 5
+[resources]
+max_parallel = 1
+"""
+
+
+def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_cli, tmp_path):
+    (tmp_path / "small.toml").write_text(TEXT)
+    ran = run_cli("check", "small.toml", "--set", "model.mlp.depth=1", "--set", "seed=7")
+    assert ran.code == 0, ran.err
+    assert "small.toml is valid: experiment 'small', seed 7" in ran.out
+    rows = {line.split("  ")[0]: re.sub(" {2,}", " | ", line.strip()) for line in ran.out.splitlines()}
+    assert rows["parameter"] == "parameter | domain | condition | default"
+    assert rows["model"] == "model | one of lenet, mlp | lenet"
+    assert rows["model.mlp.width"] == "model.mlp.width | integer 32..64 (step 32) | model = mlp | 64"
+    assert rows["model.mlp.depth"] == "model.mlp.depth | fixed: 1 | 1"
+    assert rows["optimizer.sgd.lr"].startswith("optimizer.sgd.lr | one of 0.1, 0.2 | ")
+    assert rows["training.batch_size"] == "training.batch_size | one of 64, 128 | 128"
+    assert "5 trials by tpe, scheduler asha" in ran.out
+    plan = json.loads(ran.out[ran.out.index("\n{\n") : ran.out.index("\n}\n") + 3])
+    assert plan["model"]["plugin"] == "mnistlab:lenet"
+    assert plan["transforms"][0]["name"] == "shift"
+    assert "FALLBACK: mnist is not available" in ran.out
+    assert "Dataset: digits from scikit-learn, load_digits(): 1000 to train, 297 to validate, 500 sealed for" in ran.out
+    assert re.search(r"Devices: \d+ CPUs?.*; 1 trials? in parallel, 1 CPU each", ran.out)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]

@@ -1,0 +1,240 @@
+"""The training loop on a tiny dataset: what it feeds the model, what it reports, how it goes on and how it fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+import torch
+from torch import nn
+
+from mnistlab import training
+from mnistlab.api import Config, Float, ImageShape, Model, Record, Transform, TransformFn
+from mnistlab.data.device import DeviceData, mean_and_std
+from mnistlab.errors import PluginError
+from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
+from mnistlab.weights import pack, unpack
+
+seen: list[torch.Tensor] = []
+moved: list[int] = []
+
+
+class Plain(Config):
+    gain: Annotated[float, Float(0.1, 2.0)] = 1.0
+
+
+class Watcher(nn.Module):
+    """A linear model that keeps what it is fed."""
+
+    def __init__(self, config: Plain, shape: ImageShape) -> None:
+        super().__init__()
+        self.head, self.drop, self.gain = nn.Linear(shape.pixels, shape.classes), nn.Dropout(0.2), config.gain
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.detach().clone())
+        return self.gain * self.head(self.drop(images.flatten(1)))
+
+
+def watch(config: Plain, shape: ImageShape) -> TransformFn:
+    def move(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        assert images.dtype == torch.float32
+        assert 0 <= float(images.min()) <= float(images.max()) <= 1
+        moved.append(len(images))
+        return images + 0.01 * torch.rand(images.shape, generator=generator)
+
+    return move
+
+
+class Broken(Watcher):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * float("inf")
+
+
+OFFERS: dict[str, tuple[Kind, Record]] = {
+    "watcher": ("model", Model(name="watcher", config=Plain, build=Watcher, summary="")),
+    "broken": ("model", Model(name="broken", config=Plain, build=Broken, summary="")),
+    "watch": ("transform", Transform(name="watch", config=Plain, build=watch, summary="")),
+}
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    found = Found("here", "1", "x", "x", "mnistlab.v1", lambda: None)
+    plugin = Plugin(found, "ok", offers=tuple(Offer(kind, record, "here", "1") for kind, record in OFFERS.values()))
+    return Registry((*installed().plugins, plugin))
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    seen.clear()
+    moved.clear()
+    training.set_up_process(1)
+
+
+def part(registry: Registry, kind: Kind, name: str, **config: Any) -> dict[str, Any]:
+    offer = registry.find(kind, name)
+    values = offer.record.config(**config).model_dump()
+    return {
+        "name": name,
+        "plugin": offer.qualified,
+        "distribution": offer.distribution,
+        "version": offer.version,
+        "config": values,
+    }
+
+
+@pytest.fixture
+def plan(registry: Registry) -> Callable[..., dict[str, Any]]:
+    def make(
+        model: str = "watcher", *, transforms: tuple[str, ...] = (), lr: float = 0.01, **more: Any
+    ) -> dict[str, Any]:
+        return {
+            "model": part(registry, "model", model),
+            "optimizer": part(registry, "optimizer", "adamw", lr=lr),
+            "transforms": [part(registry, "transform", name) for name in transforms],
+            "training": {"epochs": 4, "batch_size": 32, "precision": "fp32", "label_smoothing": 0.0} | more,
+        }
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def data() -> DeviceData:
+    """130 + 40 images of 8x8; the brighter half tells the class; the first pixel numbers the image."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(170) % 2
+    images = torch.randint(0, 120, (170, 1, 8, 8), generator=generator)
+    images[labels == 1, :, :, :4] += 100
+    images[labels == 0, :, :, 4:] += 100
+    images[:, 0, 0, 0] = torch.arange(170)
+    images = images.to(torch.uint8)
+    mean, std = mean_and_std(images[:130])
+    return DeviceData(
+        shape=ImageShape(1, 8, 8, 2),
+        train_images=images[:130],
+        train_labels=labels[:130],
+        validation_images=images[130:],
+        validation_labels=labels[130:],
+        mean=mean,
+        std=std,
+    )
+
+
+def run(plan: dict[str, Any], seed: int, data: DeviceData, registry: Registry) -> list[dict[str, float]]:
+    """Train and return the numbers of each epoch that must be the same each time."""
+    history: list[dict[str, float]] = []
+    training.train(plan, seed, data, registry, lambda _, metrics: history.append(metrics))
+    return [{k: m[k] for k in ("train_loss", "val_loss", "val_accuracy")} for m in history]
+
+
+def test_it_learns_and_reports_every_epoch(plan, data, registry) -> None:
+    history: list[tuple[int, dict[str, float]]] = []
+    done = training.train(plan(), 0, data, registry, lambda epoch, metrics: history.append((epoch, metrics)))
+    assert [epoch for epoch, _ in history] == [1, 2, 3, 4]
+    last = history[-1][1]
+    assert set(last) == {"train_loss", "val_loss", "val_accuracy", "images_per_second", "seconds"}
+    assert last["val_accuracy"] > 0.9
+    assert last["train_loss"] < history[0][1]["train_loss"]
+    assert last["images_per_second"] > 0
+    loss, correct = training.evaluate(done, data.validation_images, data.validation_labels)
+    assert loss == last["val_loss"]
+    assert float(correct.double().mean()) == last["val_accuracy"]
+
+
+def test_each_epoch_sees_every_image_once_in_even_batches_and_another_order(plan, data, registry) -> None:
+    run(plan(epochs=2, batch_size=32), 0, data, registry)
+    sizes = [len(batch) for batch in seen]
+    assert sizes == [26, 26, 26, 26, 26, 40] * 2  # 130 images in batches of at most 32, then validation
+    pixels = [(batch[:, 0, 0, 0] * data.std.flatten() + data.mean.flatten()) * 255 for batch in seen]
+    first, second = torch.cat(pixels[:5]).round().int(), torch.cat(pixels[6:11]).round().int()
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(130))
+    assert first.tolist() != second.tolist()
+
+
+def test_what_the_model_sees_is_normalised_by_the_training_part_and_channels_last(plan, data, registry) -> None:
+    run(plan(epochs=1), 0, data, registry)
+    fed = torch.cat(seen[:5])
+    assert float(fed.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(fed.std(correction=0)) == pytest.approx(1, abs=1e-4)
+    assert all(batch.is_contiguous(memory_format=torch.channels_last) for batch in seen)
+
+
+def test_transforms_touch_training_images_only(plan, data, registry) -> None:
+    run(plan(transforms=("watch",), epochs=1), 0, data, registry)
+    assert moved == [26] * 5
+    validated = (seen[-1] * data.std + data.mean) * 255
+    assert torch.equal(validated.round().to(torch.uint8), data.validation_images)
+
+
+def test_same_plan_and_seed_give_the_same_numbers_and_another_seed_others(plan, data, registry) -> None:
+    one = run(plan(transforms=("watch",)), 5, data, registry)
+    torch.rand(3)  # whatever the process did before must not matter
+    assert run(plan(transforms=("watch",)), 5, data, registry) == one
+    assert run(plan(transforms=("watch",)), 6, data, registry) != one
+
+
+def test_a_saved_training_goes_on_bit_for_bit(plan, data, registry) -> None:
+    whole = run(plan(transforms=("watch",)), 1, data, registry)
+    half = training.begin(plan(transforms=("watch",)), 1, data, registry)
+    training.run_epoch(half)
+    training.run_epoch(half)
+    saved = pack(training.state(half))
+    torch.rand(5)
+    other = training.begin(plan(transforms=("watch",)), 99, data, registry)
+    training.restore(other, unpack(saved))
+    rest = [training.run_epoch(other) for _ in range(2)]
+    assert [{k: m[k] for k in whole[0]} for m in rest] == whole[2:]
+    assert other.epoch == 4
+
+
+def test_a_change_of_optimizer_is_in_the_plan_and_the_plan_repeats_it(plan, data, registry) -> None:
+    first = training.begin(plan(), 1, data, registry)
+    history = [training.run_epoch(first), training.run_epoch(first)]
+    saved = pack(training.state(first))  # before anything else draws from the process's generator
+    changed = training.begin(plan(), 1, data, registry)
+    other = part(registry, "optimizer", "adamw", lr=0.002)
+    training.restore(changed, unpack(saved), other)
+    history += [training.run_epoch(changed), training.run_epoch(changed)]
+    assert changed.plan["changes"] == [{"epoch": 2, "optimizer": other}]
+    again = run(json.loads(json.dumps(changed.plan)), 1, data, registry)
+    assert again == [{k: m[k] for k in again[0]} for m in history]
+    assert again != run(plan(), 1, data, registry)
+
+
+def test_a_loss_that_is_not_finite_fails_at_once(plan, data, registry) -> None:
+    with pytest.raises(training.DivergedError, match="epoch 1"):
+        run(plan("broken"), 0, data, registry)
+    assert training.cause_of(training.DivergedError("x")) == "nan"
+
+
+def test_another_version_of_a_plugin_is_refused(plan, data, registry) -> None:
+    wrong = plan()
+    wrong["model"]["version"] = "0.9"
+    with pytest.raises(training.VersionError, match=r"here:watcher.*version 1 here.*made with 0\.9") as caught:
+        training.begin(wrong, 0, data, registry)
+    assert training.cause_of(caught.value) == "version"
+    wrong["model"]["plugin"] = "here:wacher"
+    with pytest.raises(PluginError, match="did you mean 'here:watcher'"):
+        training.begin(wrong, 0, data, registry)
+
+
+def test_causes_have_words() -> None:
+    assert training.cause_of(torch.OutOfMemoryError("x")) == "memory"
+    assert training.cause_of(MemoryError()) == "memory"
+    assert training.cause_of(ValueError("x")) == "plugin"
+
+
+def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, cpu = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.device("cpu")
+    assert training.uses_bf16("bf16", cpu, nn.Linear(1, 1))
+    assert not training.uses_bf16("fp32", cpu, conv)
+    monkeypatch.setattr(training, "cpu_has_bf16", lambda: True)
+    assert training.uses_bf16("auto", cpu, conv)
+    monkeypatch.setattr(training, "cpu_has_bf16", lambda: False)
+    assert not training.uses_bf16("auto", cpu, conv)
+
+
+def test_parameters_are_counted(data, registry, plan) -> None:
+    assert training.count_parameters(training.begin(plan(), 0, data, registry).module) == 64 * 2 + 2
