@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from typing import Any, Literal
 
@@ -161,26 +161,13 @@ def discover() -> list[Found]:
         name = distribution.metadata["Name"]
         if name:  # what an interrupted installation leaves behind has none
             seen.setdefault(canonical(name), distribution)
-    found = [f for name, distribution in seen.items() for f in _plugins_of(name, distribution)]
+    found = [
+        Found(name, distribution.version or "unknown", entry.name, entry.value, entry.group, entry.load)
+        for name, distribution in seen.items()
+        for entry in distribution.entry_points
+        if _GROUP.fullmatch(entry.group)
+    ]
     return sorted(found, key=lambda f: (f.distribution, f.entry_point))
-
-
-def _plugins_of(name: str, distribution: Distribution) -> Iterator[Found]:
-    version = distribution.metadata["Version"] or "unknown"
-    try:
-        entries = distribution.entry_points
-    except (TypeError, ValueError) as error:  # a malformed entry_points.txt, perhaps of a package that is not for us
-        if "[mnistlab.v" in (distribution.read_text("entry_points.txt") or ""):
-            refuse = partial(_refuse, f"malformed entry_points.txt: {error}")
-            yield Found(name, version, "-", "-", ENTRY_POINT_GROUP, refuse)
-        return
-    for entry in entries:
-        if _GROUP.fullmatch(entry.group):
-            yield Found(name, version, entry.name, entry.value, entry.group, entry.load)
-
-
-def _refuse(reason: str) -> None:
-    raise PluginError(reason)
 
 
 def canonical(distribution: str) -> str:

@@ -30,7 +30,7 @@ from mnistlab.search.driver import Search, run_search
 from mnistlab.search.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.search.worker import Shared
 from mnistlab.seeds import Stream, derive
-from mnistlab.spec import ExperimentSpec, spec_json
+from mnistlab.spec import DataSpec, ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run
 
 View = Callable[[], AbstractContextManager[Callable[[Stamped], None]]]
@@ -95,9 +95,9 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
 
 
 def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:
-    """Return the validation part asked for; a fallback dataset too small for that number gives a fifth of itself."""
+    """Return the validation part asked for; a fallback dataset too small for that number gives the usual share."""
     wished = spec.data.validation
-    return 0.2 if fallback and wished >= info.train_count / 2 else wished
+    return DataSpec().validation if fallback and wished >= info.train_count / 2 else wished
 
 
 def shared_of(data: Data, place: DataPlace, cpus: int) -> Shared:

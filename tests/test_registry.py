@@ -76,7 +76,6 @@ BROKEN = {
     "mutable-config": "net: its config Net must stay frozen",
     "bad-name": "mnistlab_models: name 'My Net' must be lower-case letters, digits and '-'",
     "two-of-a-name": "mnistlab_models offers two records named 'twin'",
-    "malformed": "malformed entry_points.txt",
 }
 
 

@@ -156,7 +156,6 @@ _SETTINGS: Mapping[str, str] = {
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshot is never read: the run directory is the truth
     "TUNE_RESULT_BUFFER_LENGTH": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer reporter prints its heading even at verbosity 0
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the same sums in the same order on a GPU
     "PYTHONWARNINGS": "ignore",
 }
 
