@@ -14,12 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from mnistlab.console.text import encodable, visible
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text
+from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row, interval_text, verdict
 from mnistlab.statistics import MeanSd
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160
+UNCONFIRMED_PLAN = 64  # characters shown of a plan that was not confirmed
 GAP = 2  # a divider of one space, and one of padding
 
 
@@ -134,9 +135,14 @@ def _needed(columns: Sequence[_Column]) -> int:
 
 
 def _plan(row: Row) -> str:
-    """Return model, optimizer and settings, and the dataset where it is not the one that was asked for."""
+    """Return model, optimizer and settings, and the dataset where it is not the one that was asked for.
+
+    Only confirmed plans show all of their settings: they are the result, and the others would bury them.
+    """
     fallback = f"[{row.dataset}]" if "fallback" in row.dataset else ""
-    return " ".join(filter(None, [row.model, row.settings, fallback]))
+    text = " ".join(filter(None, [row.model, row.settings]))
+    shown = text if row.state == "confirmed" else shortened(text, UNCONFIRMED_PLAN)
+    return " ".join(filter(None, [shown, fallback]))
 
 
 def _test(row: Row) -> str:
