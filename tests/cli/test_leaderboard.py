@@ -28,26 +28,20 @@ def made_by_hand(root: Path, name: str, *accuracies: float) -> Path:
     writer.write_run({"run": path.name, **RUN})
     for number, accuracy in enumerate(accuracies):
         part = {"plugin": "mnistlab:mlp", "distribution": "mnistlab", "version": "1", "config": {"width": 8 * number}}
-        plan = {
-            "model": {"name": "mlp", **part},
-            "optimizer": {"name": "sgd", **part},
-            "transforms": [],
-            "training": {"epochs": 2},
-        }
+        plan = {"model": {"name": "mlp", **part}, "optimizer": {"name": "sgd", **part}, "transforms": []}
         epoch = {"val_accuracy": accuracy, "val_loss": 0.1, "train_loss": 0.1, "images_per_second": 1.0, "seconds": 1.0}
-        writer.write_trial(
-            TrialResult(
-                trial=f"{number:04}",
-                number=number,
-                state="complete",
-                seed=1,
-                plan=plan,
-                label="mlp",
-                history=(epoch, epoch),
-                metrics=epoch | {"parameters": 10},
-                seconds=2.0,
-            )  # fmt: skip
+        trial = TrialResult(
+            trial=f"{number:04}",
+            number=number,
+            state="complete",
+            seed=1,
+            plan=plan | {"training": {"epochs": 2}},
+            label="mlp",
+            history=(epoch, epoch),
+            metrics=epoch | {"parameters": 10},
+            seconds=2.0,
         )
+        writer.write_trial(trial)
     writer.close()
     return path
 
