@@ -17,20 +17,20 @@ from types import FrameType
 from typing import Any
 
 from mnistlab import __version__, events
-from mnistlab.api import DataPlace, DatasetInfo
+from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm
-from mnistlab.data import Division, open_train, prepare_dataset, split_indices
-from mnistlab.errors import DataUnavailableError, ExitCode
+from mnistlab.dataset import Data, find_data
+from mnistlab.errors import ExitCode
 from mnistlab.events import Stamped
-from mnistlab.experiment import DatasetChoice, Experiment
+from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
-from mnistlab.search.cluster import Machine, Share, cluster, share, this_machine
+from mnistlab.search.cluster import cluster
 from mnistlab.search.driver import Search, run_search
+from mnistlab.search.machine import Machine, Share, share, this_machine
 from mnistlab.search.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.search.worker import Shared
-from mnistlab.seeds import Stream, derive
-from mnistlab.spec import DataSpec, ExperimentSpec, spec_json
+from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run
 
 View = Callable[[], AbstractContextManager[Callable[[Stamped], None]]]
@@ -52,52 +52,6 @@ class Finished:
 
     path: Path
     exit_code: ExitCode
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Data:
-    """The dataset that a run uses, found whole and split; `fallback` says why it is not the one asked for."""
-
-    choice: DatasetChoice
-    info: DatasetInfo
-    division: Division
-    fallback: str = ""
-
-
-def find_data(experiment: Experiment, place: DataPlace) -> Data:
-    """Find or fetch the experiment's dataset, check all of it and split its training part.
-
-    The fallback is taken only where the dataset can be neither found nor fetched; data that is there but wrong is an
-    error.
-
-    Raises:
-        DataError: if the data is wrong, or missing and there is no fallback.
-    """
-    choice, reason = experiment.dataset, ""
-    try:
-        info = prepare_dataset(choice.record, choice.config, place)
-    except DataUnavailableError as error:
-        if experiment.fallback is None:
-            raise
-        choice, reason = experiment.fallback, " ".join(str(error).split())
-        info = prepare_dataset(choice.record, choice.config, place)
-    spec = experiment.spec
-    images = open_train(choice.record, choice.config, place)
-    wished = _validation(spec, info, fallback=bool(reason))
-    how = "stratified" if reason else spec.data.split
-    seed = derive(spec.seed, Stream.SPLIT)
-    return Data(
-        choice, info, split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how), reason
-    )
-
-
-def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:
-    """Return the validation part asked for; a fallback dataset too small for that number gives the usual share."""
-    wished = spec.data.validation
-    return DataSpec().validation if fallback and wished >= info.train_count / 2 else wished
 
 
 def shared_of(data: Data, place: DataPlace, cpus: int) -> Shared:

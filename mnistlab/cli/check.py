@@ -22,10 +22,10 @@ def check(file: File, set_: Set = None, data_dir: DataDir = None) -> None:
     from mnistlab import experiment
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
+    from mnistlab.dataset import find_data
     from mnistlab.environment import check_environment
     from mnistlab.registry import installed
-    from mnistlab.run import find_data
-    from mnistlab.search.cluster import share, this_machine
+    from mnistlab.search.machine import share, this_machine
     from mnistlab.space import defaults, suggest
 
     check_environment()

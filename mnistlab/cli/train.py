@@ -30,10 +30,10 @@ def train(
     from mnistlab import experiment, training
     from mnistlab.data import default_place, open_train
     from mnistlab.data.device import to_device
+    from mnistlab.dataset import find_data
     from mnistlab.environment import check_environment
     from mnistlab.labels import plan_label
     from mnistlab.registry import installed
-    from mnistlab.run import find_data
     from mnistlab.seeds import trial_seed
     from mnistlab.space import defaults, suggest
 

@@ -19,7 +19,7 @@ from mnistlab.events import Emit
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.search.bridge import Bridge, open_study, time_is_up
-from mnistlab.search.cluster import Share
+from mnistlab.search.machine import Share
 from mnistlab.search.outcome import common_failure
 from mnistlab.search.recorder import Recorder
 from mnistlab.search.schedulers import scheduler

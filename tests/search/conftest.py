@@ -15,11 +15,14 @@ import pytest
 
 from mnistlab import events, experiment
 from mnistlab.api import DataPlace
+from mnistlab.dataset import find_data
+from mnistlab.experiment import DatasetChoice
 from mnistlab.registry import Registry, discover, load
 from mnistlab.results import TrialResult
-from mnistlab.run import find_data, shared_of
-from mnistlab.search.cluster import Machine, Share, cluster
+from mnistlab.run import shared_of
+from mnistlab.search.cluster import cluster
 from mnistlab.search.driver import Search, run_search
+from mnistlab.search.machine import Machine, Share
 from mnistlab.store import RunWriter, create_run
 
 DISTS = Path(__file__).parent / "dists"
@@ -86,6 +89,7 @@ class Ran:
         return [event for event in self.stream if isinstance(event, kind)]
 
 
+Then = Callable[[Search, list[TrialResult], DatasetChoice], None]
 RunTiny = Callable[..., Ran]
 
 
@@ -93,7 +97,9 @@ RunTiny = Callable[..., Ran]
 def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) -> RunTiny:
     """Run a search of the given TOML text (without its data table) on the tiny dataset."""
 
-    def run(text: str, *, parallel: int = 1, stopping: Callable[[], bool] = lambda: False) -> Ran:
+    def run(
+        text: str, *, parallel: int = 1, stopping: Callable[[], bool] = lambda: False, then: Then | None = None
+    ) -> Ran:
         file = tmp_path / "x.toml"
         file.write_text('name = "tiny"\n[data]\ndataset = "idx"\nvalidation = 32\n' + text)
         wanted = experiment.load(file, (), registry)
@@ -101,24 +107,27 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
         stream: list[events.Event] = []
         path = create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
         store = RunWriter(path)
+        store.write_run({"run": path.name})
 
         def emit(event: events.Event) -> None:
             store.append(event)
             stream.append(event)
 
+        found = find_data(wanted, place)
+        search = Search(
+            spec=wanted.spec,
+            space=wanted.space,
+            shared=shared_of(found, place, 1),
+            share=Share(cpus=1, gpus=0.0, parallel=parallel),
+            registry=registry,
+            store=store,
+            emit=emit,
+            stopping=stopping,
+        )
         try:
-            results = run_search(
-                Search(
-                    spec=wanted.spec,
-                    space=wanted.space,
-                    shared=shared_of(find_data(wanted, place), place, 1),
-                    share=Share(cpus=1, gpus=0.0, parallel=parallel),
-                    registry=registry,
-                    store=store,
-                    emit=emit,
-                    stopping=stopping,
-                )
-            )
+            results = run_search(search)
+            if then is not None:
+                then(search, results, found.choice)
         finally:
             store.close()
         return Ran(results, stream, path)
