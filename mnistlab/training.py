@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -54,7 +54,12 @@ class Training:
     order: torch.Generator  # on the CPU: which images make a batch
     draws: torch.Generator  # on the device: what the transforms draw
     bf16: bool
-    epoch: int = 0
+    history: list[EpochMetrics] = field(default_factory=list["EpochMetrics"])  # one entry an epoch
+
+    @property
+    def epoch(self) -> int:
+        """Return how many epochs have ended."""
+        return len(self.history)
 
     @property
     def epochs(self) -> int:
@@ -179,17 +184,18 @@ def run_epoch(training: Training) -> EpochMetrics:
     _apply_changes(training)
     loss = _train_epoch(training)
     trained = time.perf_counter()
-    training.epoch += 1
     val_loss, correct = evaluate(training, training.data.validation_images, training.data.validation_labels)
     if not math.isfinite(val_loss):
-        raise DivergedError(f"the validation loss became {val_loss} in epoch {training.epoch}")
-    return {
+        raise DivergedError(f"the validation loss became {val_loss} in epoch {training.epoch + 1}")
+    metrics = {
         "train_loss": loss,
         "val_loss": val_loss,
         "val_accuracy": float(correct.double().mean()),
         "images_per_second": len(training.data.train_images) / (trained - start),
         "seconds": time.perf_counter() - start,
     }
+    training.history.append(metrics)
+    return metrics
 
 
 def _train_epoch(training: Training) -> float:
@@ -251,7 +257,7 @@ def state(training: Training) -> dict[str, Any]:
     return {
         "plan": training.plan,
         "seed": training.seed,
-        "epoch": training.epoch,
+        "history": training.history,
         "module": training.module.state_dict(),
         "stepper": training.stepper.state_dict(),
         "order": training.order.get_state(),
@@ -268,7 +274,7 @@ def restore(training: Training, saved: Mapping[str, Any], optimizer: Mapping[str
     training) can be trained again from the start, as confirmation does.
     """
     training.plan = dict(saved["plan"])
-    training.seed, training.epoch = int(saved["seed"]), int(saved["epoch"])
+    training.seed, training.history = int(saved["seed"]), list(saved["history"])
     if optimizer is not None and optimizer != _optimizer_at(training.plan, training.epoch):
         change = {"epoch": training.epoch, "optimizer": dict(optimizer)}
         training.plan["changes"] = [*training.plan.get("changes", []), change]

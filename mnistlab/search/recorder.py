@@ -79,7 +79,7 @@ class Recorder(Unsaved, Callback):
         if result.get("cause") or "metrics" not in result:
             return
         metrics: dict[str, float] = json.loads(result["metrics"])
-        opened.history.append(metrics)
+        opened.history = json.loads(result["history"]) if "history" in result else [*opened.history, metrics]
         epoch, epochs = int(result["epoch"]), int(result["epochs"])
         self._emit(events.TrialEpoch(trial=opened.name, epoch=epoch, epochs=epochs, metrics=metrics))
 

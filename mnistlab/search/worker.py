@@ -85,6 +85,7 @@ class PlanTrainable(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         """Build the plan; what goes wrong is kept for the first `step`, because Ray would end the process for it."""
         self._task = json.loads(config["task"])
+        self._went_on = False
         self._training: Training | None = None
         self._failure: BaseException | None = None
         try:
@@ -117,7 +118,10 @@ class PlanTrainable(tune.Trainable):
         assert self._training is not None
         done = self._training.epoch >= self._training.epochs
         parameters = training.count_parameters(self._training.module)
-        return self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
+        answer = self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
+        if self._went_on:  # the epochs before this one may be another trial's
+            answer["history"], self._went_on = json.dumps(self._training.history), False
+        return answer
 
     def _answer(self) -> dict[str, Any]:
         """Return what every report holds. Plan and metrics are strings so that Tune leaves them as they are."""
@@ -141,6 +145,7 @@ class PlanTrainable(tune.Trainable):
         path = Path(str(checkpoint)) / CHECKPOINT
         if self._training is not None and path.exists():
             training.restore(self._training, weights.unpack(path.read_bytes()), self._task.get("optimizer"))
+            self._went_on = True
 
 
 def _one_line(error: BaseException) -> str:

@@ -182,6 +182,7 @@ def test_a_population_copies_weights_and_writes_its_changes_into_the_plan(run_ti
     ran = run_tiny(text, parallel=2)
     assert sorted(ran.trials) == [0, 1, 2, 3]
     assert all(result.state == "complete" for result in ran.results)
+    assert all(len(result.history) == 8 for result in ran.results)
     changed = [result for result in ran.results if result.plan.get("changes")]
     assert changed, "no trial of the population took up another's weights"
     for result in changed:
