@@ -6,33 +6,35 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from mnistlab import events, training, weights
-from mnistlab.data import open_test
-from mnistlab.data.device import upload
-from mnistlab.experiment import DatasetChoice
+from mnistlab import events
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
-from mnistlab.search.driver import Search, best_trials, run_replicates
-from mnistlab.search.worker import ReplicateAnswer, ReplicateTask, data_for
+from mnistlab.search.driver import Search, best_trials, run_tasks
+from mnistlab.search.worker import (
+    ReplicateAnswer,
+    ReplicateTask,
+    TestAnswer,
+    TestTask,
+    evaluate_on_test,
+    train_replicate,
+)
 from mnistlab.seeds import replicate_seed
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A replicate that was trained, with where its weights lie."""
+class _Trained:
+    """A replicate that was trained, with its weights."""
 
+    task: ReplicateTask
     result: ReplicateResult
-    plan: dict[str, Any]
-    folder: Path
+    weights: bytes
 
 
-def confirm(search: Search, trials: Sequence[TrialResult], dataset: DatasetChoice, command: str) -> None:
+def confirm(search: Search, trials: Sequence[TrialResult], command: str) -> None:
     """Re-train the best of `trials` on fresh seeds in parallel, then evaluate all of those models on the test set.
 
     Which plans are confirmed is decided by validation alone; the test set is opened once, after everything that could
@@ -48,36 +50,43 @@ def confirm(search: Search, trials: Sequence[TrialResult], dataset: DatasetChoic
         for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut short
         for trial in chosen
     ]
-    kept = [_keep(search, answer) for answer in run_replicates(tasks, search.shared, search.share, search.stopping)]
-    trained = [one for one in kept if not one.result.cause]
+    answers = run_tasks(train_replicate, tasks, search.shared, search.share, search.stopping)
+    kept = [_keep(search, task, answer) for task, answer in answers]
+    trained = [one for one in kept if one is not None]
     if trained and not search.stopping():
-        _open_test_set(search, trained, dataset, command)
+        _open_test_set(search, trained, command)
 
 
-def _keep(search: Search, answer: ReplicateAnswer) -> _Kept:
-    """Write an answer into the run directory and say so."""
-    task, last = answer.task, answer.history[-1] if answer.history else {}
-    seconds = sum(epoch["seconds"] for epoch in answer.history)
-    result = ReplicateResult(
+def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | str) -> _Trained | None:
+    """Write an answer into the run directory and say so; return what was trained, if anything was."""
+    if isinstance(answer, str):
+        answer = ReplicateAnswer(cause="worker", message=answer)
+    result = _result(task, answer)
+    log = answer.log and f"\n[replicate {task.replicate}]\n{answer.log}"
+    search.store.append_log(task.trial, log, final=bool(answer.cause))
+    search.store.write_replicate(result, answer.weights or None)
+    about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
+    if answer.cause:
+        search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message))
+        return None
+    search.emit(events.ReplicateFinished(**about, metrics=result.metrics, seconds=result.seconds))
+    return _Trained(task, result, answer.weights)
+
+
+def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
+    last = answer.history[-1] if answer.history else {}
+    return ReplicateResult(
         trial=task.trial,
         replicate=task.replicate,
         seed=task.seed,
         metrics={**last, "parameters": answer.parameters} if last else {},
         history=answer.history,
-        seconds=seconds,
+        seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
         val_correct=_digits(answer.correct),
         cause=answer.cause,
         message=answer.message,
     )
-    search.store.append_log(task.trial, answer.log and f"\n[replicate {task.replicate}]\n{answer.log}")
-    folder = search.store.write_replicate(result, answer.weights or None)
-    about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
-    if answer.cause:
-        search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message))
-    else:
-        search.emit(events.ReplicateFinished(**about, metrics=result.metrics, seconds=seconds))
-    return _Kept(result, task.plan, folder)
 
 
 def _digits(correct: npt.NDArray[np.bool_] | None) -> str:
@@ -85,8 +94,8 @@ def _digits(correct: npt.NDArray[np.bool_] | None) -> str:
     return "" if correct is None else (correct.astype(np.uint8) + ord("0")).tobytes().decode()
 
 
-def _open_test_set(search: Search, trained: Sequence[_Kept], dataset: DatasetChoice, command: str) -> None:
-    """Open the test set, once: first say so in the ledger, then evaluate every model on it."""
+def _open_test_set(search: Search, trained: Sequence[_Trained], command: str) -> None:
+    """Open the test set, once: first say so in the ledger, then evaluate every model on it, in the workers."""
     search.store.append_ledger(
         {
             "type": "opened",
@@ -96,16 +105,26 @@ def _open_test_set(search: Search, trained: Sequence[_Kept], dataset: DatasetCho
             "models": [_about(one.result) for one in trained],
         }
     )
-    trials = tuple(dict.fromkeys(one.result.trial for one in trained))
+    trials = tuple(dict.fromkeys(one.task.trial for one in trained))
     search.emit(events.TestOpened(trials=trials, models=len(trained), count=1))
-    # The driver evaluates, and while it does no worker is at work: it may use what all of them had together.
-    device = training.set_up_process(search.share.cpus * search.share.parallel)
-    images, labels = upload(open_test(dataset.record, dataset.config, search.shared.place), device)
-    for one in trained:
-        result = _evaluated(search, one, device, images, labels)
-        assert result.test is not None
-        search.store.append_ledger({"type": "evaluated", **_about(result), "correct": result.test.correct})
-        search.store.write_replicate(result)
+    results = {(one.task.trial, one.task.replicate): one.result for one in trained}
+    tasks = [TestTask(one.task, one.weights) for one in trained]
+    # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
+    for task, answer in run_tasks(evaluate_on_test, tasks, search.shared, search.share, lambda: False):
+        _score(search, results[task.replicate.trial, task.replicate.replicate], answer)
+
+
+def _score(search: Search, result: ReplicateResult, answer: TestAnswer | str) -> None:
+    """Write a model's score into the ledger and into its result; a model that broke on the test set is a warning."""
+    if isinstance(answer, str) or answer.correct is None:
+        message = answer if isinstance(answer, str) else answer.message
+        place = f"trial {result.trial}, replicate {result.replicate}"
+        search.store.append_ledger({"type": "failed", **_about(result), "message": message})
+        search.emit(events.Warned(message=f"{place} could not be evaluated on the test set: {message}"))
+        return
+    score = TestScore(correct=int(answer.correct.sum()), images=len(answer.correct), loss=answer.loss)
+    search.store.append_ledger({"type": "evaluated", **_about(result), "correct": score.correct})
+    search.store.write_replicate(replace(result, test=score, test_correct=_digits(answer.correct)))
 
 
 def _about(result: ReplicateResult) -> dict[str, Any]:
@@ -115,16 +134,3 @@ def _about(result: ReplicateResult) -> dict[str, Any]:
         "seed": result.seed,
         "weights_sha256": result.weights_sha256,
     }
-
-
-def _evaluated(
-    search: Search, one: _Kept, device: torch.device, images: torch.Tensor, labels: torch.Tensor
-) -> ReplicateResult:
-    """Return the replicate with its score on the test images; the weights are those in the run directory."""
-    data = data_for(search.shared, search.registry, device)
-    model = training.begin(one.plan, one.result.seed, data, search.registry)
-    model.module.load_state_dict(weights.unpack((one.folder / "weights.safetensors").read_bytes()))
-    loss, correct = training.evaluate(model, images, labels)
-    hits = correct.cpu().numpy()
-    score = TestScore(correct=int(hits.sum()), images=len(hits), loss=loss)
-    return replace(one.result, test=score, test_correct=_digits(hits))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnistlab.api import DataPlace, DatasetInfo
+from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
 from mnistlab.data import Division, open_train, prepare_dataset, split_indices
 from mnistlab.errors import DataUnavailableError
 from mnistlab.experiment import DatasetChoice, Experiment
@@ -18,6 +18,7 @@ class Data:
 
     choice: DatasetChoice
     info: DatasetInfo
+    images: LabelledImages  # the whole training part
     division: Division
     fallback: str = ""
 
@@ -44,9 +45,8 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
     wished = _validation(spec, info, fallback=bool(reason))
     how = "stratified" if reason else spec.data.split
     seed = derive(spec.seed, Stream.SPLIT)
-    return Data(
-        choice, info, split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how), reason
-    )
+    division = split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how)
+    return Data(choice, info, images, division, reason)
 
 
 def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:

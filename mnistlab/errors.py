@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Public exit codes of the `mnistlab` command (documented in the README)."""
+    """Public exit codes of the `mnistlab` command (documented in docs/reference/command-line.md)."""
 
     DONE = 0
     NO_TRIAL_SUCCEEDED = 1
@@ -77,6 +77,12 @@ class RunDirectoryError(MnistlabError):
     """A run directory that is locked by another process, or of a format that this version does not read."""
 
     exit_code = ExitCode.RUN_LOCKED
+
+
+class RunWriteError(MnistlabError):
+    """The run directory can no longer be written: its disk is full, read-only or gone. What was written is kept."""
+
+    exit_code = ExitCode.RESOURCES_VANISHED
 
 
 class ResourceError(MnistlabError):

@@ -38,7 +38,7 @@ class RunStarted(Event):
     trials: int
     epochs: int
     parallel: int
-    devices: str  # in words, for example "2 CPUs" or "16 CPUs, 1 GPU (NVIDIA H200)"
+    devices: str  # in words, for example "2 CPUs" or "16 CPUs, 1 GPU (NVIDIA A100)"
     metric: str
     rule: str  # what "best" means in this run
     algorithm: str

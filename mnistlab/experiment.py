@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,8 +13,8 @@ from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
 from mnistlab.errors import Fault, PluginError, SpecError
 from mnistlab.registry import Offer, Registry
-from mnistlab.space import Space, compose, endless
-from mnistlab.spec import DataSpec, ExperimentSpec, Table, explain
+from mnistlab.space import Space, compose, endless, size
+from mnistlab.spec import MAX_TRIALS, DataSpec, ExperimentSpec, Table, explain
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Experiment:
     space: Space
     dataset: DatasetChoice
     fallback: DatasetChoice | None
+    warnings: tuple[str, ...] = ()  # what the file allows and its author may not have meant
 
 
 def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment:
@@ -56,7 +57,8 @@ def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment
         faults += _grid_faults(spec, space)
     if faults or spec is None or space is None or dataset is None:
         raise SpecError(draft.source, faults)
-    return Experiment(spec, space, dataset, fallback)
+    spec = _sized(spec, space)
+    return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
 
 
 def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
@@ -64,6 +66,20 @@ def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
         return []
     rule = "is endless, and algorithm = 'grid' needs a finite space"
     return [Fault(p.path, rule, str(p.domain), "give a list of values, or a step") for p in endless(space)]
+
+
+def _sized(spec: ExperimentSpec, space: Space) -> ExperimentSpec:
+    """Return the experiment with as many trials as its grid has points, where the file does not say how many."""
+    if spec.search.algorithm != "grid" or "trials" in spec.search.model_fields_set:
+        return spec
+    trials = min(size(space) or 1, MAX_TRIALS)
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+
+
+def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
+    points, trials = size(space) or 0, spec.search.trials
+    if spec.search.algorithm == "grid" and trials < points:
+        yield f"search.trials = {trials:,}, but the grid has {points:,} points: {points - trials:,} will not be tried"
 
 
 def _datasets(

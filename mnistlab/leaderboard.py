@@ -4,6 +4,10 @@
 complete trials by the metric at the last epoch of the full budget; then pruned ones by (epochs reached, metric).
 Failed trials are listed and not ranked. Confirmed plans whose difference is within noise share a rank, because
 ordering them would be a claim that the numbers do not carry.
+
+A confirmed plan without all of its seeds ranks below those that have theirs: a seed that failed speaks against the
+plan, and a mean over the seeds that happened to go well is no match for a mean over all. Among such plans those with
+fewer failed seeds come first, and means are compared over the seeds that all plans with as many failures share.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistlab.labels import NAMES, counted, listed, metric_text, names, settings, settings_text, shortened, varying
+from mnistlab.labels import NAMES, names, settings, settings_text, varying
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
 from mnistlab.statistics import (
     Difference,
@@ -55,7 +59,8 @@ class Row:
     where it failed.
     `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
     value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms.
-    `lost` counts the seeds of the confirmation that came to nothing and so are missing in the means.
+    `lost` counts the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
+    because the run was cut short; both are missing in the means.
     """
 
     rank: str
@@ -75,13 +80,18 @@ class Row:
     objectives: Mapping[str, float] = field(default_factory=dict[str, float])
     front: bool = False
     lost: int = 0
+    untried: int = 0
     cause: str = ""
     message: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """The ranking of one run. `tied` names the confirmed trials that can't be told from the champion."""
+    """The ranking of one run.
+
+    `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
+    noise on the seeds they share, but lack seeds and so rank below it.
+    """
 
     path: str
     run: str
@@ -93,6 +103,7 @@ class Leaderboard:
     rows: tuple[Row, ...]
     champion: Row | None
     tied: tuple[str, ...]
+    better: tuple[str, ...]
     failures: Mapping[str, int]
 
     @property
@@ -103,13 +114,19 @@ class Leaderboard:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A trial with its good replicates and the count of the others; `value` is None without a finite number."""
+    """A trial with its good replicates and the counts of the others; `value` is None without a finite number."""
 
     trial: TrialResult
     state: str
     value: float | None
     replicates: tuple[ReplicateResult, ...]
     lost: int
+    untried: int = 0
+
+    @property
+    def standing(self) -> tuple[bool, int]:
+        """Return what orders confirmed plans before their means do: seeds are missing, and how many failed."""
+        return (self.lost + self.untried > 0, self.lost)
 
 
 def rank(record: RunRecord) -> Leaderboard:
@@ -120,15 +137,18 @@ def rank(record: RunRecord) -> Leaderboard:
     """
     metric = str(record.run["metric"])
     metrics = tuple(dict.fromkeys((metric, *record.run.get("metrics", ()))))
-    entries = sorted((_entry(trial, record.replicates, metric) for trial in record.trials), key=_order(metric))
+    planned = _planned(record)
+    found = [_entry(trial, record.replicates, metric, planned) for trial in record.trials]
+    entries = sorted(_on_shared_seeds(found, metric), key=_order(metric))
 
     @cache
-    def tied(a: int, b: int) -> bool:
-        return _difference(entries[a], entries[b], metric).tied
+    def difference(a: int, b: int) -> Difference:
+        return _difference(entries[a], entries[b], metric)
 
-    rows = _rows(record, entries, _ranks(entries, tied), metrics)
+    rows = _rows(record, entries, _ranks(entries, lambda a, b: difference(a, b).tied), metrics)
     champion = rows[0] if entries and entries[0].state in {"confirmed", "complete"} else None
-    rivals = [i for i, entry in enumerate(entries) if i and entry.state == "confirmed"]
+    rivals = {e.trial.trial: difference(0, i) for i, e in enumerate(entries) if i and e.state == "confirmed"}
+    sign = 1 if higher_is_better(metric) else -1
     return Leaderboard(
         path=record.path,
         run=_run_name(record),
@@ -139,33 +159,42 @@ def rank(record: RunRecord) -> Leaderboard:
         test_openings=record.test_openings,
         rows=rows,
         champion=champion,
-        tied=tuple(entries[i].trial.trial for i in rivals if tied(0, i)),
+        tied=tuple(name for name, rival in rivals.items() if rival.tied),
+        better=tuple(name for name, rival in rivals.items() if not rival.tied and sign * rival.mean < 0),
         failures=dict(Counter(entry.trial.cause or "unknown" for entry in entries if entry.state == "failed")),
     )
-
-
-def verdict(board: Leaderboard) -> str:
-    """Return one honest sentence: who won, by how much, tied with whom, and how often the test set was opened."""
-    if board.champion is None:
-        return _nothing_succeeded(board)
-    winner = board.champion
-    who = f"trial {winner.trial} ({shortened(f'{winner.model} {winner.settings}'.strip(), 80)})"
-    if winner.state == "complete":
-        value = metric_text(board.metric, winner.validation.mean if winner.validation else None)
-        luck = "one training that no fresh seed has confirmed, so part of it may be luck"
-        return f"On {board.dataset}, {who} is ahead with {board.metric} {value}: {luck}; {_openings(board)}."
-    return f"On {board.dataset}, {who} {_score(board, winner)}; {_ties(board)}; {_openings(board)}."
 
 
 # --- values and order ---------------------------------------------------------------------------------------------
 
 
-def _entry(trial: TrialResult, replicates: Sequence[ReplicateResult], metric: str) -> _Entry:
+def _planned(record: RunRecord) -> int:
+    """Return on how many seeds each plan was to be confirmed; of a run that does not say so, the most there are."""
+    said = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
+    return int(said or max(Counter(r.trial for r in record.replicates).values(), default=0))
+
+
+def _entry(trial: TrialResult, replicates: Sequence[ReplicateResult], metric: str, planned: int) -> _Entry:
     mine = [r for r in replicates if r.trial == trial.trial]
     good = tuple(r for r in mine if not r.cause and _value(r, metric) is not None)
+    lost, untried = len(mine) - len(good), max(0, planned - len(mine))
     if good:
-        return _Entry(trial, "confirmed", _summary(good, metric).mean, good, len(mine) - len(good))
-    return _Entry(trial, trial.state, _value(trial, metric), (), len(mine))
+        return _Entry(trial, "confirmed", _summary(good, metric).mean, good, lost, untried)
+    return _Entry(trial, trial.state, _value(trial, metric), (), lost)
+
+
+def _on_shared_seeds(entries: Sequence[_Entry], metric: str) -> list[_Entry]:
+    """Return the entries; those that lack seeds with their mean over what all of the same standing share, if any."""
+    peers: dict[tuple[bool, int], list[set[int]]] = {}
+    for entry in entries:
+        if entry.replicates:
+            peers.setdefault(entry.standing, []).append({r.seed for r in entry.replicates})
+
+    def shared(entry: _Entry) -> list[ReplicateResult]:
+        seeds = set[int].intersection(*peers[entry.standing]) if entry.replicates else set[int]()
+        return [r for r in entry.replicates if r.seed in seeds]
+
+    return [replace(e, value=_summary(both, metric).mean) if (both := shared(e)) else e for e in entries]
 
 
 def _value(result: TrialResult | ReplicateResult, metric: str) -> float | None:
@@ -178,16 +207,19 @@ def _summary(replicates: Sequence[ReplicateResult], metric: str) -> MeanSd:
 
 
 def _order(metric: str) -> Callable[[_Entry], tuple[float, ...]]:
-    """Return the sort key: state, epochs reached (of pruned trials), metric, and of equals the smaller, the earlier."""
+    """Return the sort key: state, what comes before the metric, metric, and of equals the smaller, the earlier.
+
+    Before the metric come the standing of confirmed plans and the epochs that pruned trials reached.
+    """
     sign = -1 if higher_is_better(metric) else 1
 
     def key(entry: _Entry) -> tuple[float, ...]:
-        epochs = -len(entry.trial.history) if entry.state == "pruned" else 0
+        before = {"confirmed": entry.standing, "pruned": (-len(entry.trial.history), 0)}.get(entry.state, (0, 0))
         value = math.inf if entry.value is None else sign * entry.value
         if entry.state == "failed":
             return (STATES.index(entry.state), entry.trial.number)
         size = _value(entry.trial, "parameters")
-        return (STATES.index(entry.state), epochs, value, math.inf if size is None else size, entry.trial.number)
+        return (STATES.index(entry.state), *before, value, math.inf if size is None else size, entry.trial.number)
 
     return key
 
@@ -204,7 +236,7 @@ def _ranks(entries: Sequence[_Entry], tied: Callable[[int, int], bool]) -> tuple
         if a.state != b.state:
             return False
         if a.state == "confirmed":
-            return tied(leader, other)
+            return a.standing == b.standing and tied(leader, other)
         return a.value == b.value and (a.state == "complete" or len(a.trial.history) == len(b.trial.history))
 
     ranks = tie_groups(ranked, shares)
@@ -263,6 +295,7 @@ def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], s
         run=_run_name(record),
         objectives={m: value for m in metrics if (value := _value(trial, m)) is not None},
         lost=entry.lost,
+        untried=entry.untried,
         cause=trial.cause,
         message=trial.message,
     )
@@ -302,57 +335,3 @@ def _costs(row: Row, metrics: Sequence[str]) -> tuple[float, ...]:
     if row.state not in {"confirmed", "complete"} or len(row.objectives) < len(metrics):
         return ()
     return tuple(-row.objectives[m] if higher_is_better(m) else row.objectives[m] for m in metrics)
-
-
-# --- the verdict's clauses ----------------------------------------------------------------------------------------
-
-
-def _score(board: Leaderboard, winner: Row) -> str:
-    if winner.test is None:
-        means = winner.validation or MeanSd(math.nan, None, 0)
-        return f"leads with mean {board.metric} {metric_text(board.metric, means.mean)} over {_seeds(means)}"
-    means, interval = winner.test.accuracy, winner.test.interval
-    spread = f"95 % interval {interval_text(interval)} for {counted(winner.test.images, 'image')}"
-    return f"leads with mean test accuracy {metric_text('test_accuracy', means.mean)} over {_seeds(means)} ({spread})"
-
-
-def interval_text(interval: Interval) -> str:
-    """Return an interval of accuracies in per cent, for example `99.47-99.71 %`."""
-    return f"{100 * interval.low:.2f}-{100 * interval.high:.2f} %"
-
-
-def _seeds(means: MeanSd) -> str:
-    return counted(means.n, "fresh seed")
-
-
-def _ties(board: Leaderboard) -> str:
-    rivals = sum(row.state == "confirmed" for row in board.rows) - 1
-    if board.tied:
-        trials = "trial" if len(board.tied) == 1 else "trials"
-        return f"on validation it can't be told from {trials} {listed(board.tied)}"
-    if not rivals:
-        return "no other plan was confirmed"
-    return f"on validation it is ahead of {_others(rivals)} by more than noise"
-
-
-def _others(rivals: int) -> str:
-    return "the other confirmed plan" if rivals == 1 else f"the {rivals} other confirmed plans"
-
-
-def _openings(board: Leaderboard) -> str:
-    if board.test_openings == 0:
-        return "the test set has not been opened"
-    if board.test_openings == 1:
-        return "the test set was opened once"
-    return f"the test set was opened {board.test_openings} times, so its numbers are no longer untouched by choice"
-
-
-def _nothing_succeeded(board: Leaderboard) -> str:
-    if not board.rows:
-        return "No trial has ended yet: there is no champion."
-    counts = Counter(row.state for row in board.rows)
-    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(board.failures.items()))
-    parts = [f"{counts['pruned']} pruned"] * bool(counts["pruned"])
-    parts += [f"{counts['failed']} failed ({causes})"] * bool(counts["failed"])
-    reason = "No trial succeeded" if not counts["pruned"] else "No trial has used its full budget"
-    return f"{reason}: {listed(parts)}; there is no champion."

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +22,7 @@ from mnistlab import __version__, events
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm
 from mnistlab.dataset import Data, find_data
-from mnistlab.errors import ExitCode
+from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
@@ -29,7 +31,7 @@ from mnistlab.search.cluster import cluster
 from mnistlab.search.driver import Search, run_search
 from mnistlab.search.machine import Machine, Share, share, this_machine
 from mnistlab.search.outcome import FIRST_TRIALS, TOO_MANY, common_failure
-from mnistlab.search.worker import Shared
+from mnistlab.search.worker import Shared, digest
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run
 
@@ -54,15 +56,17 @@ class Finished:
     exit_code: ExitCode
 
 
-def shared_of(data: Data, place: DataPlace, cpus: int) -> Shared:
+def shared_of(data: Data, place: DataPlace, portion: Share) -> Shared:
     """Return what every worker needs to load the same data."""
     return Shared(
         dataset=data.choice.offer.qualified,
         config=data.choice.config.model_dump(mode="json"),
         place=place,
-        sha256=dict(data.info.sha256),
+        shape=data.info.shape,
+        train_sha256=digest(data.images),
         division=data.division,
-        cpus=cpus,
+        cpus=portion.cpus,
+        gpus=portion.gpus,
     )
 
 
@@ -103,7 +107,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     """Run a whole search and leave its run directory.
 
     Raises:
-        MnistlabError: if it can't begin (data, plugins, resources); once it has begun, failures are events.
+        MnistlabError: if it can't begin (data, plugins, resources), or can't write down what it does.
     """
     data = find_data(experiment, options.place)
     here = this_machine()
@@ -113,65 +117,87 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     writer, request = RunWriter(path), StopRequest()
     try:
         with view() as handle, signals_as(request):
-
-            def emit(event: events.Event) -> None:
-                handle(writer.append(event))
-
-            return Finished(path, _run(experiment, data, here, options, registry, writer, emit, request))
+            run = _Run(experiment, data, options, registry, writer, request, lambda e: handle(writer.append(e)))
+            return Finished(path, _to_the_end(run, here))
     finally:
         writer.close()
+        if not (path / "run.json").exists():  # it never began: leave nothing behind
+            shutil.rmtree(path)
 
 
-def _run(
-    experiment: Experiment,
-    data: Data,
-    here: Machine,
-    options: Options,
-    registry: Registry,
-    writer: RunWriter,
-    emit: events.Emit,
-    request: StopRequest,
-) -> ExitCode:
-    start, trials, spec = time.monotonic(), list[TrialResult](), experiment.spec
+@dataclass(frozen=True)
+class _Run:
+    """What a run is made of, from its first event to its last."""
+
+    experiment: Experiment
+    data: Data
+    options: Options
+    registry: Registry
+    writer: RunWriter
+    request: StopRequest
+    emit: events.Emit
+    trials: list[TrialResult] = field(default_factory=list[TrialResult])
+
+
+def _to_the_end(run: _Run, here: Machine) -> ExitCode:
+    """Search and confirm; however that ends, the last event says how."""
+    start = time.monotonic()
     try:
-        with cluster(options.address, here) as machine:
-            portion = share(machine, spec.resources)
-            record = run_record(experiment, data, machine, portion, registry, options.command)
-            writer.write_run({"run": writer.path.name, **record})
-            emit(_started(experiment, data, machine, portion, registry, writer.path))
-            job = Search(
-                spec=spec,
-                space=experiment.space,
-                shared=shared_of(data, options.place, portion.cpus),
-                share=portion,
-                registry=registry,
-                store=writer,
-                emit=emit,
-                stopping=request,
-            )
-            trials += run_search(job)
-            if not request() and not common_failure(trials):
-                confirm(job, trials, data.choice, options.command)
+        _search_and_confirm(run, here)
     except KeyboardInterrupt:
-        request.signal = request.signal or signal.SIGINT
-    return _finish(trials, request, emit, time.monotonic() - start)
-
-
-def _finish(trials: Sequence[TrialResult], request: StopRequest, emit: events.Emit, seconds: float) -> ExitCode:
-    counts = Counter(trial.state for trial in trials)
-    if request.signal is not None:
-        emit(events.RunInterrupted(reason=request.signal.name))
-        outcome = "interrupted"
-        code = ExitCode.INTERRUPTED if request.signal == signal.SIGINT else ExitCode.TERMINATED
-    elif common_failure(trials):
-        outcome = f"stopped: cause '{common_failure(trials)}' in {TOO_MANY} of the first {FIRST_TRIALS} trials"
-        code = ExitCode.TOO_MANY_FAILURES
-    elif counts["complete"] == 0:
-        outcome, code = "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
-    else:
-        outcome, code = "done", ExitCode.DONE
-    emit(events.RunFinished(outcome=outcome, exit_code=int(code), counts=dict(counts), seconds=seconds))
+        run.request.signal = run.request.signal or signal.SIGINT
+    except Exception as error:
+        code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
+        with suppress(MnistlabError):  # the disk may be what failed
+            _say_finished(run, f"broken off: {type(error).__name__}", code, start)
+        raise
+    outcome, code = _ending(run)
+    _say_finished(run, outcome, code, start)
     return code
+
+
+def _search_and_confirm(run: _Run, here: Machine) -> None:
+    spec = run.experiment.spec
+    with cluster(run.options.address, here) as machine:
+        portion = share(machine, spec.resources)
+        record = run_record(run.experiment, run.data, machine, portion, run.registry, run.options.command)
+        run.writer.write_run({"run": run.writer.path.name, **record})
+        run.emit(_started(run.experiment, run.data, machine, portion, run.registry, run.writer.path))
+        for warning in run.experiment.warnings:
+            run.emit(events.Warned(message=warning))
+        job = Search(
+            spec=spec,
+            space=run.experiment.space,
+            shared=shared_of(run.data, run.options.place, portion),
+            share=portion,
+            registry=run.registry,
+            store=run.writer,
+            emit=run.emit,
+            stopping=run.request,
+        )
+        run_search(job, run.trials)
+        if not run.request() and not common_failure(run.trials):
+            confirm(job, run.trials, run.options.command)
+
+
+def _ending(run: _Run) -> tuple[str, ExitCode]:
+    """Return in words how a run ended that was not broken off, and its exit code."""
+    if run.request.signal is not None:
+        run.emit(events.RunInterrupted(reason=run.request.signal.name))
+        by_key = run.request.signal == signal.SIGINT
+        return "interrupted", ExitCode.INTERRUPTED if by_key else ExitCode.TERMINATED
+    if common_failure(run.trials):
+        cause = common_failure(run.trials)
+        return f"stopped: cause '{cause}' in {TOO_MANY} of the first {FIRST_TRIALS} trials", ExitCode.TOO_MANY_FAILURES
+    if not any(trial.state == "complete" for trial in run.trials):
+        return "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
+    return "done", ExitCode.DONE
+
+
+def _say_finished(run: _Run, outcome: str, code: ExitCode, start: float) -> None:
+    counts = dict(Counter(trial.state for trial in run.trials))
+    seconds = time.monotonic() - start
+    run.emit(events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=seconds))
 
 
 # --- what is written down -----------------------------------------------------------------------------------------
@@ -226,6 +252,7 @@ def run_record(
         "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
         "machine": _machine_record(machine, portion),
         "versions": _versions(),
+        "code_sha256": _code_digest(),
     }
 
 
@@ -263,3 +290,11 @@ def _versions() -> Mapping[str, str]:
     names = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
     python = ".".join(map(str, sys.version_info[:3]))
     return {"mnistlab": __version__, "python": python, **{name: version(name) for name in names}}
+
+
+def _code_digest() -> str:
+    """Return the sha256 of this package's own source files, in the order of their names."""
+    root, whole = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        whole.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()

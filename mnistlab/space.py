@@ -27,7 +27,7 @@ class TrainingConfig(Config):
     """`[training]`: what belongs to no plugin. Searched only where the experiment gives a list or a range."""
 
     epochs: int = 8
-    batch_size: Annotated[int, Int(1, 8192, log=True)] = 128
+    batch_size: Annotated[int, Int(8, 8192, log=True)] = 128
     label_smoothing: Annotated[float, Float(0.0, 0.5)] = 0.0
     precision: Annotated[str, Choice("auto", "fp32", "bf16")] = "auto"
 

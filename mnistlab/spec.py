@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from mnistlab.errors import Fault, SpecError, near_miss
@@ -21,6 +30,8 @@ from mnistlab.results import METRICS
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+MIN_GPU_SHARE = 0.0001
+MAX_TRIALS = 1_000_000
 PLUGIN_TABLES = ("model", "optimizer", "transform")
 
 Table = dict[str, Any]
@@ -44,6 +55,15 @@ def parse_duration(value: object) -> object:
     if not parts or "".join(number + unit for number, unit in parts) != value:
         raise ValueError('must be a duration such as "90s", "15m" or "1h30m"')
     return sum(float(number) * units[unit] for number, unit in parts)
+
+
+def _countable(gpus: float) -> float:
+    """Refuse a share of GPUs that Ray can't hand out: it counts in ten-thousandths, and above one in whole GPUs."""
+    if gpus > 1 and not gpus.is_integer():
+        raise ValueError(f"must be at most 1, or a whole number; {gpus:g} would lie across GPUs")
+    if 0 < gpus < MIN_GPU_SHARE:
+        raise ValueError(f"must be 0 or at least {MIN_GPU_SHARE}")
+    return gpus
 
 
 def _auto(value: object) -> object:
@@ -85,7 +105,7 @@ class DataSpec(Section):
 class SearchSpec(Section):
     """`[search]`: how many trials, who proposes them, who stops them early, and what is to be best."""
 
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 32  # of a grid: all its points
     algorithm: Algorithm = "tpe"
     scheduler: Scheduler = "asha"
     metric: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("val_accuracy",)
@@ -107,7 +127,9 @@ class ResourcesSpec(Section):
     """`[resources]`: what one trial gets. `gpus_per_trial = "auto"` shares each GPU among what fits."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
-    gpus_per_trial: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_auto)] = None
+    gpus_per_trial: Annotated[
+        Annotated[float, Field(ge=0), AfterValidator(_countable)] | None, BeforeValidator(_auto)
+    ] = None
     max_parallel: Annotated[int, Field(ge=1)] | None = None
 
 

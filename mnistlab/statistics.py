@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
 T = TypeVar("T")
-
-CELLS = 2_000_000  # resampled counts held at once: bounds the bootstrap's memory to about 30 MiB
 
 
 @dataclass(frozen=True)
@@ -90,23 +88,19 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
     return MeanSd(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
-def paired_difference(
-    a: npt.NDArray[np.bool_],
-    b: npt.NDArray[np.bool_],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2_000,
-    seed: int = 0,
-) -> Difference:
-    """Return the difference of two plans' mean accuracies, with its percentile interval by a two-way bootstrap.
+def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], *, confidence: float = 0.95) -> Difference:
+    """Return the difference of two plans' mean accuracies, with its interval over other seeds and other images.
 
     a and b, bool (seeds, images), tell what each plan got right; row s of both was trained with the same seed and
-    column i is the same image. Seeds and images are resampled independently, with replacement, because both are
-    samples of what might have been: the pigeonhole bootstrap of A. B. Owen (2007, Ann. Appl. Stat. 1:386), which
-    errs on the wide side. With one seed the interval knows nothing of the spread between seeds.
+    column i is the same image. Seeds and images are both samples of what might have been, so the outcomes a - b are
+    a two-way random layout without replication, judged by its mean squares. What the seeds add gets Student's t,
+    because a few seeds tell little of their own spread; what the images add on top gets the normal quantile. The two
+    reaches are joined by their root sum of squares (G. Y. Zou and A. Donner, 2008, Stat. Med. 27:1693). The result is
+    never narrower than Student's interval of the seeds' differences, nor than the normal interval for just these
+    seeds on other images, with A. L. Edwards' correction (1948, Psychometrika 13:185) of one image: where plans differ
+    on few images, seeds agree by chance.
 
-    Images with the same outcomes are interchangeable, so counts of outcome patterns are drawn instead of images:
-    the same distribution, at a fraction of the cost.
+    One seed says nothing of others, however many images it was judged on: the interval is all of the real line.
 
     Raises:
         ValueError: if the shapes differ, are not two-dimensional, or hold nothing.
@@ -114,10 +108,17 @@ def paired_difference(
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"two arrays of one shape (seeds, images) are needed, but got {a.shape} and {b.shape}")
     _check_confidence(confidence)
-    gain = a.astype(np.int8) - b.astype(np.int8)  # (seeds, images), each -1, 0 or 1
-    means = _two_way_means(gain, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Difference(float(gain.mean()), Interval(float(low), float(high)))
+    gain = a.astype(np.float64) - b  # (seeds, images), each -1, 0 or 1
+    mean = float(gain.mean())
+    if len(gain) < 2:
+        return Difference(mean, Interval(-math.inf, math.inf))
+    by_seed, by_image, rest = _mean_squares(gain)
+    t = float(stdtrit(len(gain) - 1, (1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))
+    both = math.sqrt((t * t * by_seed + z * z * max(by_image - rest, 0.0)) / gain.size)
+    these_seeds = z * math.sqrt(by_image / gain.size) + 1 / gain.shape[1]
+    reach = max(both, these_seeds)
+    return Difference(mean, Interval(mean - reach, mean + reach))
 
 
 def paired_mean_difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> Difference:
@@ -152,18 +153,18 @@ def tie_groups(order: Sequence[T], is_tied: Callable[[T, T], bool]) -> tuple[int
     return tuple(ranks)
 
 
-def _two_way_means(gain: npt.NDArray[np.int8], resamples: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return `resamples` means of `gain` (seeds, images), its rows and columns resampled independently."""
+def _mean_squares(gain: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the mean squares of `gain` (seeds, images) between seeds, between images, and of what is left.
+
+    With one image there is nothing between images and nothing left: both are 0.
+    """
     seeds, images = gain.shape
-    patterns, counts = np.unique(gain, axis=1, return_counts=True)  # (seeds, patterns), (patterns,)
-    chunk = max(1, CELLS // len(counts))
-    means: list[npt.NDArray[Any]] = []
-    for start in range(0, resamples, chunk):
-        size = min(chunk, resamples - start)
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size)  # (size, seeds)
-        columns = rng.multinomial(images, counts / images, size=size)  # (size, patterns)
-        means.append(np.einsum("rp,rp->r", rows @ patterns, columns) / gain.size)
-    return np.concatenate(means)
+    rows, columns = gain.mean(axis=1, keepdims=True), gain.mean(axis=0, keepdims=True)
+    by_seed = images * float(rows.var(ddof=1))
+    if images == 1:
+        return by_seed, 0.0, 0.0
+    left = gain - rows - columns + gain.mean()
+    return by_seed, seeds * float(columns.var(ddof=1)), float(np.square(left).sum()) / ((seeds - 1) * (images - 1))
 
 
 def _check_confidence(confidence: float) -> None:

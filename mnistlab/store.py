@@ -13,14 +13,14 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mnistlab import events, results
-from mnistlab.errors import MnistlabError, RunDirectoryError, near_miss
+from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
 from mnistlab.events import Event, Stamped
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 
@@ -30,6 +30,7 @@ RUN_SCHEMA = "mnistlab.run/1"
 RESULT_SCHEMA = "mnistlab.result/1"
 LEDGER_SCHEMA = "mnistlab.ledger/1"
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
+LOG_RESERVE = 64 << 10  # of these, kept for a trial's last words: a traceback must not be lost to chatter
 SYNC_SECONDS = 2.0  # at most this much of the event stream is lost with the power
 
 # After these the event stream is flushed to the disk: what they say must survive.
@@ -50,7 +51,10 @@ _DURABLE = (
 
 
 class RunWriter:
-    """The open run directory of a driver; holds its lock until `close`."""
+    """The open run directory of a driver; holds its lock until `close`.
+
+    Every method that writes raises RunWriteError, naming path and reason, where the disk is full, read-only or gone.
+    """
 
     def __init__(self, path: Path) -> None:
         """Lock the directory `path`, which must exist, and open its event stream.
@@ -71,9 +75,12 @@ class RunWriter:
 
     def close(self) -> None:
         """Flush the event stream and let go of the lock."""
-        os.fsync(self._events)
-        os.close(self._events)
-        os.close(self._lock)
+        try:
+            with _refusals_told(self.path / "events.jsonl"):
+                os.fsync(self._events)
+        finally:
+            os.close(self._events)
+            os.close(self._lock)
 
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Write `run.json`, once.
@@ -90,10 +97,12 @@ class RunWriter:
         self._seq += 1
         now = time.monotonic()
         stamped = Stamped(seq=self._seq, time=datetime.now(UTC), t=now - self._start, event=event)
-        os.write(self._events, encode_line(events.to_json(stamped)))
-        if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
-            os.fsync(self._events)
-            self._synced = now
+        line = encode_line(events.to_json(stamped))
+        with _refusals_told(self.path / "events.jsonl"):
+            _append_all(self._events, line)
+            if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
+                os.fsync(self._events)
+                self._synced = now
         return stamped
 
     def write_trial(self, result: TrialResult) -> None:
@@ -103,40 +112,42 @@ class RunWriter:
 
     def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
         """Write a replicate's weights (safetensors), then its result; return its folder."""
-        folder = self.trial_folder(result.trial) / "replicates" / str(result.replicate)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _make(self.trial_folder(result.trial), "replicates", str(result.replicate))
         if weights is not None:
             write_bytes(folder / "weights.safetensors", weights)
         write_json(folder / "result.json", {"schema": RESULT_SCHEMA, **results.to_json(result)})
         return folder
 
-    def append_log(self, trial: str, text: str) -> None:
-        """Append what a trial printed to `trials/ID/log.txt`, up to `MAX_LOG_BYTES`."""
+    def append_log(self, trial: str, text: str, *, final: bool = False) -> None:
+        """Append what a trial printed to `trials/ID/log.txt`, up to `MAX_LOG_BYTES`.
+
+        The last `LOG_RESERVE` of these are for a `final` text, such as the traceback of a failure; where that is too
+        long its end is kept.
+        """
         used = self._log_bytes.get(trial, 0)
-        if not text or used >= MAX_LOG_BYTES:
-            return
-        data = text.encode("utf-8", "backslashreplace")
-        if used + len(data) > MAX_LOG_BYTES:
-            data = data[: MAX_LOG_BYTES - used] + b"\n[the rest is cut off: the log is full]\n"
-        descriptor = _open(self.trial_folder(trial) / "log.txt", os.O_WRONLY | os.O_APPEND)
-        with os.fdopen(descriptor, "ab") as file:
-            file.write(data)
-        self._log_bytes[trial] = used + len(data)
+        data = _fitting(text.encode("utf-8", "backslashreplace"), used, final=final)
+        if data:
+            self._append_to(self.trial_folder(trial) / "log.txt", data)
+            self._log_bytes[trial] = used + len(data)
 
     def append_ledger(self, entry: Mapping[str, Any]) -> None:
         """Append a line to `test_ledger.jsonl` and flush it to the disk before returning."""
-        descriptor = _open(self.path / "test_ledger.jsonl", os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(descriptor, encode_line({"schema": LEDGER_SCHEMA, **entry}))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self._append_to(self.path / "test_ledger.jsonl", encode_line({"schema": LEDGER_SCHEMA, **entry}), durable=True)
 
     def trial_folder(self, trial: str) -> Path:
         """Return the trial's folder, made if it is missing."""
-        folder = self.path / "trials" / trial
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return _make(self.path, "trials", trial)
+
+    @staticmethod
+    def _append_to(path: Path, data: bytes, *, durable: bool = False) -> None:
+        descriptor = _open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            with _refusals_told(path):
+                _append_all(descriptor, data)
+                if durable:
+                    os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def create_run(root: Path, name: str, today: datetime) -> Path:
@@ -176,35 +187,93 @@ def _lock(path: Path) -> int:
 
 def _open(path: Path, flags: int) -> int:
     """Open a file of the run directory, made if it is missing. A link in its place is refused: it leads elsewhere."""
+    with _refusals_told(path):
+        try:
+            return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError:
+            if path.is_symlink():
+                raise RunDirectoryError(f"can't write {path}: it is a symbolic link") from None
+            raise
+
+
+def _make(folder: Path, *names: str) -> Path:
+    """Return the folder `names` in `folder`, made if it is missing; a run directory that has vanished is not."""
+    for name in names:
+        folder /= name
+        with _refusals_told(folder):
+            folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _refusals_told(path: Path) -> Generator[None]:
+    """Put into words that the operating system refuses to write `path`."""
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        yield
     except OSError as error:
-        reason = "it is a symbolic link" if path.is_symlink() else error.strerror
-        raise RunDirectoryError(f"can't write {path}: {reason}") from None
+        raise RunWriteError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def _append_all(descriptor: int, data: bytes) -> None:
+    """Append all of `data` or, as far as that is possible, nothing: a torn line would swallow the one after it."""
+    end, rest = os.fstat(descriptor).st_size, memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(descriptor, end)
+        raise
+
+
+def _fitting(data: bytes, used: int, *, final: bool) -> bytes:
+    """Return what of `data` a log of `used` bytes still takes: its beginning or, of the last text, its end."""
+    room = MAX_LOG_BYTES - used - (0 if final else LOG_RESERVE)
+    if len(data) <= room:
+        return data
+    if final:
+        return b"\n[cut off: the log is full]\n" + data[len(data) - room :] if room > 0 else b""
+    return data[:room] + b"\n[the rest is cut off: the log is full]\n" if room >= 0 else b""  # said once
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it is either whole or not there."""
+    """Write a JSON file so that it is either whole or not there.
+
+    Raises:
+        RunWriteError: as `write_bytes`.
+        ValueError: if it holds a number that JSON has not.
+    """
     write_bytes(path, (json.dumps(body, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file by temporary file, flush, rename and flush of the folder."""
+    """Write a file by temporary file, flush, rename and flush of the folder.
+
+    Raises:
+        RunWriteError: if the disk is full, read-only or gone; then the old file, if there is one, is whole.
+        RunDirectoryError: if a symbolic link is in the place of the temporary file.
+    """
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    with _refusals_told(path):
+        try:
+            with os.fdopen(_open(temporary, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with os.fdopen(_open(temporary, os.O_WRONLY | os.O_TRUNC), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def encode_line(record: Mapping[str, Any]) -> bytes:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from mnistlab.api import Config, ImageShape, Model, Optimizer, Stepper, Transform, TransformFn
-from mnistlab.data.device import DeviceData, normalise
+from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
@@ -69,7 +71,7 @@ class Training:
     @property
     def batches(self) -> int:
         """Return the steps of an epoch; all batches are of one size, give or take one image."""
-        return math.ceil(len(self.data.train_images) / int(self.plan["training"]["batch_size"]))
+        return _batches(self.plan, self.data)
 
 
 # --- building -----------------------------------------------------------------------------------------------------
@@ -83,24 +85,30 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         Exception: whatever a plugin's build function raises.
     """
     device = data.train_images.device
-    torch.manual_seed(derive(seed, Stream.WEIGHTS))  # initial weights, then dropout
+    _seed_process(derive(seed, Stream.WEIGHTS))  # initial weights, then dropout
     model, config = cast("tuple[Model[Config], Config]", resolve("model", plan["model"], registry))
     module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
     transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
-    training = Training(
+    steps = int(plan["training"]["epochs"]) * _batches(plan, data)
+    return Training(
         plan=dict(plan),
         seed=seed,
         data=data,
         module=module,
-        stepper=cast("Stepper", None),  # needs the number of steps, which needs the rest
+        stepper=_build_stepper(plan["optimizer"], module, steps, registry),
         transforms=transforms,
         registry=registry,
         order=torch.Generator().manual_seed(derive(seed, Stream.ORDER)),
         draws=torch.Generator(device).manual_seed(derive(seed, Stream.TRANSFORMS)),
         bf16=uses_bf16(str(plan["training"]["precision"]), device, module),
     )
-    training.stepper = _build_stepper(training, plan["optimizer"])
-    return training
+
+
+def _seed_process(seed: int) -> None:
+    """Seed the generators of this process: torch's for ours, the others for plugins that draw from them."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002, RUF100 - what plugins of others use
 
 
 def resolve(kind: Kind, part: Mapping[str, Any], registry: Registry) -> tuple[Any, Config]:
@@ -121,9 +129,19 @@ def _build_transform(part: Mapping[str, Any], shape: ImageShape, registry: Regis
     return transform.build(config, shape)
 
 
-def _build_stepper(training: Training, part: Mapping[str, Any]) -> Stepper:
-    optimizer, config = cast("tuple[Optimizer[Config], Config]", resolve("optimizer", part, training.registry))
-    return optimizer.build(config, training.module, training.epochs * training.batches)
+def _build_stepper(part: Mapping[str, Any], module: nn.Module, steps: int, registry: Registry) -> Stepper:
+    optimizer, config = cast("tuple[Optimizer[Config], Config]", resolve("optimizer", part, registry))
+    return optimizer.build(config, module, steps)
+
+
+def _rebuild_stepper(training: Training) -> Stepper:
+    """Return the stepper that the plan asks for after the epochs that have ended."""
+    part, steps = _optimizer_at(training.plan, training.epoch), training.epochs * training.batches
+    return _build_stepper(part, training.module, steps, training.registry)
+
+
+def _batches(plan: Plan, data: DeviceData) -> int:
+    return math.ceil(len(data.train_images) / int(plan["training"]["batch_size"]))
 
 
 def uses_bf16(precision: str, device: torch.device, module: nn.Module) -> bool:
@@ -225,14 +243,10 @@ def _train_epoch(training: Training) -> float:
 def _batch(training: Training, images: Tensor, *, augment: bool) -> Tensor:
     """Return uint8 (N, C, H, W) as normalised floats, channels_last; transformed where `augment` says so."""
     data = training.data
-    if augment and training.transforms:
-        pixels = images.float().div_(255)
-        for transform in training.transforms:
-            pixels = transform(pixels, training.draws)
-        pixels = (pixels - data.mean) / data.std
-    else:
-        pixels = normalise(images, data.mean, data.std)
-    return pixels.contiguous(memory_format=torch.channels_last)
+    pixels = as_unit(images)
+    for transform in training.transforms if augment else ():
+        pixels = transform(pixels, training.draws)
+    return standardise(pixels, data.mean, data.std).contiguous(memory_format=torch.channels_last)
 
 
 def evaluate(training: Training, images: Tensor, labels: Tensor) -> tuple[float, Tensor]:
@@ -279,7 +293,7 @@ def restore(training: Training, saved: Mapping[str, Any], optimizer: Mapping[str
         change = {"epoch": training.epoch, "optimizer": dict(optimizer)}
         training.plan["changes"] = [*training.plan.get("changes", []), change]
     training.module.load_state_dict(saved["module"])
-    training.stepper = _build_stepper(training, _optimizer_at(training.plan, training.epoch))
+    training.stepper = _rebuild_stepper(training)
     training.stepper.load_state_dict(saved["stepper"])
     training.order.set_state(saved["order"])
     training.draws.set_state(saved["draws"])
@@ -298,30 +312,27 @@ def _apply_changes(training: Training) -> None:
     """Take up other optimizer settings where the plan changes them at this epoch."""
     if any(change["epoch"] == training.epoch for change in training.plan.get("changes", [])):
         kept = training.stepper.state_dict()
-        training.stepper = _build_stepper(training, _optimizer_at(training.plan, training.epoch))
+        training.stepper = _rebuild_stepper(training)
         training.stepper.load_state_dict(kept)
 
 
 # --- where to train -----------------------------------------------------------------------------------------------
 
 
-def set_up_process(threads: int) -> torch.device:
-    """Set threads and determinism for this process and return the device to train on: a GPU where there is one."""
+def set_up_process(threads: int, *, gpu: bool = True) -> torch.device:
+    """Set threads and determinism for this process and return the device to train on.
+
+    That is a GPU where there is one and `gpu` allows it.
+    """
     torch.set_num_threads(max(1, threads))
     torch.set_flush_denormal(True)
-    if not torch.cuda.is_available():
+    if not (gpu and torch.cuda.is_available()):
         return torch.device("cpu")
     # The same sums in the same order; what has no deterministic form on a GPU warns into the trial's log.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     return torch.device("cuda", 0)  # Ray shows a worker its own GPU only
-
-
-def devices() -> Iterator[str]:
-    """Yield the names of the GPUs of this machine."""
-    for index in range(torch.cuda.device_count()):
-        yield torch.cuda.get_device_name(index)
 
 
 def cause_of(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 _TENSOR = "__tensor__"
 
@@ -17,6 +17,16 @@ def pack(state: object) -> bytes:
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_strip(state, tensors))
     return save(tensors or {"empty": torch.zeros(1)}, metadata={"structure": structure})
+
+
+def pack_weights(module: nn.Module) -> bytes:
+    """Return a module's weights and buffers as safetensors bytes under their own names, as other programs read them."""
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()})
+
+
+def load_weights(module: nn.Module, data: bytes) -> None:
+    """Give a module the weights that `pack_weights` returned for one like it."""
+    module.load_state_dict(load(data))
 
 
 def unpack(data: bytes) -> Any:

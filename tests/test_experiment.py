@@ -108,6 +108,49 @@ def test_a_grid_needs_a_finite_space(load):
     assert "give a list of values, or a step" in said
 
 
+GRID = """
+name = "x"
+[data]
+dataset = "digits"
+[model.mlp]
+depth = [1, 2, 3]
+width = [32, 64]
+dropout = 0.0
+activation = ["relu", "gelu"]
+batch_norm = true
+[optimizer.sgd]
+lr = [0.01, 0.02, 0.03, 0.04]
+momentum = 0.9
+schedule = "constant"
+warmup = 0.1
+weight_decay = 1e-4
+[search]
+algorithm = "grid"
+"""
+
+
+def test_a_grid_is_tried_whole_where_the_file_does_not_say_how_many_trials(load):
+    one = load(GRID)
+    assert (one.spec.search.trials, one.warnings) == (48, ())
+    assert load(GRID, "search.algorithm=random").spec.search.trials == 32
+    again, faults = spec.validate(spec.Draft("run.json", dict(spec.spec_json(one.spec))))
+    assert (again, faults) == (one.spec, [])
+
+
+def test_a_grid_of_more_points_than_trials_is_accepted_with_a_warning(load):
+    one = load(GRID, "search.trials=40")
+    assert one.spec.search.trials == 40
+    assert one.warnings == ("search.trials = 40, but the grid has 48 points: 8 will not be tried",)
+    assert load(GRID, "search.trials=48").warnings == load(GRID, "search.trials=50").warnings == ()
+
+
+def test_a_grid_is_never_sized_beyond_what_a_file_may_ask_for(load):
+    wide = "{ low = 32, high = 1031, step = 1, log = false }"
+    one = load(GRID, f"model.mlp.width={wide}", f"training.batch_size={wide}")
+    assert one.spec.search.trials == 1_000_000
+    assert len(one.warnings) == 1
+
+
 def test_a_valid_file_gives_spec_space_and_datasets(load):
     text = "name='x'\n[data]\ndataset='idx'\noffline_fallback='digits'\n[data.idx]\nfolder='f'\n[model.cnn]\n"
     one = load(text, "model.cnn.depth=2", "training.epochs=3")

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mnistlab.leaderboard import Leaderboard, rank, verdict
+from mnistlab.console.verdict import verdict
+from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
 IMAGES = 1_000
@@ -147,6 +149,66 @@ def test_a_plan_of_which_every_replicate_failed_is_not_confirmed():
     assert board.rows[1].lost == 3
 
 
+def fail(made: list[ReplicateResult], *numbers: int) -> list[ReplicateResult]:
+    return [
+        replace(r, metrics={}, val_correct="", test=None, cause="nan") if r.replicate in numbers else r for r in made
+    ]
+
+
+def planned(seeds: int) -> dict[str, Any]:
+    return {"experiment": {"confirm": {"top": 3, "seeds": seeds}}}
+
+
+def test_a_plan_of_which_most_seeds_failed_is_no_champion():
+    confirmed = fail(replicates(1, 0.99), 0, 1, 2, 3) + replicates(2, 0.90)
+    board = rank(record(trial(1), trial(2), confirmed=confirmed, **planned(5)))
+    assert order(board) == [("1", "0002", "confirmed"), ("2", "0001", "confirmed")]
+    assert [(row.lost, row.untried) for row in board.rows] == [(0, 0), (4, 0)]
+
+
+def test_a_failed_seed_counts_where_the_run_does_not_say_how_many_were_planned():
+    board = rank(record(trial(1), trial(2), confirmed=fail(replicates(1, 0.99), 0) + replicates(2, 0.90)))
+    assert [row.trial for row in board.rows] == ["0002", "0001"]
+
+
+def test_of_plans_that_lost_seeds_the_one_that_lost_fewer_leads():
+    confirmed = fail(replicates(1, 0.99), 0, 1, 2, 3) + fail(replicates(2, 0.90), 4)
+    assert [row.trial for row in rank(record(trial(1), trial(2), confirmed=confirmed)).rows] == ["0002", "0001"]
+
+
+def test_a_confirmation_that_was_cut_short_is_judged_on_the_seeds_all_have():
+    """The seeds differ in difficulty, so that a mean over all of a plan's own would favour the one that has fewer."""
+
+    def bare(number: int, values: list[float]) -> list[ReplicateResult]:
+        return [
+            ReplicateResult(trial=f"{number:04}", replicate=i, seed=i, metrics={"val_accuracy": v, "val_loss": 1 - v})
+            for i, v in enumerate(values)
+        ]
+
+    confirmed = bare(1, [0.98, 0.97]) + bare(2, [0.99, 0.98, 0.80])
+    for metric in ("val_accuracy", "val_loss"):
+        board = rank(record(trial(1), trial(2), confirmed=confirmed, metric=metric, **planned(5)))
+        assert [row.trial for row in board.rows] == ["0002", "0001"]
+        assert [row.untried for row in board.rows] == [2, 3]
+        assert board.rows[0].validation is not None
+        assert board.rows[0].validation.n == 3  # what is shown is still the mean over all there are
+
+
+def test_a_plan_with_all_seeds_leads_one_that_was_cut_short_and_shares_no_rank_with_it():
+    confirmed = replicates(1, 0.951, seeds=4) + replicates(2, 0.950)
+    board = rank(record(trial(1), trial(2), confirmed=confirmed, **planned(5)))
+    assert order(board) == [("1", "0002", "confirmed"), ("2", "0001", "confirmed")]
+    assert (board.tied, board.better) == (("0001",), ())
+
+
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+def test_a_plan_that_lacks_seeds_and_was_clearly_better_is_named(metric: str):
+    confirmed = replicates(1, 0.99, seeds=4) + replicates(2, 0.80) + replicates(3, 0.50)
+    board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed, metric=metric, **planned(5)))
+    assert [row.trial for row in board.rows] == ["0002", "0003", "0001"]
+    assert (board.tied, board.better) == ((), ("0001",))
+
+
 def test_a_minimised_metric_turns_the_order_round():
     trials = (trial(0, 0.90), trial(1, 0.99), trial(2, 0.95))
     board = rank(record(*trials, metric="val_loss", metrics=["val_loss"]))
@@ -208,6 +270,18 @@ def test_verdict_of_a_clear_champion_and_of_an_often_opened_test_set():
     text = verdict(rank(record(trial(1), trial(2), confirmed=confirmed, openings=3)))
     assert "on validation it is ahead of the other confirmed plan by more than noise" in text
     assert text.endswith("the test set was opened 3 times, so its numbers are no longer untouched by choice.")
+
+
+def test_verdict_names_a_better_plan_that_lacks_seeds():
+    confirmed = replicates(1, 0.99, seeds=4) + replicates(2, 0.80)
+    text = verdict(rank(record(trial(1), trial(2), confirmed=confirmed, **planned(5))))
+    assert "on validation trial 0001 did better on the seeds they share, but lacks seeds" in text
+    assert "by more than noise" not in text
+
+
+def test_verdict_of_a_champion_that_lacks_seeds_says_so():
+    confirmed = fail(replicates(1, 0.95), 0)
+    assert "over 4 of 5 fresh seeds" in verdict(rank(record(trial(1), confirmed=confirmed, **planned(5))))
 
 
 def test_verdict_before_the_test_set_is_opened():

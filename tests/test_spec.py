@@ -46,6 +46,11 @@ def test_a_full_file_is_read_as_it_is_written():
     assert spec_of(MINIMAL | {"search": {"metric": "val_loss"}}).search.metric == ("val_loss",)
 
 
+@pytest.mark.parametrize("share", [0, 0.0001, 0.25, 1, 2, 3.0])
+def test_gpus_that_ray_can_hand_out(share):
+    assert spec_of(MINIMAL | {"resources": {"gpus_per_trial": share}}).resources.gpus_per_trial == share
+
+
 @pytest.mark.parametrize("table", [MINIMAL, FULL])
 def test_a_spec_comes_back_from_the_run_s_record(table):
     spec = spec_of(table)
@@ -109,6 +114,12 @@ def test_a_duration_is_the_sum_of_its_parts(parts):
         ({"data": {"settings": 3}}, "[data.settings] is not a setting (got 3); known: "),
         ({"data": {"settings": {"a": 1}}}, "[data.settings] is not a setting"),
         ({"resources": {"gpus_per_trial": "most"}}, "[resources.gpus_per_trial] must be a number (got 'most')"),
+        (
+            {"resources": {"gpus_per_trial": 1.5}},
+            "[resources.gpus_per_trial] must be at most 1, or a whole number (got 1.5); 1.5 would lie across GPUs",
+        ),
+        ({"resources": {"gpus_per_trial": 0.00005}}, "[resources.gpus_per_trial] must be 0 or at least 0.0001 (got "),
+        ({"resources": {"gpus_per_trial": -1}}, "[resources.gpus_per_trial] must be greater than or equal to 0 (got "),
     ],
 )
 def test_a_fault_names_place_rule_value_and_what_is_near(change, said):

@@ -4,9 +4,11 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab import events, store
-from mnistlab.errors import MnistlabError, RunDirectoryError
+from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import (
     RunWriter,
@@ -170,8 +172,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync") if fails == "fsync" else (Path, "replace")), no_room)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunWriteError, match=rf"can't write {path}: No space left on device") as caught:
         write_json(path, {"a": 2})
+    assert caught.value.exit_code == 75
     assert json.loads(path.read_text()) == {"a": 1}
     assert os.listdir(tmp_path) == ["x.json"]
 
@@ -181,6 +184,79 @@ def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+# --- a disk that takes no more ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Let no file of this process grow beyond a number of bytes, as a full disk would; -1: as they like."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fill(writer: RunWriter) -> int:
+    """Append events until no more fit; returns how many did."""
+    for count in range(1000):
+        try:
+            writer.append(events.Warned(message=f"number {count}"))
+        except RunWriteError:
+            return count
+    raise AssertionError("the disk took everything")
+
+
+def test_a_full_disk_is_told_costs_nothing_written_before_and_tears_no_line(writer, folder, small_disk):
+    small_disk(1000)
+    count = fill(writer)
+    small_disk(-1)
+    writer.append(events.Warned(message="room again"))
+    assert count > 1
+    assert warnings(folder) == [*(f"number {i}" for i in range(count)), "room again"]
+    assert (folder / "events.jsonl").read_bytes().count(b"\n") == count + 1
+
+
+def test_whatever_is_written_to_a_full_disk_names_the_file_and_ends_with_75(writer, folder, small_disk):
+    small_disk(0)
+    writes = {
+        "events.jsonl": lambda: writer.append(events.Warned(message="x")),
+        "run.json": lambda: writer.write_run({}),
+        "trials/0000/result.json": lambda: writer.write_trial(trial()),
+        "trials/0000/log.txt": lambda: writer.append_log("0000", "x"),
+        "trials/0000/replicates/1/weights.safetensors": lambda: writer.write_replicate(
+            ReplicateResult(trial="0000", replicate=1, seed=5), b"weights"
+        ),
+        "test_ledger.jsonl": lambda: writer.append_ledger({"type": "opened"}),
+    }
+    for name, write in writes.items():
+        with pytest.raises(RunWriteError) as caught:
+            write()
+        assert str(caught.value) == f"can't write {folder / name}: File too large"
+        assert caught.value.exit_code == 75
+
+
+def test_a_run_directory_that_vanished_is_not_made_again(writer, folder):
+    shutil.rmtree(folder)
+    with pytest.raises(RunWriteError, match="trials: No such file or directory"):
+        writer.write_trial(trial())
+    with pytest.raises(RunWriteError, match=r"test_ledger\.jsonl: No such file or directory"):
+        writer.append_ledger({"type": "opened"})
+    assert not folder.exists()
+
+
+def test_a_flush_that_fails_is_told_and_closing_lets_go_of_the_lock_all_the_same(folder, monkeypatch):
+    def broken(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    writer = RunWriter(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(RunWriteError, match=r"events\.jsonl: Input/output error"):
+            writer.append(events.RunInterrupted(reason="x"))
+        with pytest.raises(RunWriteError):
+            writer.close()
+    RunWriter(folder).close()
 
 
 # --- links are not followed ---------------------------------------------------------------------------------------
@@ -223,12 +299,32 @@ def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer,
 
 def test_a_log_is_cut_off_once_and_says_so(writer, folder, monkeypatch):
     monkeypatch.setattr(store, "MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(store, "LOG_RESERVE", 0)
     for text in ("12345", "", "6789\udcffX", "more", "and more"):
         writer.append_log("0000", text)
     writer.append_log("0001", "another trial\n"[:9])
     text = (folder / "trials/0000/log.txt").read_text()
     assert text == "123456789\\\n[the rest is cut off: the log is full]\n"
     assert (folder / "trials/0001/log.txt").read_text() == "another t"
+
+
+def test_the_last_words_of_a_trial_get_into_a_full_log(writer, folder):
+    writer.append_log("0000", "x" * (5 << 20))
+    writer.append_log("0000", "lost")
+    writer.append_log("0000", "Traceback: the reason\n", final=True)
+    text = (folder / "trials/0000/log.txt").read_text()
+    assert text.endswith("x\n[the rest is cut off: the log is full]\nTraceback: the reason\n")
+    assert (4 << 20) - (64 << 10) < len(text) < 4 << 20
+
+
+def test_last_words_that_are_too_many_keep_their_end(writer, folder):
+    writer.append_log("0000", "before\n")
+    writer.append_log("0000", "y" * (5 << 20) + "the reason\n", final=True)
+    writer.append_log("0000", "even later", final=True)
+    text = (folder / "trials/0000/log.txt").read_text()
+    assert text.startswith("before\n\n[cut off: the log is full]\nyyy")
+    assert text.endswith("ythe reason\n")
+    assert len(text) < (4 << 20) + 100
 
 
 # --- making a run -------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from mnistlab import training
@@ -15,7 +18,7 @@ from mnistlab.api import Config, Float, ImageShape, Model, Record, Transform, Tr
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
 from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
-from mnistlab.weights import pack, unpack
+from mnistlab.weights import load_weights, pack, pack_weights, unpack
 
 seen: list[torch.Tensor] = []
 moved: list[int] = []
@@ -234,6 +237,32 @@ def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     assert training.uses_bf16("auto", cpu, conv)
     monkeypatch.setattr(training, "cpu_has_bf16", lambda: False)
     assert not training.uses_bf16("auto", cpu, conv)
+
+
+def test_a_share_without_a_gpu_trains_on_the_cpu_even_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training.set_up_process(2, gpu=False) == torch.device("cpu")
+    assert torch.get_num_threads() == 2
+    training.set_up_process(1, gpu=False)
+    assert torch.get_num_threads() == 1
+
+
+def test_weights_are_stored_under_their_own_names(plan, data, registry, tmp_path) -> None:
+    done = training.begin(plan(), 0, data, registry)
+    (tmp_path / "w").write_bytes(pack_weights(done.module))
+    stored = load_file(tmp_path / "w")
+    assert set(stored) == set(done.module.state_dict())
+    other = training.begin(plan(), 1, data, registry)
+    load_weights(other.module, (tmp_path / "w").read_bytes())
+    assert all(torch.equal(a, b) for a, b in zip(other.module.parameters(), done.module.parameters(), strict=True))
+
+
+def test_plugins_that_draw_from_other_generators_are_seeded_too(plan, data, registry) -> None:
+    drawn = []
+    for _ in range(2):
+        training.begin(plan(), 4, data, registry)
+        drawn.append((random.random(), float(np.random.rand())))
+    assert drawn[0] == drawn[1]
 
 
 def test_parameters_are_counted(data, registry, plan) -> None:

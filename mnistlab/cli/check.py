@@ -33,7 +33,10 @@ def check(file: File, set_: Set = None, data_dir: DataDir = None) -> None:
     out = result_console()
     out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
     out.print(_space_table(wanted.space))
-    out.print(f"\n{_size(wanted)}\n")
+    out.print(f"\n{_size(wanted)}")
+    for warning in wanted.warnings:
+        out.print(f"WARNING: {warning}", soft_wrap=True)
+    out.print()
     point = defaults(wanted.space)
     out.print("First plan (all defaults):")
     out.print(json.dumps(suggest(wanted.space, lambda parameter: point[parameter.path]), indent=2), soft_wrap=True)

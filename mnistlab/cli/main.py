@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated
 
 import typer
@@ -25,8 +27,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (search, check, train, leaderboard, plugins):
-    app.command()(command)
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Return `command` saying that it was interrupted: typer itself ends without a word."""
+
+    @wraps(command)
+    def run(**arguments: object) -> None:
+        try:
+            command(**arguments)
+        except KeyboardInterrupt:
+            typer.echo("mnistlab: interrupted", err=True)
+            raise typer.Exit(int(ExitCode.INTERRUPTED)) from None
+
+    return run
+
+
+for each in (search, check, train, leaderboard, plugins):
+    app.command()(_interruptible(each))
 
 
 def _version(wanted: bool) -> None:
@@ -56,9 +74,6 @@ def main() -> None:
     except MnistlabError as error:
         typer.echo(f"mnistlab: {_harmless(str(error))}", err=True)
         sys.exit(int(error.exit_code))
-    except KeyboardInterrupt:
-        typer.echo("mnistlab: interrupted", err=True)
-        sys.exit(int(ExitCode.INTERRUPTED))
     except Exception:  # noqa: BLE001, RUF100 - the last resort: our own fault, with all there is to know
         traceback.print_exc()
         typer.echo(

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mnistlab.cli.options import DataDir, File, Seed, Set, overrides
-from mnistlab.errors import MnistlabError, PluginError
+from mnistlab.errors import ExitCode, MnistlabError, PluginError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from mnistlab.data.device import DeviceData
+    from mnistlab.dataset import Data
+    from mnistlab.space import Space
+
+Epoch = tuple[int, Mapping[str, float]]
+
+
+class NothingLearntError(MnistlabError):
+    """The training came to nothing, by no fault of a plugin's code: the loss became NaN or infinite."""
+
+    exit_code = ExitCode.NO_TRIAL_SUCCEEDED
 
 
 def train(
@@ -25,56 +40,92 @@ def train(
     ] = None,
 ) -> None:
     """Train the plan of all defaults of FILE (or what --set fixes) and print each epoch. The test set stays sealed."""
-    from rich.console import Console
-
-    from mnistlab import experiment, training
-    from mnistlab.data import default_place, open_train
-    from mnistlab.data.device import to_device
+    from mnistlab import experiment
+    from mnistlab.data import default_place
     from mnistlab.dataset import find_data
     from mnistlab.environment import check_environment
     from mnistlab.labels import plan_label
     from mnistlab.registry import installed
-    from mnistlab.seeds import trial_seed
-    from mnistlab.space import defaults, suggest
 
     check_environment()
-    place = default_place(data_dir)
     wanted = experiment.load(file, overrides(set_, seed=seed), installed())
-    found = find_data(wanted, place)
+    found = find_data(wanted, default_place(data_dir))
     if found.fallback:
         typer.echo(f"FALLBACK: {wanted.dataset.record.name} is not available ({found.fallback})", err=True)
-    device = training.set_up_process(threads or len(os.sched_getaffinity(0)))
-    images = open_train(found.choice.record, found.choice.config, place)
-    data = to_device(images, found.division, found.info.shape, device)
-    point = defaults(wanted.space)
-    plan = suggest(wanted.space, lambda parameter: point[parameter.path])
-    typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {device.type}", err=True)
-    with _progress(Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=wanted.space.epochs)
+    data = _upload(found, threads or len(os.sched_getaffinity(0)))
+    plan = _first_plan(wanted.space)
+    typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {data.train_images.device.type}", err=True)
+    try:
+        _show(_epochs(plan, wanted.spec.seed, data), wanted.space.epochs)
+    except PluginError as error:
+        if error.__cause__:  # whoever writes the plugin needs to see where
+            traceback.print_exception(error.__cause__)
+        raise
 
-        def report(epoch: int, metrics: dict[str, float]) -> None:
+
+def _upload(found: Data, threads: int) -> DeviceData:
+    """Set up this process for training and return the dataset on the device to train on."""
+    from mnistlab import training
+    from mnistlab.data.device import to_device
+
+    device = training.set_up_process(threads)
+    return to_device(found.images, found.division, found.info.shape, device)
+
+
+def _first_plan(space: Space) -> dict[str, Any]:
+    from mnistlab.space import defaults, suggest
+
+    point = defaults(space)
+    return suggest(space, lambda parameter: point[parameter.path])
+
+
+def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData) -> Iterator[Epoch]:
+    """Train, yielding each epoch's number and metrics. What whoever takes them raises is no failure of the training.
+
+    Raises:
+        NothingLearntError: if the loss becomes NaN or infinite.
+        PluginError: if a plugin fails; its cause is what the plugin raised.
+    """
+    from mnistlab import training
+    from mnistlab.registry import installed
+    from mnistlab.seeds import trial_seed
+
+    with _failures_named():
+        begun = training.begin(plan, trial_seed(seed, 0), data, installed())
+    while begun.epoch < begun.epochs:
+        with _failures_named():
+            metrics = training.run_epoch(begun)
+        yield begun.epoch, metrics
+
+
+@contextmanager
+def _failures_named() -> Generator[None]:
+    from mnistlab import training
+
+    try:
+        yield
+    except training.DivergedError as error:
+        raise NothingLearntError(f"the training failed: {error}") from None
+    except MnistlabError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"the training failed ({training.cause_of(error)}): {error!r}") from error
+
+
+def _show(epochs: Iterator[Epoch], count: int) -> None:
+    """Print a line an epoch on standard output, below them a bar where standard error is a terminal."""
+    with _progress() as bar:
+        task = bar.add_task("training", total=count)
+        for epoch, metrics in epochs:
             bar.advance(task)
             typer.echo(
-                f"epoch {epoch}/{wanted.space.epochs}  train_loss {metrics['train_loss']:.4f}  "
+                f"epoch {epoch}/{count}  train_loss {metrics['train_loss']:.4f}  "
                 f"val_loss {metrics['val_loss']:.4f}  val_accuracy {metrics['val_accuracy']:.4%}  "
                 f"{metrics['images_per_second']:,.0f} images/s  {metrics['seconds']:.1f} s"
             )
 
-        try:
-            training.train(plan, trial_seed(wanted.spec.seed, 0), data, installed(), report)
-        except training.DivergedError as error:
-            bar.stop()
-            typer.echo(f"mnistlab: the training failed: {error}", err=True)
-            raise typer.Exit(1) from None
-        except MnistlabError:
-            raise
-        except Exception as error:
-            bar.stop()
-            traceback.print_exc()  # whoever writes the plugin needs to see where
-            raise PluginError(f"the training failed ({training.cause_of(error)}): {error!r}") from error
 
-
-def _progress(console: object) -> Progress:
+def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -85,7 +136,7 @@ def _progress(console: object) -> Progress:
         TimeRemainingColumn,
     )
 
-    assert isinstance(console, Console)
+    console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -93,4 +144,5 @@ def _progress(console: object) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, disable=not console.is_terminal, redirect_stdout=console.is_terminal)
+    # Lines for a pipe must reach the pipe: only those that share the bar's terminal are printed above it.
+    return Progress(*columns, console=console, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty())

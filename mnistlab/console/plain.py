@@ -1,4 +1,4 @@
-"""One line an event: for pipes, logs, continuous integration and screen readers."""
+"""One line an event, epochs aside: for pipes, logs, continuous integration and screen readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from mnistlab.labels import counted, listed, metric_text, seconds_text
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
     """Return the line of an event, or None where people need none. `state` is the state *after* the event.
 
-    Epochs appear as a heartbeat only, at most once a minute of event time. The line holds no control characters,
+    Epochs appear as a heartbeat only, at most once a minute of event time: a line for each epoch of many trials at once
+    would bury the others. The line holds no control characters,
     whatever a plugin has put into its names and messages.
     """
     if isinstance(stamped.event, ev.TrialEpoch):

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mnistlab.console.text import encodable, visible
+from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
-from mnistlab.leaderboard import Leaderboard, Row, interval_text, verdict
+from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.statistics import MeanSd
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
@@ -179,21 +180,27 @@ def _footnotes(board: Leaderboard) -> list[str]:
     notes: list[str] = []
     if any(row.rank.endswith("=") for row in board.rows):
         notes.append(
-            "n= marks a shared rank: a confirmed plan shares it where a paired bootstrap over seeds and images (95 %) "
+            "n= marks a shared rank: a confirmed plan shares it where a paired comparison over seeds and images (95 %) "
             "can't tell it from the first of that rank, another trial where the values are equal."
         )
     if any(row.validation and row.validation.n > 1 for row in board.rows):
         notes.append("mean ± standard deviation (number of fresh seeds); the interval is Wilson's, over test images.")
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
-    notes += [_lost(row) for row in board.rows if row.lost]
+    notes += [_lost(row) for row in board.rows if row.lost or row.untried]
     if board.fallback:
         notes.append(f"The dataset asked for was not used: {board.fallback}.")
     return notes
 
 
 def _lost(row: Row) -> str:
-    return f"Trial {row.trial}: {counted(row.lost, 'seed')} of its confirmation failed and is missing in its means."
+    """Return which seeds of a confirmation are missing and what follows from it."""
+    failed = [f"{counted(row.lost, 'seed')} failed"] * bool(row.lost)
+    untried = [f"{counted(row.untried, 'seed')} went untrained"] * bool(row.untried)
+    what = f"Trial {row.trial}: of its confirmation {listed(failed + untried)}"
+    if row.state != "confirmed":
+        return f"{what}, so it is not confirmed."
+    return f"{what}; its means lack them, and it ranks below the confirmed plans that have all of their seeds."
 
 
 def _failures(board: Leaderboard) -> list[str]:

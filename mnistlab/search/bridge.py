@@ -34,7 +34,9 @@ _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed
 def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
     """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens."""
     with_sampler = sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), spec.search.trials)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    # Built, not formatted: a path may hold signs that mean something in an address.
+    address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
+    storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
     # The study can be rebuilt from the events, so it need not wait for the disk at each of its many small commits.
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     storage.engine.dispose()
@@ -72,6 +74,7 @@ class Bridge(Unsaved, Searcher):
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
         self._reported: dict[str, int] = {}
+        self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
         self._points = self._enqueued()
 
@@ -106,14 +109,11 @@ class Bridge(Unsaved, Searcher):
         """Return our number (from 0) of the trial that Tune calls `trial_id`."""
         return self._numbers[trial_id]
 
-    def exhausted(self) -> bool:
-        """Return whether every trial that may be proposed has been."""
-        return self._asked >= self._spec.search.trials
-
     # --- Tune tells ---
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Hand an intermediate value to Optuna."""
+        self._last[trial_id] = result
         self._report(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -138,6 +138,7 @@ class Bridge(Unsaved, Searcher):
 
     def _tell(self, trial_id: str, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
         trial = self._live.pop(trial_id)
+        self._last.pop(trial_id, None)
         values = [float(result[name]) for name in metrics] if outcome.state == "complete" else None
         if outcome.state == "failed":
             trial.set_user_attr("cause", outcome.cause)
@@ -145,10 +146,9 @@ class Bridge(Unsaved, Searcher):
         self._study.tell(trial, values=values, state=_STATES[outcome.state])
 
     def close(self) -> None:
-        """Tell Optuna of the trials that never answered: they are FAIL, not RUNNING for ever."""
-        for trial in self._live.values():
-            self._study.tell(trial, state=TrialState.FAIL)
-        self._live.clear()
+        """Tell Optuna of the trials of which nothing more will be heard: none stays RUNNING for ever."""
+        for trial_id in list(self._live):
+            self.on_trial_complete(trial_id, self._last.get(trial_id))
 
     # --- what Searcher asks of its children; the study's own file holds the state ---
 

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 
-MAX_CHUNK = 256 << 10  # bytes sent to the driver with one report; the driver caps the whole log
+MAX_CHUNK = 256 << 10  # bytes sent to the driver with one report, an even number; the driver caps the whole log
 
 
 class Capture:
@@ -24,15 +24,25 @@ class Capture:
             os.dup2(self._file.fileno(), descriptor)
 
     def take(self) -> str:
-        """Return what was printed since the last call, cut to `MAX_CHUNK` bytes, and forget it."""
+        """Return what was printed since the last call and forget it.
+
+        Of more than `MAX_CHUNK` bytes only the two ends are kept: a traceback, which comes last, survives any chatter.
+        """
         _flush()
         size = os.fstat(self._file.fileno()).st_size
-        data = os.pread(self._file.fileno(), min(size, MAX_CHUNK), 0)
+        text = self._text(0, size) if size <= MAX_CHUNK else self._ends(size)
         if size:
             os.ftruncate(self._file.fileno(), 0)
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-        cut = f"\n[{size - len(data)} more bytes were printed and dropped]\n" if size > len(data) else ""
-        return data.decode("utf-8", "backslashreplace") + cut
+        return text
+
+    def _ends(self, size: int) -> str:
+        half = MAX_CHUNK // 2
+        cut = f"\n[{size - 2 * half} bytes that were printed here were dropped]\n"
+        return self._text(0, half) + cut + self._text(size - half, half)
+
+    def _text(self, start: int, size: int) -> str:
+        return os.pread(self._file.fileno(), size, start).decode("utf-8", "backslashreplace")
 
 
 def _flush() -> None:

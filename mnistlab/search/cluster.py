@@ -37,9 +37,12 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     Raises:
         ResourceError: if the cluster at `address` can't be reached.
     """
+    if address and "://" in address:
+        rule = "--address takes host:port of a Ray head node, seen from a machine of that cluster"
+        raise ResourceError(f"{rule}, not {address}")
     folder = _private_folder()
     private = {} if address else _credentials(folder)
-    with _environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
+    with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
         _reread_credentials()
         try:
             _start(address, machine, folder)
@@ -77,8 +80,8 @@ def _reread_credentials() -> None:
 
 _SETTINGS: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine starve a search
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are this environment; nothing is built for them
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the events are the log
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a cause and no metric
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the driver's
@@ -107,18 +110,21 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
                 _temp_dir=str(folder),
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ResourceError(f"can't reach {where}: {str(error).splitlines()[0]}") from error
 
 
 def _reached() -> Machine:
-    resources = ray.cluster_resources()
-    return Machine(int(resources.get("CPU", 0)), resources.get("GPU", 0.0), gpu_gib=GPU_GIB_PER_TRIAL)
+    """Return what the nodes of the joined cluster have together, and each by itself."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((int(node.get("CPU", 0)), float(node.get("GPU", 0.0))) for node in alive)
+    cpus, gpus = sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes)
+    return Machine(cpus, gpus, gpu_gib=GPU_GIB_PER_TRIAL, nodes=nodes)
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str], remove: tuple[str, ...]) -> Generator[None]:
+def environment(settings: Mapping[str, str], remove: tuple[str, ...] = ()) -> Generator[None]:
     """Set and remove environment variables for a while."""
     before = {name: os.environ.get(name) for name in (*settings, *remove)}
     os.environ.update(settings)

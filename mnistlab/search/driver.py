@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -19,18 +19,21 @@ from mnistlab.events import Emit
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.search.bridge import Bridge, open_study, time_is_up
+from mnistlab.search.cluster import environment
 from mnistlab.search.machine import Share
 from mnistlab.search.outcome import common_failure
 from mnistlab.search.recorder import Recorder
 from mnistlab.search.schedulers import scheduler
 from mnistlab.search.unsaved import Unsaved
-from mnistlab.search.worker import PlanTrainable, ReplicateAnswer, ReplicateTask, Shared, train_replicate
+from mnistlab.search.worker import PlanTrainable, Shared
 from mnistlab.seeds import Stream, derive
 from mnistlab.space import Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 
 Stopping = Callable[[], bool]
+Task = TypeVar("Task")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -48,46 +51,49 @@ class Search:
 
 
 class _StopAtEpoch(Unsaved, tune.Stopper):
-    """Ends each running trial at its next epoch once the time is up or a stop was asked for."""
+    """Ends each running trial at its next epoch once the time is up or a stop was asked for, then the paused ones."""
 
-    def __init__(self, stopping: Stopping) -> None:
-        self._stopping = stopping
+    def __init__(self, stopping: Stopping, idle: Callable[[], bool]) -> None:
+        self._stopping, self._idle = stopping, idle
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's signature
         return self._stopping()
 
     def stop_all(self) -> bool:
-        return False  # Tune would drop the trials without a word to the searcher
+        # Tune drops the trials that are left without a word; recorder and bridge tell of them when they close.
+        return self._stopping() and self._idle()
 
 
-def run_search(search: Search) -> list[TrialResult]:
-    """Run the trials of `search` on the Ray that is up; return how each of them ended, in that order."""
+def run_search(search: Search, ended: list[TrialResult]) -> None:
+    """Run the trials of `search` on the Ray that is up; add to `ended` how each of them ended, in that order.
+
+    The list is the caller's, so that it holds what there is even if the search is cut short by an exception.
+    """
     budget = search.spec.search.time_budget
     deadline = time.monotonic() + budget if budget else None
 
     def stopping() -> bool:
-        return search.stopping() or time_is_up(deadline) or bool(common_failure(recorder.results))
+        return search.stopping() or time_is_up(deadline) or bool(common_failure(ended))
 
     study = open_study(search.store.path / "study.db", search.spec)
     # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that each
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
     bridge = Bridge(study, search.space, search.spec, parallel=parallel, stopping=stopping)
-    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry)
+    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended)
+    # All workers are started at once, rather than one after the other.
+    pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
     try:
-        with warnings.catch_warnings():
+        with environment(pending), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _tuner(search, bridge, recorder, stopping).fit()
     finally:
         recorder.close()
         bridge.close()
-    return recorder.results
 
 
 def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
-    # All workers are started at once, rather than one after the other.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(search.share.parallel)
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))
     trainable = tune.with_resources(
         tune.with_parameters(PlanTrainable, shared=search.shared),
@@ -97,7 +103,7 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=bridge,
-            scheduler=scheduler(search.spec, search.space),
+            scheduler=scheduler(search.spec, search.space, stopping),
             num_samples=search.spec.search.trials,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -105,47 +111,58 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((search.store.path / "ray").resolve()),
-            stop=_StopAtEpoch(stopping),
+            stop=_StopAtEpoch(stopping, recorder.idle),
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it
             verbose=0,
         ),
     )
 
 
 def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[TrialResult]:
-    """Return the `top` best of the trials that used their full budget, best first; equal ones by their number."""
+    """Return the `top` best of the trials that used their full budget, best first; equal ones by their number.
+
+    A plan that was tried several times counts once, by its best trial: its fresh seeds would be the same ones twice.
+    """
     sign = -1 if higher_is_better(metric) else 1
     complete = [result for result in results if result.state == "complete"]
-    return sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))[:top]
+    ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
+    distinct = {json.dumps(result.plan, sort_keys=True): result for result in reversed(ordered)}
+    return [result for result in ordered if result in distinct.values()][:top]
 
 
-def run_replicates(
-    tasks: Sequence[ReplicateTask], shared: Shared, share: Share, stopping: Stopping
-) -> Iterator[ReplicateAnswer]:
-    """Train the replicates in parallel on the Ray that is up and yield each answer as it comes.
+def run_tasks(
+    function: Callable[[Shared, Task], Answer],
+    tasks: Sequence[Task],
+    shared: Shared,
+    share: Share,
+    stopping: Stopping,
+) -> Iterator[tuple[Task, Answer | str]]:
+    """Call `function(shared, task)` in parallel workers; yield each task with its answer as it comes.
 
-    Once `stopping()`, no further replicate is started and what runs is given up.
+    The answer is a sentence where the worker was lost for good: Ray has tried three more times by then. Once
+    `stopping()`, no further task is started and what runs is given up.
     """
     common = ray.put(shared)
-    remote = ray.remote(train_replicate).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=3)
-    waiting, running = list(tasks), dict[Any, ReplicateTask]()
+    remote = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=3)
+    waiting, running = list(tasks), dict[Any, Task]()
     while waiting or running:
         while waiting and len(running) < share.parallel:
             task = waiting.pop(0)
             running[remote.remote(common, task)] = task
         done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
         for reference in done:
-            yield _answer(reference, running.pop(reference))
+            yield running.pop(reference), _answer(reference)
         if stopping():
             for reference in running:
                 ray.cancel(reference, force=True)
             return
 
 
-def _answer(reference: Any, task: ReplicateTask) -> ReplicateAnswer:
+def _answer(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except RayError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return ReplicateAnswer(task, cause="worker", message=f"worker lost: {first}")
+        return f"worker lost: {first}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+import joblib
 import torch
 
 from mnistlab.errors import ResourceError
@@ -22,9 +22,10 @@ class Machine:
     gpus: float
     gpu_names: tuple[str, ...] = ()
     gpu_gib: float = 0.0  # memory of the smallest GPU
+    nodes: tuple[tuple[int, float], ...] = ()  # CPUs and GPUs of each node of a cluster
 
     def __str__(self) -> str:
-        """Return for example `16 CPUs, 1 GPU (NVIDIA H200)`."""
+        """Return for example `16 CPUs, 1 GPU (NVIDIA A100)`."""
         words = [f"{self.cpus} CPU{'s' * (self.cpus != 1)}"]
         if self.gpus:
             names = f" ({', '.join(sorted(set(self.gpu_names)))})" if self.gpu_names else ""
@@ -42,11 +43,11 @@ class Share:
 
 
 def this_machine() -> Machine:
-    """Return the CPUs that this process may use and the GPUs of this machine."""
+    """Return the CPUs that this process may use (a container's quota counts) and the GPUs of this machine."""
     count = torch.cuda.device_count()
     memory = [torch.cuda.get_device_properties(i).total_memory / 2**30 for i in range(count)]
     names = tuple(torch.cuda.get_device_name(i) for i in range(count))
-    return Machine(len(os.sched_getaffinity(0)), float(count), names, min(memory, default=0.0))
+    return Machine(joblib.cpu_count(), float(count), names, min(memory, default=0.0))
 
 
 def share(machine: Machine, wished: ResourcesSpec) -> Share:
@@ -57,14 +58,26 @@ def share(machine: Machine, wished: ResourcesSpec) -> Share:
     Raises:
         ResourceError: if not even one trial fits, saying what is short.
     """
-    by_cpu = machine.cpus // wished.cpus_per_trial
-    gpus = _gpus_per_trial(machine, by_cpu) if wished.gpus_per_trial is None else wished.gpus_per_trial
-    if by_cpu < 1:
-        raise ResourceError(f"resources.cpus_per_trial = {wished.cpus_per_trial}, but there are {machine.cpus} CPUs")
-    if gpus > machine.gpus:
+    cpus = wished.cpus_per_trial
+    nodes = machine.nodes or ((machine.cpus, machine.gpus),)
+    most = max(node_cpus for node_cpus, _ in nodes)
+    if cpus > most:
+        where = " on one node" if len(nodes) > 1 else ""
+        raise ResourceError(f"resources.cpus_per_trial = {cpus}, but there are {most} CPUs{where}")
+    gpus = _gpus_per_trial(machine, machine.cpus // cpus) if wished.gpus_per_trial is None else wished.gpus_per_trial
+    parallel = sum(_fitting(node, cpus, gpus) for node in nodes)
+    if parallel < 1:
         raise ResourceError(f"resources.gpus_per_trial = {gpus:g}, but there are {machine.gpus:g} GPUs")
-    parallel = min(by_cpu, _by_gpu(machine, gpus)) if gpus else by_cpu
-    return Share(wished.cpus_per_trial, gpus, min(parallel, wished.max_parallel or parallel))
+    return Share(cpus, gpus, min(parallel, wished.max_parallel or parallel))
+
+
+def _fitting(node: tuple[int, float], cpus: int, gpus: float) -> int:
+    """Return how many trials a node holds: a trial never spans two nodes, nor two GPUs for less than a whole one."""
+    by_cpu = node[0] // cpus
+    if not gpus:
+        return by_cpu
+    by_gpu = int(node[1]) * int(1 / gpus + 1e-9) if gpus <= 1 else int(node[1] // gpus)
+    return min(by_cpu, by_gpu)
 
 
 def _gpus_per_trial(machine: Machine, by_cpu: int) -> float:
@@ -73,8 +86,3 @@ def _gpus_per_trial(machine: Machine, by_cpu: int) -> float:
     by_memory = max(1, int(machine.gpu_gib / GPU_GIB_PER_TRIAL))
     fit = max(1, min(by_memory, int(by_cpu // machine.gpus)))
     return int(10_000 / fit) / 10_000  # Ray counts in ten-thousandths; rounding up would leave one out
-
-
-def _by_gpu(machine: Machine, gpus: float) -> int:
-    """Return how many trials the GPUs hold: a trial never spans two GPUs unless it asks for whole ones."""
-    return int(machine.gpus) * int(1 / gpus + 1e-9) if gpus <= 1 else int(machine.gpus // gpus)

@@ -23,7 +23,7 @@ class Outcome:
 
 
 def outcome_of(report: Mapping[str, Any] | None, *, metrics: Sequence[str], error: str = "") -> Outcome:
-    """Judge the last report of a worker (see `trainable.report`), or the error with which the worker was lost."""
+    """Judge the last report of a worker (see `worker.PlanTrainable`), or the error with which the worker was lost."""
     if error:
         return Outcome("failed", "worker", error)
     if not report or "epoch" not in report:

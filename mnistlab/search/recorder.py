@@ -40,12 +40,24 @@ class _Open:
 class Recorder(Unsaved, Callback):
     """Writes what happens to each trial, in the driver, in the order in which Tune learns of it."""
 
-    def __init__(self, spec: ExperimentSpec, bridge: Bridge, store: RunWriter, emit: Emit, registry: Registry) -> None:
-        """Record into `store` and `emit`; observers among the plugins are told of each end."""
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        bridge: Bridge,
+        store: RunWriter,
+        emit: Emit,
+        registry: Registry,
+        ended: list[TrialResult],
+    ) -> None:
+        """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end."""
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
+        self._ended, self._running = ended, 0
         self._open: dict[str, _Open] = {}
         self._best: float | None = None
-        self.results: list[TrialResult] = []
+
+    def idle(self) -> bool:
+        """Return whether no trial is running."""
+        return self._running == 0
 
     # --- what Tune calls ---
 
@@ -75,13 +87,17 @@ class Recorder(Unsaved, Callback):
             return
         opened.last = result
         opened.plan, opened.seed = json.loads(result["plan"]), int(result["seed"])
-        self._store.append_log(opened.name, result.get("log", ""))
+        self._store.append_log(opened.name, result.get("log", ""), final=bool(result.get("cause")))
         if result.get("cause") or "metrics" not in result:
             return
         metrics: dict[str, float] = json.loads(result["metrics"])
         opened.history = json.loads(result["history"]) if "history" in result else [*opened.history, metrics]
         epoch, epochs = int(result["epoch"]), int(result["epochs"])
         self._emit(events.TrialEpoch(trial=opened.name, epoch=epoch, epochs=epochs, metrics=metrics))
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
+        """Count the running trials."""
+        self._running = sum(trial.status == Trial.RUNNING for trial in trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Record the end of a trial that answered to the last."""
@@ -93,7 +109,7 @@ class Recorder(Unsaved, Callback):
         text = " ".join(str(error or "").split())[:500] or "its process ended without a word"
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
-        self._store.append_log(self._open[trial.trial_id].name, f"\nworker lost: {error}\n")
+        self._store.append_log(self._open[trial.trial_id].name, f"\nworker lost: {error}\n", final=True)
         self._end(trial.trial_id, error=f"worker lost: {text}")
 
     def close(self) -> None:
@@ -110,7 +126,7 @@ class Recorder(Unsaved, Callback):
         outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error)
         result = _result(opened, outcome)
         self._store.write_trial(result)
-        self.results.append(result)
+        self._ended.append(result)
         self._emit(_event(result))
         self._note_best(result)
         for trouble in self._registry.notify(_record(result)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.schedulers import (
@@ -28,17 +29,17 @@ RESAMPLE = 0.25  # share of the changes that draw anew instead of moving nearby 
 FACTORS = (0.8, 1.25)
 
 
-def scheduler(spec: ExperimentSpec, space: Space) -> TrialScheduler:
-    """Return the scheduler of `spec.search`; its full budget is `space.epochs`."""
+def scheduler(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool]) -> TrialScheduler:
+    """Return the scheduler of `spec.search`; its full budget is `space.epochs`. Once `stopping()`, nothing goes on."""
     search, metric = spec.search, spec.search.metric[0]
     goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
     if search.scheduler == "none":
         return FIFOScheduler()
     if search.scheduler == "median":
-        return MedianStoppingRule(grace_period=search.grace_epochs, min_samples_required=3, **goal)
+        return Median(grace_period=search.grace_epochs, min_samples_required=3, **goal)
     if search.scheduler == "pbt":
         every = max(1, space.epochs // 4)
-        return Population(space, spec.seed, perturbation_interval=every, **goal)
+        return Population(space, spec.seed, stopping, perturbation_interval=every, **goal)
     # Asynchronous successive halving (Li 2020). Hyperband is the same over several brackets, each with a later first
     # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
     longest = max(space.epochs, search.grace_epochs)
@@ -60,6 +61,15 @@ def _brackets(epochs: int, factor: int) -> int:
     return count
 
 
+class Median(MedianStoppingRule):
+    """The median rule (Golovin 2017), which Ray's own version forgets for good once a trial ends without a metric."""
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take the last report of a trial into account, unless it says why the trial failed."""
+        if "cause" not in result:
+            super().on_trial_complete(tune_controller, trial, result)
+
+
 class Population(Unsaved, PopulationBasedTraining):
     """Population-based training (Jaderberg 2017) whose population our own Searcher proposes.
 
@@ -68,8 +78,9 @@ class Population(Unsaved, PopulationBasedTraining):
     weights and the plan of one that does well and goes on with changed optimizer settings.
     """
 
-    def __init__(self, space: Space, seed: int, **options: Any) -> None:
+    def __init__(self, space: Space, seed: int, stopping: Callable[[], bool], **options: Any) -> None:
         """Change the optimizer parameters of `space`, with draws set by `seed`."""
+        self._stopping = stopping
         super().__init__(custom_explore_fn=self._explore, log_config=False, quantile_fraction=0.25, **options)
         self._parameters = {p.path: p for branch in space.optimizers for p in branch.parameters}
         self._draw = random.Random(seed)
@@ -78,6 +89,10 @@ class Population(Unsaved, PopulationBasedTraining):
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002 - Tune's signature
         """Take a trial into the population."""
         self._trial_state[trial] = _PBTTrialState(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """Let no paused trial go on once the search is to stop."""
+        return None if self._stopping() else super().choose_trial_to_run(tune_controller)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the copied trial's task with its optimizer settings changed under `optimizer`."""

@@ -7,6 +7,7 @@ trial: starting a new one costs seconds.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import traceback
 from dataclasses import dataclass, replace
@@ -19,9 +20,9 @@ import torch
 from ray import tune
 
 from mnistlab import training, weights
-from mnistlab.api import Config, DataPlace, Dataset
-from mnistlab.data import Division, open_train, prepare_dataset
-from mnistlab.data.device import DeviceData, to_device
+from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
+from mnistlab.data import Division, open_test, open_train, prepare_dataset
+from mnistlab.data.device import DeviceData, to_device, upload
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, installed
 from mnistlab.search.capture import Capture
@@ -37,9 +38,11 @@ class Shared:
     dataset: str  # distribution:name
     config: dict[str, Any]
     place: DataPlace
-    sha256: dict[str, str]
+    shape: ImageShape
+    train_sha256: str  # of the training images and labels, as `digest` gives it
     division: Division
     cpus: int
+    gpus: float = 0.0
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -51,19 +54,47 @@ def data_for(shared: Shared, registry: Registry, device: torch.device) -> Device
     Raises:
         DataError: if this machine's copy is not the one that the driver has.
     """
-    key = f"{shared.dataset} {shared.sha256} {shared.division.digest()} {device}"
+    key = f"{shared.dataset} {shared.train_sha256} {shared.division.digest()} {device}"
     if key not in _loaded:
-        dataset = cast("Dataset[Config]", registry.find("dataset", shared.dataset).record)
-        config = dataset.config.model_validate(shared.config)
-        info = prepare_dataset(dataset, config, shared.place)
-        if dict(info.sha256) != shared.sha256:
+        images = _training_images(shared, registry)
+        if digest(images) != shared.train_sha256:
             raise DataError(
-                f"dataset '{dataset.name}' on this machine differs from the driver's: sha256 {dict(info.sha256)}"
+                f"dataset '{shared.dataset}' on this machine differs from the driver's (sha256 of its images)"
             )
-        images = open_train(dataset, config, shared.place)
         _loaded.clear()  # one run at a time
-        _loaded[key] = to_device(images, shared.division, info.shape, device)
+        _loaded[key] = to_device(images, shared.division, shared.shape, device)
     return _loaded[key]
+
+
+def _training_images(shared: Shared, registry: Registry) -> LabelledImages:
+    """Return the training images; a machine that lacks the files (another node of a cluster) fetches them first.
+
+    The driver has checked the dataset as a whole. Here only its training part is read: trials need no more.
+    """
+    dataset, config = dataset_of(shared, registry)
+    try:
+        return open_train(dataset, config, shared.place)
+    except DataError:
+        prepare_dataset(dataset, config, shared.place)
+        return open_train(dataset, config, shared.place)
+
+
+def dataset_of(shared: Shared, registry: Registry) -> tuple[Dataset[Config], Config]:
+    """Return the run's dataset record and its config."""
+    dataset = cast("Dataset[Config]", registry.find("dataset", shared.dataset).record)
+    return dataset, dataset.config.model_validate(shared.config)
+
+
+def digest(images: LabelledImages) -> str:
+    """Return the sha256 of images and labels, to tell whether two machines have the same."""
+    whole = hashlib.sha256(images.images.tobytes())
+    whole.update(images.labels.astype("<i8").tobytes())
+    return whole.hexdigest()
+
+
+def device_of(shared: Shared) -> torch.device:
+    """Set this process up for a trial's share and return the device that it gives."""
+    return training.set_up_process(shared.cpus, gpu=shared.gpus > 0)
 
 
 class PlanTrainable(tune.Trainable):
@@ -89,9 +120,8 @@ class PlanTrainable(tune.Trainable):
         self._training: Training | None = None
         self._failure: BaseException | None = None
         try:
-            device = training.set_up_process(self._shared.cpus)
             registry = installed()
-            data = data_for(self._shared, registry, device)
+            data = data_for(self._shared, registry, device_of(self._shared))
             self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
             self._fail(error)
@@ -137,15 +167,26 @@ class PlanTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the training's state, for a trial that is paused or copied."""
-        if self._training is not None:
-            (Path(checkpoint_dir) / CHECKPOINT).write_bytes(weights.pack(training.state(self._training)))
+        if self._training is None or self._failure is not None:
+            return
+        try:
+            packed = weights.pack(training.state(self._training))
+        except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
+            self._fail(error)
+        else:
+            (Path(checkpoint_dir) / CHECKPOINT).write_bytes(packed)
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a state, perhaps another trial's, perhaps with other optimizer settings."""
         path = Path(str(checkpoint)) / CHECKPOINT
-        if self._training is not None and path.exists():
-            training.restore(self._training, weights.unpack(path.read_bytes()), self._task.get("optimizer"))
+        if self._training is None or not path.exists():
+            return
+        saved = weights.unpack(path.read_bytes())
+        try:
+            training.restore(self._training, saved, self._task.get("optimizer"))
             self._went_on = True
+        except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
+            self._fail(error)
 
 
 def _one_line(error: BaseException) -> str:
@@ -170,7 +211,6 @@ class ReplicateTask:
 class ReplicateAnswer:
     """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
 
-    task: ReplicateTask
     history: tuple[dict[str, float], ...] = ()
     parameters: int = 0
     correct: npt.NDArray[np.bool_] | None = None
@@ -185,19 +225,58 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
     capture = Capture()
     capture.start()
     history: list[dict[str, float]] = []
-    answer = ReplicateAnswer(task)
+    answer = ReplicateAnswer()
     try:
-        device = training.set_up_process(shared.cpus)
-        data = data_for(shared, installed(), device)
+        data = data_for(shared, installed(), device_of(shared))
         done = training.train(task.plan, task.seed, data, installed(), lambda _, metrics: history.append(metrics))
         _, correct = training.evaluate(done, data.validation_images, data.validation_labels)
         answer = replace(
             answer,
             parameters=training.count_parameters(done.module),
             correct=correct.cpu().numpy(),
-            weights=weights.pack(done.module.state_dict()),
+            weights=weights.pack_weights(done.module),
         )
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
     return replace(answer, history=tuple(history), log=capture.take())
+
+
+@dataclass(frozen=True)
+class TestTask:
+    """One trained model to be evaluated on the test set; `weights` are those of its replicate."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    replicate: ReplicateTask
+    weights: bytes
+
+
+@dataclass(frozen=True)
+class TestAnswer:
+    """What came of it. `correct` is bool (test images,), `loss` the mean cross-entropy in nats."""
+
+    __test__ = False
+
+    correct: npt.NDArray[np.bool_] | None = None
+    loss: float = 0.0
+    log: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+def evaluate_on_test(shared: Shared, task: TestTask) -> TestAnswer:
+    """Evaluate a trained model on the test set. Only the confirmation sends this, once the ledger says so."""
+    capture = Capture()
+    capture.start()
+    try:
+        registry, device = installed(), device_of(shared)
+        data = data_for(shared, registry, device)
+        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
+        weights.load_weights(model.module, task.weights)
+        images, labels = upload(open_test(*dataset_of(shared, registry), shared.place), device)
+        loss, correct = training.evaluate(model, images, labels)
+        return TestAnswer(correct.cpu().numpy(), loss, capture.take())
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        traceback.print_exception(error)
+        return TestAnswer(log=capture.take(), cause=training.cause_of(error), message=_one_line(error))

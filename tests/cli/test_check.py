@@ -48,3 +48,14 @@ def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_c
     assert "Dataset: digits from scikit-learn, load_digits(): 1000 to train, 297 to validate, 500 sealed for" in ran.out
     assert re.search(r"Devices: \d+ CPUs?.*; 1 trials? in parallel, 1 CPU each", ran.out)
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+
+
+def test_check_shows_what_the_author_may_not_have_meant(run_cli, tmp_path):
+    text = TEXT.replace("[model.mlp]\nwidth = { low = 32, high = 64, step = 32 }\n", "")
+    (tmp_path / "small.toml").write_text(text.replace("[search]", '[search]\nalgorithm = "grid"'))
+    fixed = ("momentum=0.9", "schedule=constant", "warmup=0.1", "weight_decay=1e-4")
+    net = ("--set", "model.lenet.width=1.0", "--set", "model.lenet.dropout=0.0")
+    options = [word for setting in fixed for word in ("--set", f"optimizer.sgd.{setting}")]
+    ran = run_cli("check", "small.toml", "--set", "transform.shift.pixels=[0, 1]", *net, *options)
+    assert ran.code == 0, ran.err
+    assert "WARNING: search.trials = 5, but the grid has 48 points: 43 will not be tried\n" in ran.out

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import DISTS
+from tests.conftest import DISTS, Ran
 
 pytestmark = pytest.mark.e2e
 
@@ -23,6 +25,29 @@ depth = 1
 width = 32
 [training]
 epochs = 2
+"""
+
+BAD_MODELS = """
+import sys
+from torch import nn
+from mnistlab.api import Config, Model, hookimpl
+
+class Nothing(Config):
+    pass
+
+class Diverges(nn.Linear):
+    def forward(self, images):
+        return super().forward(images.flatten(1)) * float("nan")
+
+def diverging(config, shape):
+    return Diverges(shape.pixels, shape.classes)
+
+@hookimpl
+def mnistlab_models():
+    return [
+        Model(name="leaves", config=Nothing, build=lambda config, shape: sys.exit(0), summary="Calls exit."),
+        Model(name="diverges", config=Nothing, build=diverging, summary="Says nan."),
+    ]
 """
 
 
@@ -55,11 +80,45 @@ def test_a_plugin_that_fails_is_shown_to_its_author(run_cli, tmp_path):
     assert ran.err.splitlines()[-1] == "mnistlab: the training failed (plugin): NotImplementedError()"
 
 
-def test_ctrl_c_ends_a_training_with_130(tmp_path):
+@pytest.fixture
+def train_badly(run_cli, tmp_path):
+    """Train a model of a plugin that is installed for this test alone."""
+    (tmp_path / "bad_models.py").write_text(BAD_MODELS)
+    info = tmp_path / "bad_models-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-models\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[mnistlab.v1]\nbad = bad_models\n")
+
+    def train(model: str) -> Ran:
+        (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n[model.{model}]\n')
+        return run_cli("train", "x.toml", PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+
+    return train
+
+
+def test_a_plugin_that_calls_exit_has_failed(train_badly):
+    ran = train_badly("leaves")
+    assert ran.code == 5
+    assert "bad_models.py" in ran.err
+    assert ran.err.splitlines()[-1] == "mnistlab: the training failed (plugin): SystemExit(0)"
+
+
+def test_a_loss_that_is_no_number_ends_a_training_with_1_and_no_traceback(train_badly):
+    ran = train_badly("diverges")
+    assert ran.code == 1
+    assert "Traceback" not in ran.err
+    assert ran.err.splitlines()[-1].startswith("mnistlab: the training failed: the training loss became nan in epoch 1")
+
+
+# --- ends that are nobody's failure -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def endless(tmp_path) -> Iterator[subprocess.Popen[str]]:
+    """A training that goes on until it is stopped and has printed its first epoch."""
     (tmp_path / "x.toml").write_text(TEXT)
-    command = [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml", "--set", "training.epochs=100000"]
     process = subprocess.Popen(
-        command,
+        [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml", "--set", "training.epochs=100000"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -68,9 +127,37 @@ def test_ctrl_c_ends_a_training_with_130(tmp_path):
     )
     try:
         assert process.stdout.readline().startswith("epoch 1/100000")
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        yield process
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in err
+        process.wait()
+
+
+def test_ctrl_c_ends_a_training_with_130_and_a_word(endless):
+    endless.send_signal(signal.SIGINT)
+    _, err = endless.communicate(timeout=60)
+    assert endless.returncode == 130
+    assert err.splitlines()[1:] == ["mnistlab: interrupted"]
+
+
+def test_a_reader_that_goes_ends_a_training_without_a_word(endless):
+    endless.stdout.close()
+    err = endless.stderr.read()
+    assert endless.wait(60) == 1
+    assert len(err.splitlines()) == 1, err  # the plan
+    assert "failed" not in err
+
+
+def test_lines_for_a_pipe_reach_it_while_the_terminal_shows_a_bar(tmp_path):
+    (tmp_path / "x.toml").write_text(TEXT)
+    terminal, ours = pty.openpty()
+    command = [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml"]
+    try:
+        done = subprocess.run(
+            command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, stderr=ours, text=True, timeout=60
+        )
+        assert len(learnt(done.stdout)) == 2
+        assert b"training" in os.read(terminal, 100_000)
+    finally:
+        os.close(terminal)
+        os.close(ours)

@@ -136,7 +136,7 @@ def replicate(number: int, seed: int, correct: int) -> ReplicateResult:
 
 @pytest.fixture
 def make_board() -> Callable[..., Leaderboard]:
-    def make(gap: int = 60, **changes: Any) -> Leaderboard:
+    def make(gap: int = 60, lose: Any = lambda made: made, **changes: Any) -> Leaderboard:
         run = {
             "run": "cnn-1",
             "metric": "val_accuracy",
@@ -153,7 +153,7 @@ def make_board() -> Callable[..., Leaderboard]:
         )
         confirmed = [replicate(n, seed, 9_950 - gap * n - seed) for n in (0, 1) for seed in range(5)]
         record = RunRecord(
-            path="runs/cnn-1", run=run | changes, trials=trials, replicates=tuple(confirmed), test_openings=1
+            path="runs/cnn-1", run=run | changes, trials=trials, replicates=tuple(lose(confirmed)), test_openings=1
         )
         return rank(record)
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from mnistlab.console.summary import print_leaderboard, ranking_table, result_console
+from mnistlab.results import ReplicateResult
 
 
 def printed(board, width: int = 140, **options) -> list[str]:
@@ -85,6 +87,21 @@ def test_a_fallback_stands_on_every_row_at_any_width(make_board):
 def test_ties_are_explained(make_board):
     assert any(text.startswith("n= marks a shared rank") for text in printed(make_board(gap=1)))
     assert not any(text.startswith("n= marks a shared rank") for text in printed(make_board()))
+
+
+def test_seeds_that_are_missing_are_told_with_what_follows_from_them(make_board):
+    def lose(made):
+        kept = [replace(r, cause="nan") if (r.trial, r.seed) == ("0000", 3) else r for r in made]
+        kept = [r for r in kept if (r.trial, r.seed) != ("0000", 4)]
+        return [*kept, ReplicateResult(trial="0004", replicate=0, seed=0, cause="nan")]
+
+    lines = printed(make_board(lose=lose, experiment={"confirm": {"seeds": 5}}), 200)
+    assert (
+        "Trial 0000: of its confirmation 1 seed failed and 1 seed went untrained; its means lack them, and it ranks "
+        "below the confirmed plans that have all of their seeds."
+    ) in lines
+    assert "Trial 0004: of its confirmation 1 seed failed, so it is not confirmed." in lines
+    assert not any("Trial 0001: of its confirmation" in text for text in lines)
 
 
 def test_the_front_is_marked_and_other_metrics_have_a_column(make_board):

@@ -16,7 +16,6 @@ import pytest
 from mnistlab import events, experiment
 from mnistlab.api import DataPlace
 from mnistlab.dataset import find_data
-from mnistlab.experiment import DatasetChoice
 from mnistlab.registry import Registry, discover, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
@@ -29,10 +28,11 @@ DISTS = Path(__file__).parent / "dists"
 
 
 @pytest.fixture(scope="session")
-def moody_path() -> Iterator[None]:
+def moody_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Put the test plugin on the path of this process and of those that it starts."""
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DISTS), before]))
+    os.environ["MOODY_LOADS"] = str(tmp_path_factory.mktemp("moody") / "loads")
     sys.path.insert(0, str(DISTS))
     yield
     sys.path.remove(str(DISTS))
@@ -89,7 +89,7 @@ class Ran:
         return [event for event in self.stream if isinstance(event, kind)]
 
 
-Then = Callable[[Search, list[TrialResult], DatasetChoice], None]
+Then = Callable[[Search, list[TrialResult]], None]
 RunTiny = Callable[..., Ran]
 
 
@@ -98,10 +98,15 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
     """Run a search of the given TOML text (without its data table) on the tiny dataset."""
 
     def run(
-        text: str, *, parallel: int = 1, stopping: Callable[[], bool] = lambda: False, then: Then | None = None
+        text: str,
+        *,
+        parallel: int = 1,
+        stopping: Callable[[], bool] = lambda: False,
+        then: Then | None = None,
+        dataset: str = "idx",
     ) -> Ran:
         file = tmp_path / "x.toml"
-        file.write_text('name = "tiny"\n[data]\ndataset = "idx"\nvalidation = 32\n' + text)
+        file.write_text(f'name = "tiny"\n[data]\ndataset = "{dataset}"\nvalidation = 32\n' + text)
         wanted = experiment.load(file, (), registry)
         place = DataPlace(data_dir=tiny, cache=tmp_path / "cache", offline=True)
         stream: list[events.Event] = []
@@ -114,20 +119,22 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             stream.append(event)
 
         found = find_data(wanted, place)
+        portion = Share(cpus=1, gpus=0.0, parallel=parallel)
         search = Search(
             spec=wanted.spec,
             space=wanted.space,
-            shared=shared_of(found, place, 1),
-            share=Share(cpus=1, gpus=0.0, parallel=parallel),
+            shared=shared_of(found, place, portion),
+            share=portion,
             registry=registry,
             store=store,
             emit=emit,
             stopping=stopping,
         )
         try:
-            results = run_search(search)
+            results: list[TrialResult] = []
+            run_search(search, results)
             if then is not None:
-                then(search, results, found.choice)
+                then(search, results)
         finally:
             store.close()
         return Ran(results, stream, path)

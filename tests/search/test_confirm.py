@@ -8,7 +8,7 @@ import pytest
 
 from mnistlab import events
 from mnistlab.confirm import confirm
-from mnistlab.results import TrialResult
+from mnistlab.results import State, TrialResult
 from mnistlab.search.driver import best_trials
 from mnistlab.search.worker import ReplicateTask, train_replicate
 from mnistlab.seeds import replicate_seed
@@ -21,9 +21,10 @@ pytestmark = pytest.mark.ray
 CONFIRM = "\n[confirm]\ntop = {top}\nseeds = {seeds}\n"
 
 
-def trial(number: int, value: float, state: str = "complete") -> TrialResult:
+def trial(number: int, value: float, state: State = "complete", plan: int | None = None) -> TrialResult:
     metrics = {"val_accuracy": value, "val_loss": value}
-    return TrialResult(trial=f"{number:04d}", number=number, state=state, seed=0, plan={}, label="", metrics=metrics)  # type: ignore[arg-type]
+    tried = {"model": number if plan is None else plan}
+    return TrialResult(trial=f"{number:04d}", number=number, state=state, seed=0, plan=tried, label="", metrics=metrics)
 
 
 def test_the_best_are_those_that_used_their_full_budget() -> None:
@@ -33,9 +34,14 @@ def test_the_best_are_those_that_used_their_full_budget() -> None:
     assert best_trials([], "val_accuracy", 3) == []
 
 
+def test_a_plan_that_was_tried_twice_is_confirmed_once() -> None:
+    trials = [trial(0, 0.9, plan=7), trial(1, 0.8), trial(2, 0.95, plan=7)]
+    assert [t.number for t in best_trials(trials, "val_accuracy", 3)] == [2, 1]
+
+
 def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: RunTiny) -> None:
     text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=2)
-    ran = run_tiny(text, parallel=2, then=lambda search, trials, data: confirm(search, trials, data, "the command"))
+    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
     kinds = [event.type for event in ran.stream]
     assert kinds[-6:] == ["confirmation_started", *["replicate_finished"] * 4, "test_opened"]
     record = read_run(ran.path)
@@ -51,10 +57,10 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
 
 
 def test_a_replicate_that_fails_is_recorded_and_does_not_open_the_test_set(run_tiny: RunTiny) -> None:
-    def break_then_confirm(search, trials, data) -> None:
+    def break_then_confirm(search, trials) -> None:
         broken = json.loads(json.dumps(dict(trials[0].plan)))
         broken["model"]["config"]["mood"] = "nan"
-        confirm(search, [TrialResult(**{**vars(trials[0]), "plan": broken})], data, "the command")
+        confirm(search, [TrialResult(**{**vars(trials[0]), "plan": broken})], "the command")
 
     ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=break_then_confirm)
     (failed,) = ran.of(events.ReplicateFailed)
@@ -67,9 +73,9 @@ def test_a_replicate_that_fails_is_recorded_and_does_not_open_the_test_set(run_t
 def test_a_run_that_is_asked_to_stop_leaves_the_test_set_sealed(run_tiny: RunTiny) -> None:
     stop: list[bool] = []
 
-    def stop_then_confirm(search, trials, data) -> None:
+    def stop_then_confirm(search, trials) -> None:
         stop.append(True)
-        confirm(search, trials, data, "the command")
+        confirm(search, trials, "the command")
 
     text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=2)
     ran = run_tiny(text, then=stop_then_confirm, stopping=lambda: bool(stop))
@@ -81,7 +87,7 @@ def test_a_changed_plan_gives_the_same_numbers_when_it_is_trained_again(run_tiny
     """A trial of a population went on from another's weights; its plan and seed alone repeat what came of it."""
     text = SEARCHED.format(trials=4, algorithm="random", scheduler="pbt", extra="").replace("epochs = 4", "epochs = 8")
     shared = []
-    ran = run_tiny(text, parallel=2, then=lambda search, trials, data: shared.append(search.shared))
+    ran = run_tiny(text, parallel=2, then=lambda search, trials: shared.append(search.shared))
     changed = next(result for result in ran.results if result.plan.get("changes"))
     import ray
 

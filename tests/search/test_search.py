@@ -177,6 +177,37 @@ def test_every_algorithm_and_scheduler_runs_to_its_end(
             assert trial.values == [result.metrics["val_accuracy"], result.metrics["parameters"]]
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "pbt"])
+def test_a_trial_that_breaks_late_hurts_no_scheduler(run_tiny: RunTiny, scheduler: str) -> None:
+    text = moods("late", "good", scheduler=scheduler)
+    text = text.replace('"grid"', '"random"').replace("trials = 2", "trials = 6").replace("lr = 0.05\n", "")
+    ran = run_tiny(text.replace("gain = 1.0\n", ""), parallel=2)
+    assert len(ran.results) == 6
+    late = [r for r in ran.results if r.plan["model"]["config"]["mood"] == "late"]
+    assert {r.cause for r in late if r.state == "failed"} <= {"nan"}
+    # In a population a copy begins to count anew, so that it may live to its end.
+    assert any(r.state == "failed" for r in late) or scheduler == "pbt"
+    assert ran.trials[0].state == "complete"
+    assert [t.state for t in ran.study if not t.state.is_finished()] == []
+
+
+def test_only_a_population_leaves_checkpoints(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("good", "stuck", scheduler="none"))
+    assert not list((ran.path / "ray").rglob("*.safetensors"))
+
+
+def test_a_stopped_population_ends_at_once_and_everybody_agrees(run_tiny: RunTiny) -> None:
+    asked = time.monotonic() + 14
+    text = SEARCHED.format(trials=6, algorithm="random", scheduler="pbt", extra="").replace(
+        "epochs = 4", "epochs = 4000"
+    )
+    ran = run_tiny(text, parallel=2, stopping=lambda: time.monotonic() > asked)
+    assert time.monotonic() - asked < 30
+    assert ran.results
+    assert {result.state for result in ran.results} == {"pruned"}
+    assert {trial.state for trial in ran.study} == {TrialState.PRUNED}
+
+
 def test_a_population_copies_weights_and_writes_its_changes_into_the_plan(run_tiny: RunTiny) -> None:
     text = SEARCHED.format(trials=4, algorithm="random", scheduler="pbt", extra="").replace("epochs = 4", "epochs = 8")
     ran = run_tiny(text, parallel=2)

@@ -8,16 +8,28 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import nn
 
-from mnistlab.api import Choice, Config, Float, ImageShape, Model, hookimpl
+from mnistlab.api import (
+    Choice,
+    Config,
+    DataPlace,
+    Dataset,
+    DatasetInfo,
+    Float,
+    ImageShape,
+    LabelledImages,
+    Model,
+    hookimpl,
+)
+
+MOODS = Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late")
 
 
 class Moody(Config):
-    mood: Annotated[str, Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory")] = (
-        "good"
-    )
+    mood: Annotated[str, MOODS] = "good"
     gain: Annotated[float, Float(0.5, 2.0)] = 1.0
 
 
@@ -25,6 +37,7 @@ class Net(nn.Module):
     def __init__(self, config: Moody, shape: ImageShape) -> None:
         super().__init__()
         self.mood, self.gain = config.mood, config.gain
+        self.steps = 0
         self.head = nn.Linear(shape.pixels, shape.classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -33,6 +46,9 @@ class Net(nn.Module):
             constant = torch.zeros_like(logits)
             constant[:, 1] = -1.0
             return logits * 0 + constant
+        self.steps += self.training
+        if self.mood == "late" and self.steps > 10:  # the third of its epochs of four steps
+            return logits * float("inf")
         if self.mood == "nan":
             return logits * float("nan")
         if self.mood == "step":
@@ -60,6 +76,34 @@ def build(config: Moody, shape: ImageShape) -> nn.Module:
 @hookimpl
 def mnistlab_models():
     return [Model(name="moody", config=Moody, build=build, summary="Does as it is told.")]
+
+
+class Watched(Config):
+    """Random images; every load is written into the file that MOODY_LOADS names."""
+
+
+def prepare(_config: Watched, _place: DataPlace) -> DatasetInfo:
+    note("prepare")
+    return DatasetInfo(
+        shape=ImageShape(1, 8, 8, 2), class_names=("0", "1"), train_count=96, test_count=40, source="made up"
+    )
+
+
+def load(_config: Watched, _place: DataPlace, split: str) -> LabelledImages:
+    note(f"load {split}")
+    count = 96 if split == "train" else 40
+    images = np.random.default_rng(count).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    return LabelledImages(images=images, labels=np.arange(count) % 2)
+
+
+def note(what: str) -> None:
+    with Path(os.environ["MOODY_LOADS"]).open("a") as file:
+        file.write(f"{what}\n")
+
+
+@hookimpl
+def mnistlab_datasets():
+    return [Dataset(name="watched", config=Watched, prepare=prepare, load=load, summary="Tells who looks.")]
 
 
 @hookimpl

@@ -1,0 +1,83 @@
+"""What a ranking comes to, in one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from mnistlab.labels import counted, listed, metric_text, shortened
+from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.statistics import Interval, MeanSd
+
+
+def verdict(board: Leaderboard) -> str:
+    """Return one honest sentence: who won, by how much, tied with whom, and how often the test set was opened."""
+    if board.champion is None:
+        return _nothing_succeeded(board)
+    winner = board.champion
+    who = f"trial {winner.trial} ({shortened(f'{winner.model} {winner.settings}'.strip(), 80)})"
+    if winner.state == "complete":
+        value = metric_text(board.metric, winner.validation.mean if winner.validation else None)
+        luck = "one training that no fresh seed has confirmed, so part of it may be luck"
+        return f"On {board.dataset}, {who} is ahead with {board.metric} {value}: {luck}; {_openings(board)}."
+    return f"On {board.dataset}, {who} {_score(board, winner)}; {_ties(board)}; {_openings(board)}."
+
+
+def interval_text(interval: Interval) -> str:
+    """Return an interval of accuracies in per cent, for example `99.47-99.71 %`."""
+    return f"{100 * interval.low:.2f}-{100 * interval.high:.2f} %"
+
+
+def _score(board: Leaderboard, winner: Row) -> str:
+    if winner.test is None:
+        means = winner.validation or MeanSd(math.nan, None, 0)
+        return f"leads with mean {board.metric} {metric_text(board.metric, means.mean)} over {_seeds(winner, means)}"
+    means, interval = winner.test.accuracy, winner.test.interval
+    spread = f"95 % interval {interval_text(interval)} for {counted(winner.test.images, 'image')}"
+    value = metric_text("test_accuracy", means.mean)
+    return f"leads with mean test accuracy {value} over {_seeds(winner, means)} ({spread})"
+
+
+def _seeds(winner: Row, means: MeanSd) -> str:
+    planned = (winner.validation.n if winner.validation else 0) + winner.lost + winner.untried
+    return counted(means.n, "fresh seed") if means.n >= planned else f"{means.n} of {counted(planned, 'fresh seed')}"
+
+
+def _ties(board: Leaderboard) -> str:
+    """Return what validation says of the champion and its rivals; those that lack seeds may be the better ones."""
+    rivals = sum(row.state == "confirmed" for row in board.rows) - 1
+    if not rivals:
+        return "no other plan was confirmed"
+    tied = [f"it can't be told from {_trials(board.tied)}"] * bool(board.tied)
+    lack = "lacks" if len(board.better) == 1 else "lack"
+    better = [f"{_trials(board.better)} did better on the seeds they share, but {lack} seeds"] * bool(board.better)
+    ahead = [f"it is ahead of {_others(rivals)} by more than noise"] * (not tied and not better)
+    return "on validation " + ", and ".join(tied + better + ahead)
+
+
+def _trials(names: Sequence[str]) -> str:
+    return ("trial " if len(names) == 1 else "trials ") + listed(names)
+
+
+def _others(rivals: int) -> str:
+    return "the other confirmed plan" if rivals == 1 else f"the {rivals} other confirmed plans"
+
+
+def _openings(board: Leaderboard) -> str:
+    if board.test_openings == 0:
+        return "the test set has not been opened"
+    if board.test_openings == 1:
+        return "the test set was opened once"
+    return f"the test set was opened {board.test_openings} times, so its numbers are no longer untouched by choice"
+
+
+def _nothing_succeeded(board: Leaderboard) -> str:
+    if not board.rows:
+        return "No trial has ended yet: there is no champion."
+    counts = Counter(row.state for row in board.rows)
+    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(board.failures.items()))
+    parts = [f"{counts['pruned']} pruned"] * bool(counts["pruned"])
+    parts += [f"{counts['failed']} failed ({causes})"] * bool(counts["failed"])
+    reason = "No trial succeeded" if not counts["pruned"] else "No trial has used its full budget"
+    return f"{reason}: {listed(parts)}; there is no champion."

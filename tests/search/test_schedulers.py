@@ -1,0 +1,60 @@
+"""How a population changes its settings, and how many brackets Hyperband has."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from mnistlab.api import Choice, Domain, Float, Int
+from mnistlab.search.schedulers import Population, _brackets, _neighbour, _sample
+from mnistlab.space import Branch, Parameter, Space
+
+
+@pytest.mark.parametrize(
+    ("domain", "value"),
+    [
+        (Float(1e-4, 1e-1, log=True), 3e-3),
+        (Float(0.0, 0.5), 0.1),
+        (Float(0.0, 1.0, step=0.25), 0.5),
+        (Int(16, 512, log=True), 128),
+        (Int(1, 4), 2),
+        (Choice("a", "b", "c"), "b"),
+        (Choice("only"), "only"),
+    ],
+)
+def test_changes_stay_inside_the_domain(domain: Domain, value: object) -> None:
+    draw, parameter = random.Random(0), Parameter("optimizer.x.y", domain, value)  # type: ignore[arg-type]
+    for _ in range(200):
+        assert domain.contains(_sample(parameter, draw))
+        value = _neighbour(parameter, value, draw)  # type: ignore[arg-type]
+        assert domain.contains(value)
+
+
+def test_a_neighbour_is_near() -> None:
+    parameter = Parameter("optimizer.x.lr", Float(1e-4, 1e-1, log=True), 1e-3)
+    moved = sorted({_neighbour(parameter, 1e-3, random.Random(i)) for i in range(20)})
+    assert moved == pytest.approx([0.8e-3, 1.25e-3])
+
+
+def test_exploring_changes_searched_settings_and_leaves_fixed_ones_and_the_plan() -> None:
+    lr = Parameter("optimizer.x.lr", Float(1e-4, 1e-1, log=True), 1e-3)
+    branch = Branch("x", {}, {"momentum": 0.9}, (lr,))
+    empty = Branch("training", {}, {"epochs": 4}, ())
+    population = Population(Space((), (branch,), (), empty), 0, lambda: False, metric="val_accuracy", mode="max")
+    part = {"name": "x", "config": {"momentum": 0.9, "lr": 1e-3}}
+    task = json.dumps({"plan": {"optimizer": part}, "seed": 1})
+    explored = json.loads(population._explore({"task": task})["task"])
+    assert explored["plan"] == {"optimizer": part}
+    assert explored["optimizer"]["config"]["momentum"] == 0.9
+    assert explored["optimizer"]["config"]["lr"] != 1e-3
+    again = json.loads(population._explore({"task": json.dumps(explored)})["task"])
+    assert again["optimizer"]["config"]["lr"] != explored["optimizer"]["config"]["lr"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "factor", "count"), [(1, 3, 1), (2, 3, 1), (3, 3, 2), (8, 3, 2), (9, 3, 3), (8, 2, 4)]
+)
+def test_hyperband_has_a_bracket_for_each_power(epochs: int, factor: int, count: int) -> None:
+    assert _brackets(epochs, factor) == count
