@@ -208,7 +208,8 @@ def rule_of(spec: ExperimentSpec) -> str:
     metric = spec.search.metric[0]
     better = "higher" if higher_is_better(metric) else "lower"
     rule = f"{metric} at the last epoch of the full budget, {better} is better; pruned trials rank below finished ones"
-    return f"{rule}; among confirmed plans the mean over {spec.confirm.seeds} fresh seeds decides"
+    seeds = spec.confirm.seeds
+    return f"{rule}; among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
 
 
 def _started(

@@ -31,6 +31,7 @@ EpochMetrics = dict[str, float]
 Report = Callable[[int, EpochMetrics], None]
 
 EVALUATION_BATCH = 1000
+BF16_BATCH = 128
 NAN_CHECK_STEPS = 32  # asking a GPU for the loss at every step would make it wait for the host
 
 
@@ -89,7 +90,8 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
     model, config = cast("tuple[Model[Config], Config]", resolve("model", plan["model"], registry))
     module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
     transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
-    steps = int(plan["training"]["epochs"]) * _batches(plan, data)
+    settings = plan["training"]
+    steps = int(settings["epochs"]) * _batches(plan, data)
     return Training(
         plan=dict(plan),
         seed=seed,
@@ -100,7 +102,7 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         registry=registry,
         order=torch.Generator().manual_seed(derive(seed, Stream.ORDER)),
         draws=torch.Generator(device).manual_seed(derive(seed, Stream.TRANSFORMS)),
-        bf16=uses_bf16(str(plan["training"]["precision"]), device, module),
+        bf16=uses_bf16(str(settings["precision"]), device, module, int(settings["batch_size"])),
     )
 
 
@@ -144,16 +146,16 @@ def _batches(plan: Plan, data: DeviceData) -> int:
     return math.ceil(len(data.train_images) / int(plan["training"]["batch_size"]))
 
 
-def uses_bf16(precision: str, device: torch.device, module: nn.Module) -> bool:
+def uses_bf16(precision: str, device: torch.device, module: nn.Module, batch_size: int) -> bool:
     """Return whether to compute in bfloat16: `auto` does where the hardware has it and it was measured to be faster.
 
-    The rule is fixed, not timed at each start, so that the same plan and seed give the same numbers. Measured in
-    `benchmarks/precision.py`: convolutions gain on CPUs with AMX or AVX512-BF16 and on GPUs since Ampere; the small
-    matrices of an MLP lose more to casting than they gain.
+    The rule is fixed, not timed at each start, so that the same plan and seed give the same numbers. By
+    `benchmarks/precision.py`, on a CPU with AMX, convolutions gain at every batch size (1.1 to 2 times), and the small
+    matrices of an MLP at 128 images and more; below that, casting costs more than it saves.
     """
     if precision != "auto":
         return precision == "bf16"
-    if not any(isinstance(part, nn.Conv2d) for part in module.modules()):
+    if batch_size < BF16_BATCH and not any(isinstance(part, nn.Conv2d) for part in module.modules()):
         return False
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -64,5 +64,12 @@ def test_exit_codes_are_public_and_each_error_has_its_own():
         for kind in MnistlabError.__subclasses__()
         if kind.__module__ == errors.__name__
     }
-    assert codes == {"SpecError": 2, "PluginError": 5, "DataError": 5, "RunDirectoryError": 6, "ResourceError": 2}
+    assert codes == {
+        "SpecError": 2,
+        "PluginError": 5,
+        "DataError": 5,
+        "RunDirectoryError": 6,
+        "RunWriteError": 75,
+        "ResourceError": 2,
+    }
     assert errors.DataUnavailableError.exit_code == 5

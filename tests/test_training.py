@@ -231,12 +231,14 @@ def test_causes_have_words() -> None:
 
 def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     conv, cpu = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.device("cpu")
-    assert training.uses_bf16("bf16", cpu, nn.Linear(1, 1))
-    assert not training.uses_bf16("fp32", cpu, conv)
+    assert training.uses_bf16("bf16", cpu, nn.Linear(1, 1), 1)
+    assert not training.uses_bf16("fp32", cpu, conv, 512)
     monkeypatch.setattr(training, "cpu_has_bf16", lambda: True)
-    assert training.uses_bf16("auto", cpu, conv)
+    assert training.uses_bf16("auto", cpu, conv, 8)
+    assert training.uses_bf16("auto", cpu, nn.Linear(1, 1), 128)
+    assert not training.uses_bf16("auto", cpu, nn.Linear(1, 1), 64)
     monkeypatch.setattr(training, "cpu_has_bf16", lambda: False)
-    assert not training.uses_bf16("auto", cpu, conv)
+    assert not training.uses_bf16("auto", cpu, conv, 512)
 
 
 def test_a_share_without_a_gpu_trains_on_the_cpu_even_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load
 
 from mnistlab import events
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
-from mnistlab.weights import unpack
 from tests.search.conftest import DISTS
 
 pytestmark = pytest.mark.e2e
@@ -68,6 +70,7 @@ def start(tmp_path: Path, text: str, *arguments: str, **environment: str) -> sub
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a process group of its own, as a terminal gives it
     )
 
 
@@ -143,7 +146,7 @@ def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str
         result = json.loads(file.read_text())
         weights = (file.parent / "weights.safetensors").read_bytes()
         assert hashlib.sha256(weights).hexdigest() == result["weights_sha256"]
-        assert unpack(weights)
+        assert set(load(weights)) >= {"1.weight", "1.bias"}
         assert result["seed"] == replicate_seed(3, result["replicate"])
         assert result["test"]["images"] == len(result["test_correct"]) == 500
         assert result["test"]["correct"] == result["test_correct"].count("1") > 400
@@ -204,7 +207,8 @@ def test_a_run_in_which_everything_fails_says_so(tmp_path_factory: pytest.TempPa
     assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded"
 
 
-def test_an_interrupt_keeps_what_there_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_interrupt_keeps_what_there_is(tmp_path_factory: pytest.TempPathFactory, signals: int) -> None:
     folder = tmp_path_factory.mktemp("i")
     text = EXPERIMENT.replace("epochs = 2", "epochs = 2000").replace('dataset = "mnist"', 'dataset = "digits"')
     process = start(folder, text)
@@ -214,10 +218,65 @@ def test_an_interrupt_keeps_what_there_is(tmp_path_factory: pytest.TempPathFacto
         if runs and any(isinstance(s.event, events.TrialEpoch) for s in read_events(runs[0].parent)):
             break
         time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    for _ in range(signals):  # to the whole group, Ray and its workers included, as Ctrl-C does
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.05)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
     stream = [stamped.event for stamped in read_events(only_run(folder))]
     assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
-    assert any(isinstance(event, events.TrialPruned) for event in stream)
+    pruned = [event for event in stream if isinstance(event, events.TrialPruned)]
+    assert pruned
+    assert stream[-1].counts == {"pruned": len(pruned)}
+
+
+@pytest.fixture(scope="module")
+def head(temporary: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """A Ray cluster of one node that somebody else started: its address, and the credentials to join it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    credentials = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
+    ray = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--include-dashboard=false"]
+    process = subprocess.Popen(
+        [*ray, f"--port={port}", "--num-cpus=2", f"--temp-dir={temporary}/r"],
+        env=os.environ | credentials | {"PYTHONPATH": str(DISTS)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and socket.socket().connect_ex(("127.0.0.1", port)):
+            time.sleep(0.5)
+        yield f"127.0.0.1:{port}", credentials
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def test_a_named_cluster_is_joined_and_left_running(
+    head: tuple[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    address, credentials = head
+    folder = tmp_path_factory.mktemp("joined")
+    text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"').replace("top = 2", "top = 1")
+    process = start(folder, text, "--address", address, **credentials)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "confirmed" in out
+    with socket.socket() as still:
+        host, _, port = address.partition(":")
+        assert still.connect_ex((host, int(port))) == 0
+
+
+def test_an_address_that_is_no_head_node_is_refused_in_words(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("refused")
+    text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"')
+    process = start(folder, text, "--address", "ray://127.0.0.1:10001")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--address takes host:port" in err
+    assert "Traceback" not in err
+    assert not list((folder / "runs").iterdir())  # it never began

@@ -13,7 +13,7 @@ def wish(**settings: object) -> ResourcesSpec:
     return ResourcesSpec.model_validate(settings)
 
 
-ONE_GPU = Machine(cpus=16, gpus=1, gpu_names=("NVIDIA H200",), gpu_gib=139.0)
+ONE_GPU = Machine(cpus=16, gpus=1, gpu_names=("NVIDIA A100",), gpu_gib=80.0)
 SMALL_GPUS = Machine(cpus=8, gpus=2, gpu_names=("A", "A"), gpu_gib=8.0)
 
 
@@ -23,7 +23,7 @@ SMALL_GPUS = Machine(cpus=8, gpus=2, gpu_names=("A", "A"), gpu_gib=8.0)
         (Machine(2, 0), wish(), Share(1, 0.0, 2)),
         (Machine(2, 0), wish(max_parallel=1), Share(1, 0.0, 1)),
         (Machine(5, 0), wish(cpus_per_trial=2), Share(2, 0.0, 2)),
-        (ONE_GPU, wish(), Share(1, 0.0625, 16)),  # sixteen CPUs feed sixteen trials, and memory would hold 46
+        (ONE_GPU, wish(), Share(1, 0.0625, 16)),  # sixteen CPUs feed sixteen trials, and memory would hold 26
         (ONE_GPU, wish(gpus_per_trial=0), Share(1, 0.0, 16)),
         (ONE_GPU, wish(gpus_per_trial=0.25), Share(1, 0.25, 4)),
         (ONE_GPU, wish(gpus_per_trial=1), Share(1, 1.0, 1)),
@@ -52,5 +52,5 @@ def test_what_does_not_fit_is_refused(machine: Machine, wished: ResourcesSpec, w
 
 def test_a_machine_in_words() -> None:
     assert str(Machine(1, 0)) == "1 CPU"
-    assert str(ONE_GPU) == "16 CPUs, 1 GPU (NVIDIA H200)"
+    assert str(ONE_GPU) == "16 CPUs, 1 GPU (NVIDIA A100)"
     assert str(SMALL_GPUS) == "8 CPUs, 2 GPUs (A)"
