@@ -8,8 +8,9 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -189,12 +190,15 @@ def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
 # --- a disk that takes no more ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Callable[[int], None]]:
-    """Let no file of this process grow beyond a number of bytes, as a full disk would; -1: as they like."""
+@contextmanager
+def small_disk(size: int) -> Generator[None]:
+    """Let no file of this process grow beyond `size` bytes for a while, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:  # before pytest writes its own output, which may be a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def fill(writer: RunWriter) -> int:
@@ -207,18 +211,16 @@ def fill(writer: RunWriter) -> int:
     raise AssertionError("the disk took everything")
 
 
-def test_a_full_disk_is_told_costs_nothing_written_before_and_tears_no_line(writer, folder, small_disk):
-    small_disk(1000)
-    count = fill(writer)
-    small_disk(-1)
+def test_a_full_disk_is_told_costs_nothing_written_before_and_tears_no_line(writer, folder):
+    with small_disk(1000):
+        count = fill(writer)
     writer.append(events.Warned(message="room again"))
     assert count > 1
     assert warnings(folder) == [*(f"number {i}" for i in range(count)), "room again"]
     assert (folder / "events.jsonl").read_bytes().count(b"\n") == count + 1
 
 
-def test_whatever_is_written_to_a_full_disk_names_the_file_and_ends_with_75(writer, folder, small_disk):
-    small_disk(0)
+def test_whatever_is_written_to_a_full_disk_names_the_file_and_ends_with_75(writer, folder):
     writes = {
         "events.jsonl": lambda: writer.append(events.Warned(message="x")),
         "run.json": lambda: writer.write_run({}),
@@ -230,7 +232,7 @@ def test_whatever_is_written_to_a_full_disk_names_the_file_and_ends_with_75(writ
         "test_ledger.jsonl": lambda: writer.append_ledger({"type": "opened"}),
     }
     for name, write in writes.items():
-        with pytest.raises(RunWriteError) as caught:
+        with small_disk(0), pytest.raises(RunWriteError) as caught:
             write()
         assert str(caught.value) == f"can't write {folder / name}: File too large"
         assert caught.value.exit_code == 75

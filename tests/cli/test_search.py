@@ -146,7 +146,7 @@ def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str
         result = json.loads(file.read_text())
         weights = (file.parent / "weights.safetensors").read_bytes()
         assert hashlib.sha256(weights).hexdigest() == result["weights_sha256"]
-        assert set(load(weights)) >= {"1.weight", "1.bias"}
+        assert "1.weight" in load(weights)
         assert result["seed"] == replicate_seed(3, result["replicate"])
         assert result["test"]["images"] == len(result["test_correct"]) == 500
         assert result["test"]["correct"] == result["test_correct"].count("1") > 400

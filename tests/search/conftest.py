@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,28 +27,35 @@ from mnistlab.store import RunWriter, create_run
 DISTS = Path(__file__).parent / "dists"
 
 
-@pytest.fixture(scope="session")
-def moody_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Put the test plugin on the path of this process and of those that it starts."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(DISTS), before]))
-    os.environ["MOODY_LOADS"] = str(tmp_path_factory.mktemp("moody") / "loads")
-    sys.path.insert(0, str(DISTS))
-    yield
-    sys.path.remove(str(DISTS))
-    os.environ.pop("PYTHONPATH")
-    if before is not None:
-        os.environ["PYTHONPATH"] = before
+@contextmanager
+def moody_on_the_path() -> Iterator[None]:
+    """Put the test plugin for a while on the path of this process and of those that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(DISTS), os.environ.get("PYTHONPATH")])))
+        patch.syspath_prepend(DISTS)
+        yield
 
 
 @pytest.fixture(scope="session")
-def registry(moody_path: None) -> Registry:
-    return load(discover())
+def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file in which the dataset `watched` notes who asks for what, in whatever process."""
+    path = tmp_path_factory.mktemp("moody") / "loads"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOODY_LOADS", str(path))
+        yield path
 
 
 @pytest.fixture(scope="session")
-def ray_session(moody_path: None) -> Iterator[None]:
-    with cluster(None, Machine(cpus=2, gpus=0)):
+def registry() -> Registry:
+    with moody_on_the_path():
+        return load(discover())
+
+
+@pytest.fixture(scope="session")
+def ray_session(loads: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        with moody_on_the_path():  # Ray's workers inherit what is set when it starts
+            stack.enter_context(cluster(None, Machine(cpus=2, gpus=0)))
         yield
 
 

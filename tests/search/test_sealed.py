@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,7 @@ from tests.search.test_search import moods
 pytestmark = pytest.mark.ray
 
 
-def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run_tiny: RunTiny) -> None:
-    loads = Path(os.environ["MOODY_LOADS"])
+def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run_tiny: RunTiny, loads: Path) -> None:
     loads.write_text("")
     before: list[str] = []
 
