@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import warnings
 from collections.abc import Generator, Mapping
@@ -22,6 +23,8 @@ from ray import _raylet
 
 from mnistlab.errors import ResourceError
 from mnistlab.search.machine import GPU_GIB_PER_TRIAL, Machine
+
+ANSWER_SECONDS = 5.0
 
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
@@ -37,9 +40,8 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     Raises:
         ResourceError: if the cluster at `address` can't be reached.
     """
-    if address and "://" in address:
-        rule = "--address takes host:port of a Ray head node, seen from a machine of that cluster"
-        raise ResourceError(f"{rule}, not {address}")
+    if address:
+        _check_address(address)
     folder = _private_folder()
     private = {} if address else _credentials(folder)
     with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
@@ -52,6 +54,23 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
                 warnings.simplefilter("ignore")
                 ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what is no address, or one where nobody listens: Ray would try for minutes, and say so on the terminal.
+
+    `auto` is Ray's own word for the cluster that this machine belongs to.
+    """
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if "/" in address or not host or not port.isdigit():
+        rule = "--address takes host:port of a Ray head node, seen from a machine of that cluster, or auto"
+        raise ResourceError(f"{rule}, not {address}")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(f"nobody answers at --address {address}: {error}") from None
 
 
 def _private_folder() -> Path:

@@ -274,9 +274,13 @@ def test_a_named_cluster_is_joined_and_left_running(
 def test_an_address_that_is_no_head_node_is_refused_in_words(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("refused")
     text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"')
-    process = start(folder, text, "--address", "ray://127.0.0.1:10001")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "--address takes host:port" in err
-    assert "Traceback" not in err
-    assert not list((folder / "runs").iterdir())  # it never began
+    for address, words in (
+        ("ray://127.0.0.1:10001", "--address takes host:port"),
+        ("127.0.0.1:1", "nobody answers at --address 127.0.0.1:1"),
+    ):
+        process = start(folder, text, "--address", address)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert words in err
+        assert "Traceback" not in err
+        assert not list((folder / "runs").iterdir())  # it never began
