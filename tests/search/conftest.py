@@ -102,13 +102,17 @@ RunTiny = Callable[..., Ran]
 
 @pytest.fixture
 def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) -> RunTiny:
-    """Run a search of the given TOML text (without its data table) on the tiny dataset."""
+    """Run a search of the given TOML text (without its data table) on the tiny dataset.
+
+    `stop_after` asks it to stop once so many epochs have been reported, however long the workers took to start.
+    """
 
     def run(
         text: str,
         *,
         parallel: int = 1,
         stopping: Callable[[], bool] = lambda: False,
+        stop_after: int | None = None,
         then: Then | None = None,
         dataset: str = "idx",
     ) -> Ran:
@@ -126,6 +130,11 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             stream.append(event)
 
         found = find_data(wanted, place)
+
+        def asked() -> bool:
+            epochs = sum(isinstance(event, events.TrialEpoch) for event in stream)
+            return stopping() or (stop_after is not None and epochs >= stop_after)
+
         portion = Share(cpus=1, gpus=0.0, parallel=parallel)
         search = Search(
             spec=wanted.spec,
@@ -135,7 +144,7 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             registry=registry,
             store=store,
             emit=emit,
-            stopping=stopping,
+            stopping=asked,
         )
         try:
             results: list[TrialResult] = []
