@@ -38,7 +38,7 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
     except DataUnavailableError as error:
         if experiment.fallback is None:
             raise
-        choice, reason = experiment.fallback, " ".join(str(error).split())
+        choice, reason = experiment.fallback, str(error).splitlines()[0]  # the rest says where was looked
         info = prepare_dataset(choice.record, choice.config, place)
     spec = experiment.spec
     images = open_train(choice.record, choice.config, place)

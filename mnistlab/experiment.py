@@ -64,8 +64,11 @@ def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment
 def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
     if spec.search.algorithm != "grid":
         return []
-    rule = "is endless, and algorithm = 'grid' needs a finite space"
-    return [Fault(p.path, rule, str(p.domain), "give a list of values, or a step") for p in endless(space)]
+    rule = "can't be enumerated, and algorithm = 'grid' needs a finite space"
+    return [
+        Fault(p.path, rule, str(p.domain), "give a list of values, or a range with step and without log")
+        for p in endless(space)
+    ]
 
 
 def _sized(spec: ExperimentSpec, space: Space) -> ExperimentSpec:

@@ -79,6 +79,7 @@ class StopRequest:
     def __init__(self) -> None:
         """Nobody has asked yet."""
         self.signal: signal.Signals | None = None
+        self.told = False  # whether the user has been told that the request was heard
 
     def __call__(self) -> bool:
         """Return whether to stop."""
@@ -173,11 +174,19 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
             registry=run.registry,
             store=run.writer,
             emit=run.emit,
-            stopping=run.request,
+            stopping=lambda: _stopping(run),
         )
         run_search(job, run.trials)
-        if not run.request() and not common_failure(run.trials):
+        if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
+
+
+def _stopping(run: _Run) -> bool:
+    """Return whether the run was asked to stop; say so the first time, because an epoch may take a while to end."""
+    if run.request() and not run.request.told:
+        run.request.told = True
+        run.emit(events.Warned(message="stopping after the epochs that are running; Ctrl-C again stops at once"))
+    return run.request()
 
 
 def _ending(run: _Run) -> tuple[str, ExitCode]:

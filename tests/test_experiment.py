@@ -104,7 +104,7 @@ def test_what_both_parts_could_see_is_told_once(load, text, said):
 def test_a_grid_needs_a_finite_space(load):
     text = "name='x'\ndata.dataset='digits'\nsearch.algorithm='grid'\nmodel.lenet={}\n"
     said = report(load, text)
-    assert "is endless, and algorithm = 'grid' needs a finite space (got '" in said
+    assert "can't be enumerated, and algorithm = 'grid' needs a finite space (got '" in said
     assert "give a list of values, or a step" in said
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Mapping
@@ -36,7 +35,8 @@ def train(
     seed: Seed = None,
     data_dir: DataDir = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; all CPUs if not given.", show_default=False)
+        int | None,
+        typer.Option("--threads", min=1, help="CPU threads; a trial's if not given.", show_default=False),
     ] = None,
 ) -> None:
     """Train the plan of all defaults of FILE (or what --set fixes) and print each epoch. The test set stays sealed."""
@@ -52,7 +52,7 @@ def train(
     found = find_data(wanted, default_place(data_dir))
     if found.fallback:
         typer.echo(f"FALLBACK: {wanted.dataset.record.name} is not available ({found.fallback})", err=True)
-    data = _upload(found, threads or len(os.sched_getaffinity(0)))
+    data = _upload(found, threads or wanted.spec.resources.cpus_per_trial)
     plan = _first_plan(wanted.space)
     typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {data.train_images.device.type}", err=True)
     try:
@@ -118,11 +118,15 @@ def _show(epochs: Iterator[Epoch], count: int) -> None:
         task = bar.add_task("training", total=count)
         for epoch, metrics in epochs:
             bar.advance(task)
-            typer.echo(
+            line = (
                 f"epoch {epoch}/{count}  train_loss {metrics['train_loss']:.4f}  "
                 f"val_loss {metrics['val_loss']:.4f}  val_accuracy {metrics['val_accuracy']:.4%}  "
                 f"{metrics['images_per_second']:,.0f} images/s  {metrics['seconds']:.1f} s"
             )
+            if not bar.disable and sys.stdout.isatty():  # one terminal for both: the line goes above the bar
+                bar.console.print(line, markup=False, highlight=False)
+            else:
+                typer.echo(line)
 
 
 def _progress() -> Progress:
