@@ -105,7 +105,7 @@ def test_a_grid_needs_a_finite_space(load):
     text = "name='x'\ndata.dataset='digits'\nsearch.algorithm='grid'\nmodel.lenet={}\n"
     said = report(load, text)
     assert "can't be enumerated, and algorithm = 'grid' needs a finite space (got '" in said
-    assert "give a list of values, or a step" in said
+    assert "give a list of values, or a range with step and without log" in said
 
 
 GRID = """
