@@ -29,8 +29,8 @@ ANSWER_SECONDS = 5.0
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
 
-# 107 bytes for a socket's path, less "/mnistlab-XXXXXXXX", Ray's session and "/sockets/plasma_store".
-LONGEST_BASE = 24
+# 107 bytes for a socket's path, less "/mnistlab-XXXXXXXX/r", Ray's session and "/sockets/plasma_store".
+LONGEST_BASE = 22
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
                 num_gpus=int(machine.gpus),
                 include_dashboard=False,
                 object_store_memory=STORE_BYTES,
-                _temp_dir=str(folder),
+                _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody; the one around it stays closed
                 **quiet,
             )
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
