@@ -52,7 +52,7 @@ def main(seeds: int = 10, threads: int = 0) -> None:
     for number in range(seeds):
         start = time.perf_counter()
         done = training.train(recipe(), trial_seed(0, number), data, installed())
-        _, correct = training.evaluate(done, images, labels)
+        correct = training.evaluate(done, images, labels).correct
         accuracies.append(100 * float(correct.double().mean()))
         seconds.append(time.perf_counter() - start)
     mean, sd = statistics.mean(accuracies), statistics.stdev(accuracies)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
@@ -227,18 +227,76 @@ class Stepper(Protocol):
         ...
 
 
+@runtime_checkable
+class AveragingStepper(Stepper, Protocol):
+    """A stepper whose parameters are others while training than while evaluating: schedule-free, averaged weights.
+
+    The training calls `train` before the steps of an epoch and `eval` before it evaluates, so that the parameters
+    that are validated, tested and stored are those of evaluation. Both may be called twice in a row, and
+    `state_dict` says which of the two holds (the idea is Defazio et al. 2024, arXiv:2405.15682).
+    """
+
+    def train(self) -> None:
+        """Put the parameters of training into the module."""
+        ...
+
+    def eval(self) -> None:
+        """Put the parameters of evaluation into the module."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a loss is computed from: one step's images, after transforms and normalisation, and their labels.
+
+    `images` is float32 (N, C, H, W) and `labels` int64 (N,), on the module's device. `train_count` is the number of
+    training images, by which a Bayesian loss weighs its prior. Under mixed precision the loss is computed inside
+    `torch.autocast`; what needs float32 casts, or switches it off.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    label_smoothing: float
+    train_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says of images: `logits` float (N, classes), up to a constant the logarithms of probabilities.
+
+    `measures` are further numbers per image, float (N,), for example an uncertainty in nats. The mean of measure
+    `name` over the validation images stands among an epoch's metrics as `val_name`.
+    """
+
+    logits: torch.Tensor
+    measures: Mapping[str, torch.Tensor] = field(default_factory=dict[str, "torch.Tensor"])
+
+
+LossFn = Callable[["nn.Module", Batch], "torch.Tensor"]
+"""(the module in training mode, a batch) -> the loss, a scalar to minimise, mean per image in nats."""
+
+PredictFn = Callable[["nn.Module", "torch.Tensor"], Prediction]
+"""(the module in evaluation mode, images float32 (N, C, H, W)) -> what it says of them."""
+
 TransformFn = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 """(images float32 (N, C, H, W) in [0, 1], a generator on the same device) -> new images, same shape and dtype."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Generic[C]):
-    """A model family. `build` returns a module that maps float (N, C, H, W) to logits (N, classes)."""
+    """A model family. `build` returns a module that maps float (N, C, H, W) to logits (N, classes).
+
+    A model that is trained or asked otherwise says how: `loss` replaces the cross-entropy of the logits, `predict`
+    the plain call of the module. Whatever `predict` draws at random comes from generators that are seeded alike for
+    every evaluation.
+    """
 
     name: str
     config: type[C]
     build: Callable[[C, ImageShape], nn.Module]
     summary: str
+    loss: LossFn | None = None
+    predict: PredictFn | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ class Stream(IntEnum):
     WEIGHTS = 5
     ORDER = 6
     TRANSFORMS = 7
+    PREDICTION = 8
 
 
 def derive(seed: int, stream: Stream, number: int = 0) -> int:

@@ -20,7 +20,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
-from mnistlab.api import Config, ImageShape, Model, Optimizer, Stepper, Transform, TransformFn
+from mnistlab.api import (
+    AveragingStepper,
+    Batch,
+    Config,
+    ImageShape,
+    LossFn,
+    Model,
+    Optimizer,
+    PredictFn,
+    Prediction,
+    Stepper,
+    Transform,
+    TransformFn,
+)
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
 from mnistlab.registry import Kind, Registry
@@ -51,6 +64,8 @@ class Training:
     seed: int
     data: DeviceData
     module: nn.Module
+    loss: LossFn
+    predict: PredictFn
     stepper: Stepper
     transforms: tuple[TransformFn, ...]
     registry: Registry
@@ -97,6 +112,8 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         seed=seed,
         data=data,
         module=module,
+        loss=model.loss or cross_entropy,
+        predict=model.predict or point_prediction,
         stepper=_build_stepper(plan["optimizer"], module, steps, registry),
         transforms=transforms,
         registry=registry,
@@ -174,6 +191,19 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
+# --- what a model that says nothing else is trained with and asked ------------------------------------------------
+
+
+def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of the module's logits, in nats."""
+    return F.cross_entropy(module(batch.images).float(), batch.labels, label_smoothing=batch.label_smoothing)
+
+
+def point_prediction(module: nn.Module, images: Tensor) -> Prediction:
+    """Return the module's logits."""
+    return Prediction(logits=module(images))
+
+
 # --- training -----------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +225,8 @@ def run_epoch(training: Training) -> EpochMetrics:
     """Train one epoch, then validate.
 
     Returns:
-        train_loss, val_loss (nats), val_accuracy (share), images_per_second (training only), seconds (all of it).
+        train_loss, val_loss (nats), val_accuracy (share), images_per_second (training only), seconds (all of it), and
+        the mean of each measure of the model's predictions as val_NAME.
 
     Raises:
         DivergedError: if the loss becomes NaN or infinite.
@@ -204,13 +235,13 @@ def run_epoch(training: Training) -> EpochMetrics:
     _apply_changes(training)
     loss = _train_epoch(training)
     trained = time.perf_counter()
-    val_loss, correct = evaluate(training, training.data.validation_images, training.data.validation_labels)
-    if not math.isfinite(val_loss):
-        raise DivergedError(f"the validation loss became {val_loss} in epoch {training.epoch + 1}")
-    metrics = {
+    found = evaluate(training, training.data.validation_images, training.data.validation_labels)
+    if not math.isfinite(found.loss):
+        raise DivergedError(f"the validation loss became {found.loss} in epoch {training.epoch + 1}")
+    metrics = {f"val_{name}": value for name, value in found.measures.items()} | {
         "train_loss": loss,
-        "val_loss": val_loss,
-        "val_accuracy": float(correct.double().mean()),
+        "val_loss": found.loss,
+        "val_accuracy": float(found.correct.double().mean()),
         "images_per_second": len(training.data.train_images) / (trained - start),
         "seconds": time.perf_counter() - start,
     }
@@ -226,11 +257,13 @@ def _train_epoch(training: Training) -> float:
     order = torch.randperm(len(data.train_images), generator=training.order).to(device)
     total = torch.zeros((), device=device)
     module.train()
+    if isinstance(stepper, AveragingStepper):
+        stepper.train()
     for step, index in enumerate(order.tensor_split(training.batches), 1):
-        images = _batch(training, data.train_images[index], augment=True)
+        images = _images(training, data.train_images[index], augment=True)
+        batch = Batch(images=images, labels=data.train_labels[index], label_smoothing=smoothing, train_count=len(order))
         with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
-            logits = module(images)
-        loss = F.cross_entropy(logits.float(), data.train_labels[index], label_smoothing=smoothing)
+            loss = training.loss(module, batch)
         stepper.zero_grad()
         loss.backward()
         stepper.step()
@@ -239,10 +272,12 @@ def _train_epoch(training: Training) -> float:
             value = float(total)
             if not math.isfinite(value):
                 raise DivergedError(f"the training loss became {value} in epoch {training.epoch + 1}, by step {step}")
+    if isinstance(stepper, AveragingStepper):
+        stepper.eval()
     return float(total) / len(order)
 
 
-def _batch(training: Training, images: Tensor, *, augment: bool) -> Tensor:
+def _images(training: Training, images: Tensor, *, augment: bool) -> Tensor:
     """Return uint8 (N, C, H, W) as normalised floats, channels_last; transformed where `augment` says so."""
     data = training.data
     pixels = as_unit(images)
@@ -251,17 +286,33 @@ def _batch(training: Training, images: Tensor, *, augment: bool) -> Tensor:
     return standardise(pixels, data.mean, data.std).contiguous(memory_format=torch.channels_last)
 
 
-def evaluate(training: Training, images: Tensor, labels: Tensor) -> tuple[float, Tensor]:
-    """Return the mean cross-entropy (nats) and a bool tensor (N,): which of `images` are classified correctly."""
-    device = images.device
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of N images: the mean cross-entropy (nats), bool (N,) and the mean of each measure."""
+
+    loss: float
+    correct: Tensor
+    measures: Mapping[str, float]
+
+
+def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
+    """Evaluate the model on uint8 (N, C, H, W) and int64 (N,), both on its device.
+
+    A prediction that draws at random gives the same numbers at every evaluation, and disturbs no other stream.
+    """
+    device, devices = images.device, [images.device] if images.device.type == "cuda" else []
     training.module.eval()
-    total, correct = torch.zeros((), device=device, dtype=torch.double), []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
-        for some, wanted in zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-            logits = training.module(_batch(training, some, augment=False)).float()
-            total += F.cross_entropy(logits, wanted, reduction="sum")
-            correct.append(logits.argmax(1) == wanted)
-    return float(total) / len(images), torch.cat(correct)
+    parts: list[Prediction] = []
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        torch.manual_seed(derive(training.seed, Stream.PREDICTION))
+        for some in images.split(EVALUATION_BATCH):
+            with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+                parts.append(training.predict(training.module, _images(training, some, augment=False)))
+        logits = torch.cat([part.logits for part in parts]).float()
+        loss = F.cross_entropy(logits.double(), labels)
+        measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
+        means = {name: float(values.double().mean()) for name, values in measures.items()}
+        return Evaluation(float(loss), logits.argmax(1) == labels, means)
 
 
 # --- going on from a state ----------------------------------------------------------------------------------------

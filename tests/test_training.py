@@ -143,7 +143,8 @@ def test_it_learns_and_reports_every_epoch(plan, data, registry) -> None:
     assert last["val_accuracy"] > 0.9
     assert last["train_loss"] < history[0][1]["train_loss"]
     assert last["images_per_second"] > 0
-    loss, correct = training.evaluate(done, data.validation_images, data.validation_labels)
+    found = training.evaluate(done, data.validation_images, data.validation_labels)
+    loss, correct = found.loss, found.correct
     assert loss == last["val_loss"]
     assert float(correct.double().mean()) == last["val_accuracy"]
 

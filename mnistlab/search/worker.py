@@ -229,11 +229,11 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
     try:
         data = data_for(shared, installed(), device_of(shared))
         done = training.train(task.plan, task.seed, data, installed(), lambda _, metrics: history.append(metrics))
-        _, correct = training.evaluate(done, data.validation_images, data.validation_labels)
+        found = training.evaluate(done, data.validation_images, data.validation_labels)
         answer = replace(
             answer,
             parameters=training.count_parameters(done.module),
-            correct=correct.cpu().numpy(),
+            correct=found.correct.cpu().numpy(),
             weights=weights.pack_weights(done.module),
         )
     except (Exception, SystemExit) as error:  # a plugin may raise anything
@@ -275,8 +275,8 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> TestAnswer:
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)
         images, labels = upload(open_test(*dataset_of(shared, registry), shared.place), device)
-        loss, correct = training.evaluate(model, images, labels)
-        return TestAnswer(correct.cpu().numpy(), loss, capture.take())
+        found = training.evaluate(model, images, labels)
+        return TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         return TestAnswer(log=capture.take(), cause=training.cause_of(error), message=_one_line(error))
