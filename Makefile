@@ -1,4 +1,5 @@
 # make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
+# make docs     builds the site of docs/ into build/docs
 # make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
 
 PYTHON ?= python3
@@ -6,9 +7,10 @@ ARGS ?= experiments/cnn.toml
 BIN := .venv/bin
 # Written when everything is installed: a half-finished installation leaves it out, and so is taken up again.
 STAMP := .venv/.installed
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 .DELETE_ON_ERROR:
-.PHONY: search test lint format types imports unit clean
+.PHONY: search test docs lint format types imports unit clean
 
 search: $(STAMP)
 	@$(BIN)/mnistlab search $(ARGS)
@@ -27,6 +29,9 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 
+docs: $(STAMP)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
 unit: $(STAMP)
 	$(BIN)/python -m pytest
 
@@ -35,13 +40,13 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip itself comes first: only from 25.1 on does it know dependency groups. Wheels are built with the same pins.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	@$(call check_python)
 	@$(call make_venv)
 	@echo "Installing into .venv; the first time this takes some minutes and about 6.5 GB"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
 	@$(BIN)/python -m pip install --disable-pip-version-check \
-		-c constraints.txt --build-constraint constraints.txt -e . --group dev
+		-c constraints.txt --build-constraint constraints.txt -e . $(PLUGINS:%=-e ./%) --group dev
 	@$(BIN)/mnistlab --version
 	@touch $@
 

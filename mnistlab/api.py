@@ -166,11 +166,14 @@ class Choice:
         return self.options
 
     def __str__(self) -> str:
-        """Return for example `one of relu, gelu`."""
-        return "one of " + ", ".join(str(o).lower() if isinstance(o, bool) else str(o) for o in self.options)
+        """Return for example `one of relu, gelu`; of many options the first ones and how many there are."""
+        shown = self.options if len(self.options) <= _SHOWN_OPTIONS else self.options[: _SHOWN_OPTIONS // 2]
+        text = "one of " + ", ".join(str(o).lower() if isinstance(o, bool) else str(o) for o in shown)
+        return text if len(shown) == len(self.options) else f"{text}, ... ({len(self.options):,} options)"
 
 
 Domain = Int | Float | Choice
+_SHOWN_OPTIONS = 20
 
 
 def _check_bounds(low: float, high: float, step: float, *, log: bool) -> None:

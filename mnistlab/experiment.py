@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
-from mnistlab.errors import Fault, PluginError, SpecError
-from mnistlab.registry import Offer, Registry
+from mnistlab.discovery import Selection, canonical
+from mnistlab.errors import Fault, PluginError, SpecError, near_miss
+from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, compose, endless, size
-from mnistlab.spec import MAX_TRIALS, DataSpec, ExperimentSpec, Table, explain
+from mnistlab.spec import MAX_TRIALS, DataSpec, Draft, ExperimentSpec, Table, explain
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,40 @@ class Experiment:
     warnings: tuple[str, ...] = ()  # what the file allows and its author may not have meant
 
 
+def open_with(path: Path, overrides: Iterable[str], wanted: Selection) -> tuple[Experiment, Registry]:
+    """Read and check an experiment file against the plugins of `wanted` that the file itself allows.
+
+    Raises:
+        SpecError: with every fault of the file, those of its fixed part and those of its plugins' settings together.
+        PluginError: if a plugin that was named as a file can't be loaded.
+    """
+    draft = spec_file.read(path, overrides)
+    registry = select(replace(wanted, allowed=_allowed(draft.table)))
+    return _judge(draft, registry), registry
+
+
 def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment:
-    """Read and check an experiment file.
+    """Read and check an experiment file against the plugins of `registry`.
 
     Raises:
         SpecError: with every fault of the file, those of its fixed part and those of its plugins' settings together.
     """
-    draft = spec_file.read(path, overrides)
+    return _judge(spec_file.read(path, overrides), registry)
+
+
+def _allowed(table: Table) -> frozenset[str] | None:
+    """Return what a raw `[plugins]` table allows; what is wrong with it is reported with the file's other faults."""
+    plugins = table.get("plugins")
+    if not isinstance(plugins, dict) or "allow" not in plugins:
+        return None
+    allow = cast("Table", plugins)["allow"]
+    names = cast("list[object]", allow) if isinstance(allow, list) else [allow]
+    return frozenset(canonical(name) for name in names if isinstance(name, str))
+
+
+def _judge(draft: Draft, registry: Registry) -> Experiment:
     spec, faults = spec_file.validate(draft)
+    faults += _allow_faults(spec, registry)
     space, more = compose(draft.table, registry)
     faults += more
     dataset, fallback = _datasets(draft.table.get("data", {}), registry, faults)
@@ -59,6 +86,16 @@ def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment
         raise SpecError(draft.source, faults)
     spec = _sized(spec, space)
     return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
+
+
+def _allow_faults(spec: ExperimentSpec | None, registry: Registry) -> list[Fault]:
+    known = {canonical(plugin.found.distribution) for plugin in registry.plugins}
+    names = (spec.plugins.allow or ()) if spec else ()
+    return [
+        Fault("plugins.allow", "names no installed distribution that offers plugins", name, near_miss(name, known))
+        for name in names
+        if canonical(name) not in known
+    ]
 
 
 def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:

@@ -56,7 +56,7 @@ class Row:
     """One trial of the ranking.
 
     `validation` is the run's metric: over the fresh seeds where confirmed, else the one value of the trial, None
-    where it failed.
+    where it failed. `plugins` names every plugin of the plan with its version.
     `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
     value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms.
     `lost` counts the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
@@ -75,7 +75,7 @@ class Row:
     budget: int
     seconds: float
     dataset: str
-    plugin: str
+    plugins: tuple[str, ...]
     run: str
     objectives: Mapping[str, float] = field(default_factory=dict[str, float])
     front: bool = False
@@ -275,7 +275,7 @@ def _rows(
 
 
 def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], searched: Sequence[str]) -> Row:
-    trial, model = entry.trial, entry.trial.plan.get("model", {})
+    trial = entry.trial
     parameters = _value(trial, "parameters")
     times = [r.seconds for r in entry.replicates] or [trial.seconds]
     return Row(
@@ -291,7 +291,7 @@ def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], s
         budget=int(trial.plan.get("training", {}).get("epochs", len(trial.history))),
         seconds=math.fsum(times) / len(times),
         dataset=_dataset_text(record.run["dataset"]),
-        plugin=f"{model.get('plugin', '')} {model.get('version', '')}".strip(),
+        plugins=_plugins(trial.plan),
         run=_run_name(record),
         objectives={m: value for m in metrics if (value := _value(trial, m)) is not None},
         lost=entry.lost,
@@ -299,6 +299,12 @@ def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], s
         cause=trial.cause,
         message=trial.message,
     )
+
+
+def _plugins(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return `distribution:name version` of everything that a plan is made of, the model first."""
+    parts = [plan.get("model", {}), plan.get("optimizer", {}), *plan.get("transforms", ())]
+    return tuple(dict.fromkeys(f"{part['plugin']} {part['version']}" for part in parts if part.get("plugin")))
 
 
 def _validation(entry: _Entry, metric: str) -> MeanSd | None:

@@ -1,18 +1,16 @@
-"""Entry points -> isolated plugins -> records, with where each came from.
+"""Discovered plugins -> isolated plugins -> records, with where each came from.
 
-Discovery reads metadata only. Each plugin is then loaded alone, with a plugin manager of its own, all or nothing: a
+Each plugin is loaded alone, with a plugin manager of its own, all or nothing: a
 plugin that is broken in whatever way is listed with the reason and hurts nobody else. A name offered twice is refused
 only where the bare name is used; `distribution:name` always works.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
-from importlib.metadata import Distribution, distributions
 from typing import Any, Literal
 
 import pluggy
@@ -30,6 +28,7 @@ from mnistlab.api import (
     TrialRecord,
     domains,
 )
+from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 from mnistlab.errors import PluginError, near_miss, short
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
@@ -41,20 +40,7 @@ _KINDS: dict[Kind, tuple[str, type[Any]]] = {
     "transform": ("mnistlab_transforms", Transform),
     "dataset": ("mnistlab_datasets", Dataset),
 }
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
-_GROUP = re.compile(r"mnistlab\.v\d+")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A plugin as its metadata describe it, before anything of it is imported."""
-
-    distribution: str
-    version: str
-    entry_point: str
-    module: str
-    group: str
-    load: Callable[[], object]
+NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -95,9 +81,10 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Registry:
-    """All plugins of this installation, sorted by distribution and entry point."""
+    """All plugins of this installation, sorted by distribution and entry point, and which of them were wanted."""
 
     plugins: tuple[Plugin, ...]
+    selection: Selection = EVERYTHING
 
     def offers(self, kind: Kind | None = None) -> Iterator[Offer]:
         """Yield every offer (of one kind)."""
@@ -112,7 +99,7 @@ class Registry:
         """
         distribution, _, bare = name.rpartition(":")
         source = canonical(distribution)
-        matches = [o for o in self.offers(kind) if o.name == bare and source in ("", o.distribution)]
+        matches = [o for o in self.offers(kind) if o.name == bare and source in ("", canonical(o.distribution))]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -148,64 +135,55 @@ class Registry:
         return troubles
 
 
-# --- discovery: metadata only -------------------------------------------------------------------------------------
-
-
-def discover() -> list[Found]:
-    """Return the plugins of the installed distributions, of whatever API version, importing none of them.
-
-    A distribution that stands twice on the path counts once: the first one is the one that gets imported.
-    """
-    seen: dict[str, Distribution] = {}
-    for distribution in distributions():
-        name = distribution.metadata["Name"]
-        if name:  # what an interrupted installation leaves behind has none
-            seen.setdefault(canonical(name), distribution)
-    found = [
-        Found(name, distribution.version or "unknown", entry.name, entry.value, entry.group, entry.load)
-        for name, distribution in seen.items()
-        for entry in distribution.entry_points
-        if _GROUP.fullmatch(entry.group)
-    ]
-    return sorted(found, key=lambda f: (f.distribution, f.entry_point))
-
-
-def canonical(distribution: str) -> str:
-    """Return a distribution's name as package indexes compare it: `My_Plugin` and `my.plugin` are `my-plugin`."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def disabled_distributions() -> frozenset[str]:
-    """Return what the environment variable MNISTLAB_DISABLE names (distributions, separated by commas)."""
-    words = os.environ.get("MNISTLAB_DISABLE", "").split(",")
-    return frozenset(canonical(word.strip()) for word in words if word.strip())
-
-
 # --- loading: one at a time, all or nothing -----------------------------------------------------------------------
 
 
-@cache
 def installed() -> Registry:
-    """Return the registry of this process, loaded once."""
-    return load(discover(), disabled=disabled_distributions())
+    """Return the registry that the environment asks for."""
+    return select(selection())
 
 
-def load(found: Iterable[Found], disabled: frozenset[str] = frozenset()) -> Registry:
+@cache
+def select(wanted: Selection) -> Registry:
+    """Return the registry of a selection, loaded once per process.
+
+    Raises:
+        PluginError: if a file of the selection can't be loaded: somebody asked for just this one.
+    """
+    registry = load((*discover(), *(file.found() for file in wanted.files)), wanted)
+    paths = {file.path for file in wanted.files}
+    broken = [p for p in registry.plugins if p.found.module in paths and p.status != "ok"]
+    if broken:
+        raise PluginError("\n".join(f"--plugin {p.found.module}: {p.reason}" for p in broken))
+    return registry
+
+
+def load(found: Iterable[Found], wanted: Selection = EVERYTHING) -> Registry:
     """Load each plugin alone."""
-    return Registry(tuple(_load_one(f, disabled) for f in found))
+    return Registry(tuple(_load_one(f, wanted) for f in found), wanted)
 
 
-def _load_one(found: Found, disabled: frozenset[str]) -> Plugin:
-    if found.group != ENTRY_POINT_GROUP:
-        return Plugin(found, "other API", f"written for {found.group}; this mnistlab speaks {ENTRY_POINT_GROUP}")
-    if found.distribution in disabled:
-        return Plugin(found, "disabled", "named in MNISTLAB_DISABLE")
+def _load_one(found: Found, wanted: Selection) -> Plugin:
+    status, reason = judge(found, wanted)
+    if reason:
+        return Plugin(found, status, reason)
     try:
         manager = _register(found.load())
         offers = tuple(_gather(found, manager))
     except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 - a stranger's code may raise anything
         return Plugin(found, "failed", _say(error))
     return Plugin(found, "ok", offers=offers, manager=manager)
+
+
+def judge(found: Found, wanted: Selection) -> tuple[Status, str]:
+    """Return what can be said of a plugin before it is imported, and why it will not be; "" if it may be imported."""
+    if found.group != ENTRY_POINT_GROUP:
+        return "other API", f"written for {found.group}; this mnistlab speaks {ENTRY_POINT_GROUP}"
+    if reason := wanted.refusal(found):
+        return "disabled", reason
+    if found.distribution not in {file.name for file in wanted.files} and (reason := fault_of(found)):
+        return "failed", reason
+    return "ok", ""
 
 
 def _say(error: BaseException) -> str:
@@ -248,8 +226,15 @@ def _answers(results: Sequence[Iterable[Any]]) -> Iterator[Any]:
 def _check_record(record: Any, hook: str, record_type: type[Any]) -> None:
     if not isinstance(record, record_type):
         raise PluginError(f"{hook} returned {type(record).__name__}, not {record_type.__name__}")
-    if not _NAME.fullmatch(record.name):
-        raise PluginError(f"{hook}: name {record.name!r} must be lower-case letters, digits and '-'")
+    if not (isinstance(record.name, str) and NAME.fullmatch(record.name)):
+        rule = "must be 1 to 64 lower-case letters, digits and '-', beginning with a letter"
+        raise PluginError(f"{hook}: name {short(record.name)} {rule}")
+    if not (isinstance(record.summary, str) and record.summary.isprintable() and record.summary.strip()):
+        raise PluginError(f"{record.name}: its summary {short(record.summary)} must be one line of plain text")
+    for part in fields(record):
+        value = getattr(record, part.name)
+        if part.name not in {"name", "config", "summary"} and not callable(value) and value is not part.default:
+            raise PluginError(f"{record.name}: its {part.name} {short(value)} must be a function")
     config = record.config
     if not (isinstance(config, type) and issubclass(config, Config)):
         raise PluginError(f"{record.name}: its config must be a subclass of mnistlab.api.Config")
@@ -270,5 +255,5 @@ def _check_defaults(name: str, config: type[Config]) -> None:
         try:
             config()
         except ValidationError as error:
-            reasons = "; ".join(details["msg"] for details in error.errors(include_url=False))
+            reasons = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
             raise PluginError(f"{name}: its defaults are refused by its own config: {reasons}") from None

@@ -22,6 +22,7 @@ from mnistlab import __version__, events
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm
 from mnistlab.dataset import Data, find_data
+from mnistlab.discovery import Selection
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
@@ -56,7 +57,7 @@ class Finished:
     exit_code: ExitCode
 
 
-def shared_of(data: Data, place: DataPlace, portion: Share) -> Shared:
+def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) -> Shared:
     """Return what every worker needs to load the same data."""
     return Shared(
         dataset=data.choice.offer.qualified,
@@ -67,6 +68,7 @@ def shared_of(data: Data, place: DataPlace, portion: Share) -> Shared:
         division=data.division,
         cpus=portion.cpus,
         gpus=portion.gpus,
+        plugins=plugins,
     )
 
 
@@ -162,6 +164,8 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
     with cluster(run.options.address, here) as machine:
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, run.data, machine, portion, run.registry, run.options.command)
+        for file in run.registry.selection.files:
+            run.writer.write_plugin(file.name, file.source)
         run.writer.write_run({"run": run.writer.path.name, **record})
         run.emit(_started(run.experiment, run.data, machine, portion, run.registry, run.writer.path))
         for warning in run.experiment.warnings:
@@ -169,7 +173,7 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
         job = Search(
             spec=spec,
             space=run.experiment.space,
-            shared=shared_of(run.data, run.options.place, portion),
+            shared=shared_of(run.data, run.options.place, portion, run.registry.selection),
             share=portion,
             registry=run.registry,
             store=run.writer,
@@ -259,6 +263,7 @@ def run_record(
         "command": command,
         "dataset": _dataset_record(experiment, data),
         "plugins": registry.versions(),
+        "plugin_files": {file.name: file.version for file in registry.selection.files},
         "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
         "machine": _machine_record(machine, portion),
         "versions": _versions(),

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, cast
 
 from pydantic import ValidationError
@@ -273,7 +274,7 @@ def _check_fixed(
 
 
 def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
-    """Read one setting: a scalar fixes, a list chooses, { low, high } narrows.
+    """Read one setting: a scalar fixes, a list or a pattern chooses, { low, high } narrows.
 
     Raises:
         ValueError: saying the rule that the value breaks.
@@ -282,6 +283,8 @@ def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
         return _narrowed(cast("dict[str, Any]", value), domain)
     if isinstance(value, list):
         return _chosen_from(cast("list[object]", value), domain)
+    if _is_pattern(value, domain):
+        return _chosen_from([value], domain)
     return _inside(value, domain)
 
 
@@ -291,12 +294,35 @@ def _chosen_from(entries: list[object], domain: Domain | None) -> Domain | Scala
     options: list[Scalar] = []
     for entry in entries:
         try:
-            options.append(_inside(entry, domain))
+            if _is_pattern(entry, domain):  # patterns may overlap
+                options += [option for option in _matches(entry, domain) if option not in options]
+            else:
+                options.append(_inside(entry, domain))
         except ValueError as error:
             raise ValueError(f"entry {short(entry)} {error}") from None
     if not options or len({(type(option), option) for option in options}) != len(options):
         raise ValueError("must hold at least one value, and each once")
     return options[0] if len(options) == 1 else Choice(*options)
+
+
+def _is_pattern(value: object, domain: Domain | None) -> bool:
+    """Return whether `value` stands for several options: "resnet*", unless it is an option itself."""
+    if not isinstance(value, str) or not isinstance(domain, Choice):
+        return False
+    return value not in domain.options and any(sign in value for sign in "*?[")
+
+
+def _matches(pattern: object, domain: Domain | None) -> list[Scalar]:
+    """Return the options that a pattern stands for, in their order.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    options = domain.options if isinstance(domain, Choice) else ()
+    found = [option for option in options if isinstance(option, str) and fnmatchcase(option, str(pattern))]
+    if not found:
+        raise ValueError(f"matches nothing of what the plugin allows: {domain}")
+    return [*found]
 
 
 def _inside(value: object, domain: Domain | None) -> Scalar:

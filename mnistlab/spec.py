@@ -140,6 +140,12 @@ class ConfirmSpec(Section):
     seeds: Annotated[int, Field(ge=1)] = 5
 
 
+class PluginsSpec(Section):
+    """`[plugins]`: which distributions may be loaded beside mnistlab's own; without `allow`, every one."""
+
+    allow: Annotated[tuple[str, ...], BeforeValidator(_several)] | None = None
+
+
 class ExperimentSpec(Section):
     """An experiment file in typed form; immutable once a run starts."""
 
@@ -153,6 +159,7 @@ class ExperimentSpec(Section):
     search: SearchSpec = SearchSpec()
     resources: ResourcesSpec = ResourcesSpec()
     confirm: ConfirmSpec = ConfirmSpec()
+    plugins: PluginsSpec = PluginsSpec()
 
     @field_validator("name")
     @classmethod

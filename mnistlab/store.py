@@ -92,6 +92,10 @@ class RunWriter:
             raise RunDirectoryError(f"{self.path / 'run.json'} is there already; a run's record is never rewritten")
         write_json(self.path / "run.json", {"schema": RUN_SCHEMA, **run})
 
+    def write_plugin(self, name: str, source: str) -> None:
+        """Keep the source of a plugin that was a single file: no package index will ever have it."""
+        write_bytes(_make(self.path, "plugins") / name, source.encode())
+
     def append(self, event: Event) -> Stamped:
         """Append an event to the stream and return it with its place in the stream."""
         self._seq += 1

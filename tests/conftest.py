@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnistlab.registry import Registry, disabled_distributions, discover, load
+from mnistlab.discovery import discover, selection
+from mnistlab.registry import Registry, load
 
 FOUR_NAMES = (
     "train-images-idx3-ubyte",
@@ -92,7 +93,7 @@ def with_plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[WithPlugins]:
         for name in names:
             assert (DISTS / name).is_dir(), name
             monkeypatch.syspath_prepend(DISTS / name)
-        return load(discover(), disabled=disabled_distributions())
+        return load(discover(), selection())
 
     yield load_them
     for name in set(sys.modules) - before:

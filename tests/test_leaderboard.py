@@ -104,7 +104,7 @@ def test_a_confirmed_row_holds_means_interval_and_provenance():
     assert (round(row.test.interval.low, 4), round(row.test.interval.high, 4)) == (0.9250, 0.9350)
     assert (row.seconds, row.epochs, row.budget, row.parameters) == (20, 4, 4, 1_001)
     assert (row.model, row.settings) == ("cnn · adamw", "channels=17")
-    assert (row.plugin, row.dataset, row.run) == ("mnistlab:cnn 0.1.0", "mnist", "cnn-1")
+    assert (row.plugins[0], row.dataset, row.run) == ("mnistlab:cnn 0.1.0", "mnist", "cnn-1")
 
 
 def test_plans_within_noise_share_a_rank_and_others_do_not():

@@ -11,8 +11,9 @@ import pytest
 
 import mnistlab
 from mnistlab.api import TrialRecord
+from mnistlab.discovery import canonical, discover
 from mnistlab.errors import PluginError
-from mnistlab.registry import Plugin, Registry, canonical, discover
+from mnistlab.registry import Plugin, Registry
 
 BUILTIN_MODELS = {"mlp", "cnn", "lenet", "resnet", "vit"}
 
@@ -72,9 +73,9 @@ BROKEN = {
     "not-a-list": "mnistlab_models returned str, not Model",
     "outside-domain": "wide-net.width = 99 lies outside its own domain: integer 1..8",
     "no-default": "net.width has a domain but no default",
-    "refused-defaults": "odd-net: its defaults are refused by its own config: Value error, width must be odd",
+    "refused-defaults": "odd-net: its defaults are refused by its own config: width must be odd",
     "mutable-config": "net: its config Net must stay frozen",
-    "bad-name": "mnistlab_models: name 'My Net' must be lower-case letters, digits and '-'",
+    "bad-name": "mnistlab_models: name 'My Net' must be 1 to 64 lower-case letters, digits and '-', beginning with a letter",
     "two-of-a-name": "mnistlab_models offers two records named 'twin'",
 }
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Config, Float, Int, Model
 from mnistlab.registry import Found, Offer, Plugin, Registry
-from mnistlab.space import Space, compose, defaults, endless, grid, size, suggest, values
+from mnistlab.space import Space, _settle, compose, defaults, endless, grid, size, suggest, values
 
 
 class Narrow(Config):
@@ -356,3 +356,44 @@ def test_a_space_with_a_continuous_parameter_has_no_size(registry):
     space = space_of({"model": {"narrow": {}}}, registry)
     assert size(space) is None
     assert "model.narrow.rate" in {p.path for p in endless(space)}
+
+
+# --- patterns -----------------------------------------------------------------------------------------------------
+
+
+class ManyNets(Config):
+    architecture: Annotated[str, Choice("resnet18", "resnet34", "vgg11", "od[d]")] = "vgg11"
+
+
+def options_of(setting) -> tuple[object, ...] | object:
+    faults: list = []
+    fixed, parameters = _settle("model.many", ManyNets, {"architecture": setting}, None, faults, search_rest=True)
+    assert faults == []
+    return parameters[0].domain.options if parameters else fixed["architecture"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("resnet*", ("resnet18", "resnet34")),
+        (["vgg*", "resnet*", "resnet3?"], ("vgg11", "resnet18", "resnet34")),
+        (["vgg11", "resnet3*"], ("vgg11", "resnet34")),
+        ("*18", "resnet18"),
+        ("od[d]", "od[d]"),
+    ],
+)
+def test_a_pattern_stands_for_every_option_that_it_matches(setting, expected):
+    assert options_of(setting) == expected
+
+
+def test_a_pattern_that_matches_nothing_is_a_fault():
+    faults: list = []
+    _settle("model.many", ManyNets, {"architecture": ["dense*"]}, None, faults, search_rest=True)
+    assert [str(fault) for fault in faults] == [
+        "[model.many.architecture] entry 'dense*' matches nothing of what the plugin allows: "
+        "one of resnet18, resnet34, vgg11, od[d] (got ['dense*'])"
+    ]
+
+
+def test_a_domain_of_many_options_is_told_in_short():
+    assert str(Choice(*range(1000))) == "one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (1,000 options)"

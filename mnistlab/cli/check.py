@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnistlab.cli.options import DataDir, File, Set, overrides
+from mnistlab.cli.options import DataDir, File, NoPlugins, Plugins, Set, overrides
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from mnistlab.space import Space
 
 
-def check(file: File, set_: Set = None, data_dir: DataDir = None) -> None:
+def check(
+    file: File,
+    set_: Set = None,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+) -> None:
     """Validate FILE, show its search space and a sample plan, and say what a search would use."""
     import json
 
@@ -23,13 +29,13 @@ def check(file: File, set_: Set = None, data_dir: DataDir = None) -> None:
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
     from mnistlab.dataset import find_data
+    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
-    from mnistlab.registry import installed
     from mnistlab.search.machine import share, this_machine
     from mnistlab.space import defaults, suggest
 
     check_environment()
-    wanted = experiment.load(file, overrides(set_), installed())
+    wanted, _ = experiment.open_with(file, overrides(set_), selection(plugin or (), only_built_in=no_plugins))
     out = result_console()
     out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
     out.print(_space_table(wanted.space))

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from mnistlab import __version__
+from mnistlab.cli import plugins
 from mnistlab.cli.check import check
 from mnistlab.cli.leaderboard import leaderboard
-from mnistlab.cli.plugins import plugins
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.errors import ExitCode, MnistlabError
@@ -43,8 +43,11 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard, plugins):
+for each in (search, check, train, leaderboard):
     app.command()(_interruptible(each))
+for name, command in plugins.COMMANDS.items():
+    plugins.app.command(name)(_interruptible(command))
+app.add_typer(plugins.app)
 
 
 def _version(wanted: bool) -> None:

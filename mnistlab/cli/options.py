@@ -20,6 +20,11 @@ DataDir = Annotated[
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="The folder of all runs.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="The same as --set seed=N.", show_default=False)]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Load this Python file as a plugin; may be repeated."),
+]
+NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 
 RUNS = Path("runs")
 

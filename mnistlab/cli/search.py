@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mnistlab.cli.options import RUNS, DataDir, File, Runs, Seed, Set, overrides
+from mnistlab.cli.options import RUNS, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, overrides
 
 
 def search(
@@ -24,6 +24,8 @@ def search(
     ] = None,
     seed: Seed = None,
     data_dir: DataDir = None,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
     runs: Runs = RUNS,
     ui: Annotated[str, typer.Option("--ui", help="auto, live, plain or quiet (also MNISTLAB_UI).")] = "auto",
     address: Annotated[
@@ -36,17 +38,17 @@ def search(
     from mnistlab.console.summary import print_leaderboard
     from mnistlab.console.ui import choose_ui, open_console
     from mnistlab.data import default_place
+    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
     from mnistlab.leaderboard import rank
-    from mnistlab.registry import installed
 
     check_environment()
     view = choose_ui(ui, sys.stderr, _environ())
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
-    wanted = experiment.load(file, changes, installed())
+    wanted, registry = experiment.open_with(file, changes, selection(plugin or (), only_built_in=no_plugins))
     command = shlex.join(["mnistlab", *sys.argv[1:]])
     options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
-    finished = run.search(wanted, options, installed(), lambda: open_console(view))
+    finished = run.search(wanted, options, registry, lambda: open_console(view))
     if (finished.path / "run.json").exists():
         print_leaderboard(rank(store.read_run(finished.path)), top=10, files=_written(finished.path))
     raise typer.Exit(int(finished.exit_code))

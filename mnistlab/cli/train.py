@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mnistlab.cli.options import DataDir, File, Seed, Set, overrides
+from mnistlab.cli.options import DataDir, File, NoPlugins, Plugins, Seed, Set, overrides
 from mnistlab.errors import ExitCode, MnistlabError, PluginError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from mnistlab.data.device import DeviceData
     from mnistlab.dataset import Data
+    from mnistlab.registry import Registry
     from mnistlab.space import Space
 
 Epoch = tuple[int, Mapping[str, float]]
@@ -34,6 +35,8 @@ def train(
     set_: Set = None,
     seed: Seed = None,
     data_dir: DataDir = None,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
     threads: Annotated[
         int | None,
         typer.Option("--threads", min=1, help="CPU threads; a trial's if not given.", show_default=False),
@@ -43,12 +46,13 @@ def train(
     from mnistlab import experiment
     from mnistlab.data import default_place
     from mnistlab.dataset import find_data
+    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
     from mnistlab.labels import plan_label
-    from mnistlab.registry import installed
 
     check_environment()
-    wanted = experiment.load(file, overrides(set_, seed=seed), installed())
+    files = selection(plugin or (), only_built_in=no_plugins)
+    wanted, registry = experiment.open_with(file, overrides(set_, seed=seed), files)
     found = find_data(wanted, default_place(data_dir))
     if found.fallback:
         typer.echo(f"FALLBACK: {wanted.dataset.record.name} is not available ({found.fallback})", err=True)
@@ -56,7 +60,7 @@ def train(
     plan = _first_plan(wanted.space)
     typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {data.train_images.device.type}", err=True)
     try:
-        _show(_epochs(plan, wanted.spec.seed, data), wanted.space.epochs)
+        _show(_epochs(plan, wanted.spec.seed, data, registry), wanted.space.epochs)
     except PluginError as error:
         if error.__cause__:  # whoever writes the plugin needs to see where
             traceback.print_exception(error.__cause__)
@@ -79,7 +83,7 @@ def _first_plan(space: Space) -> dict[str, Any]:
     return suggest(space, lambda parameter: point[parameter.path])
 
 
-def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData) -> Iterator[Epoch]:
+def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Registry) -> Iterator[Epoch]:
     """Train, yielding each epoch's number and metrics. What whoever takes them raises is no failure of the training.
 
     Raises:
@@ -87,11 +91,10 @@ def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData) -> Iterator[Ep
         PluginError: if a plugin fails; its cause is what the plugin raised.
     """
     from mnistlab import training
-    from mnistlab.registry import installed
     from mnistlab.seeds import trial_seed
 
     with _failures_named():
-        begun = training.begin(plan, trial_seed(seed, 0), data, installed())
+        begun = training.begin(plan, trial_seed(seed, 0), data, registry)
     while begun.epoch < begun.epochs:
         with _failures_named():
             metrics = training.run_epoch(begun)

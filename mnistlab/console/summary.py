@@ -108,7 +108,7 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
         _column("params", False, [metric_text("parameters", row.parameters) for row in rows], "right"),
         _column("time", False, [seconds_text(row.seconds) for row in rows], "right"),
         _column("epochs", False, [f"{row.epochs}/{row.budget}" for row in rows], "right"),
-        _column("plugin", False, [row.plugin for row in rows]),
+        _column("plugins", False, [", ".join(row.plugins) for row in rows]),
     ]
     return [column for column in made if any(column.cells)]
 
@@ -188,6 +188,8 @@ def _footnotes(board: Leaderboard) -> list[str]:
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
     notes += [_lost(row) for row in board.rows if row.lost or row.untried]
+    if used := dict.fromkeys(plugin for row in board.rows for plugin in row.plugins):
+        notes.append(f"Plugins: {', '.join(used)}.")
     if board.fallback:
         notes.append(f"The dataset asked for was not used: {board.fallback}.")
     return notes

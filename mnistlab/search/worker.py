@@ -1,6 +1,7 @@
 """What runs in a worker process: a trial as a Ray Tune trainable, and a replicate as a Ray task.
 
-Only plans travel here. The worker resolves names from its own registry and loads the dataset once for all its trials.
+Only plans travel here, and the source of plugins that are single files. The worker resolves names from its own
+registry and loads the dataset once for all its trials.
 A failure of the training is an answer like any other (`cause`, `message`), so that the process lives on for the next
 trial: starting a new one costs seconds.
 """
@@ -23,8 +24,9 @@ from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
 from mnistlab.data import Division, open_test, open_train, prepare_dataset
 from mnistlab.data.device import DeviceData, to_device, upload
+from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
-from mnistlab.registry import Registry, installed
+from mnistlab.registry import Registry, select
 from mnistlab.search.capture import Capture
 from mnistlab.training import Training
 
@@ -43,6 +45,7 @@ class Shared:
     division: Division
     cpus: int
     gpus: float = 0.0
+    plugins: Selection = EVERYTHING
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -120,7 +123,7 @@ class PlanTrainable(tune.Trainable):
         self._training: Training | None = None
         self._failure: BaseException | None = None
         try:
-            registry = installed()
+            registry = select(self._shared.plugins)
             data = data_for(self._shared, registry, device_of(self._shared))
             self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
@@ -227,8 +230,9 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
     history: list[dict[str, float]] = []
     answer = ReplicateAnswer()
     try:
-        data = data_for(shared, installed(), device_of(shared))
-        done = training.train(task.plan, task.seed, data, installed(), lambda _, metrics: history.append(metrics))
+        registry = select(shared.plugins)
+        data = data_for(shared, registry, device_of(shared))
+        done = training.train(task.plan, task.seed, data, registry, lambda _, metrics: history.append(metrics))
         found = training.evaluate(done, data.validation_images, data.validation_labels)
         answer = replace(
             answer,
@@ -270,7 +274,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> TestAnswer:
     capture = Capture()
     capture.start()
     try:
-        registry, device = installed(), device_of(shared)
+        registry, device = select(shared.plugins), device_of(shared)
         data = data_for(shared, registry, device)
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)

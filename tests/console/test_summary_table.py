@@ -28,7 +28,7 @@ def test_a_whole_summary(make_board):
         "Rule: the mean over fresh seeds decides",
         "",
         "rank  trial  state            plan                             val_accuracy %   test acc. %  95 % interval"
-        "   params  time  epochs  plugin",
+        "   params  time  epochs  plugins",
         lines[4],
         "   1  0000   confirmed        cnn · adamw width=8 lr=0.008   99.48 ± 0.02 (5)  99.50 ± 0.00  99.34-99.62 %"
         "  120,000   31s     4/4  mnistlab:cnn 0.1.0",
@@ -45,7 +45,8 @@ def test_a_whole_summary(make_board):
     ]
     assert set(lines[4]) == {"─"}
     assert lines[11].startswith("On mnist, trial 0000 (cnn · adamw width=8 lr=0.008) leads with mean test accuracy")
-    assert lines[-4:] == [
+    assert lines[-5:] == [
+        "Plugins: mnistlab:cnn 0.1.0, mnistlab:resnet 0.1.0.",
         "Failed: plugin 1.",
         "  0003 (plugin): boom [/red]\\x1b]0;x\\x07\\n\\u202eevil",
         "Written: runs/cnn-1/run.json",

@@ -139,7 +139,7 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
         search = Search(
             spec=wanted.spec,
             space=wanted.space,
-            shared=shared_of(found, place, portion),
+            shared=shared_of(found, place, portion, registry.selection),
             share=portion,
             registry=registry,
             store=store,

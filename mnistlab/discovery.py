@@ -1,0 +1,201 @@
+"""Which plugins there are and which of them take part, by metadata only: nothing of them is imported here.
+
+A plugin comes from an installed distribution (an entry point in the group `mnistlab.v1`) or, for trying things before
+packaging them, from a single file whose source travels to the workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from types import ModuleType
+
+from packaging.version import InvalidVersion, Version
+
+from mnistlab.api import ENTRY_POINT_GROUP
+from mnistlab.errors import PluginError, near_miss
+
+BUILT_IN = "mnistlab"
+MAX_SOURCE_BYTES = 1 << 20
+_GROUP = re.compile(r"mnistlab\.v\d+")
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_ENTRY_POINT = re.compile(r"[A-Za-z0-9_.-]+")
+_FILE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\.py")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plugin as its metadata describe it, before anything of it is imported."""
+
+    distribution: str
+    version: str
+    entry_point: str
+    module: str
+    group: str
+    load: Callable[[], object]
+    licence: str = ""
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A plugin in a single file: its name, its path (for messages) and its whole source, which workers get as it is."""
+
+    name: str
+    path: str
+    source: str
+
+    @property
+    def version(self) -> str:
+        """Return the beginning of the source's sha256: another content is another version."""
+        return f"sha256-{hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
+
+    def found(self) -> Found:
+        """Return the file as a plugin whose distribution is the file's name."""
+        return Found(self.name, self.version, Path(self.name).stem, self.path, ENTRY_POINT_GROUP, self._load)
+
+    def _load(self) -> ModuleType:
+        """Import the source under a name of its own. It stays importable, because configs look their module up."""
+        name = f"mnistlab_file_{Path(self.name).stem}_{self.version.rpartition('-')[2]}"
+        module = ModuleType(name)
+        module.__file__ = self.path
+        sys.modules[name] = module
+        # Tracebacks quote lines from here where the file itself is not at hand, as on another node.
+        linecache.cache[self.path] = (len(self.source), None, self.source.splitlines(keepends=True), self.path)
+        try:
+            exec(compile(self.source, self.path, "exec"), module.__dict__)  # noqa: S102 - importing is running
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which plugins take part, decided before anything is imported; sent to the workers, so that they decide alike.
+
+    `allowed` names the only distributions that may be loaded beside mnistlab's own, `disabled` those that may not;
+    files were named one by one on the command line and always take part.
+    """
+
+    disabled: frozenset[str] = frozenset()
+    allowed: frozenset[str] | None = None
+    only_built_in: bool = False
+    files: tuple[SourceFile, ...] = ()
+
+    def refusal(self, found: Found) -> str:
+        """Return why a plugin takes no part, or ""."""
+        name = canonical(found.distribution)
+        if name in self.disabled:
+            return "named in MNISTLAB_DISABLE"
+        if name == BUILT_IN:
+            return ""
+        if self.only_built_in:
+            return "switched off by --no-plugins"
+        if self.allowed is not None and name not in self.allowed:
+            return "not named in the experiment's [plugins] allow"
+        return ""
+
+
+EVERYTHING = Selection()
+
+
+def selection(files: Iterable[Path] = (), *, only_built_in: bool = False) -> Selection:
+    """Return the selection of the environment variable MNISTLAB_DISABLE and what the command line says.
+
+    Raises:
+        PluginError: if a file can't be read, is no UTF-8 text or has a name that is no module's; all of them at once.
+    """
+    sources, faults = [], []
+    for path in files:
+        try:
+            sources.append(_read(path))
+        except PluginError as error:
+            faults.append(str(error))
+    names = [source.name for source in sources]
+    faults += [f"--plugin: two files are named '{name}'" for name in sorted({n for n in names if names.count(n) > 1})]
+    if faults:
+        raise PluginError("\n".join(faults))
+    return Selection(disabled_distributions(), None, only_built_in, tuple(sources))
+
+
+def _read(path: Path) -> SourceFile:
+    if not _FILE.fullmatch(path.name):
+        raise PluginError(f"--plugin {path}: the file's name must be a module's, for example my_model.py")
+    try:
+        if path.stat().st_size > MAX_SOURCE_BYTES:
+            raise PluginError(f"--plugin {path}: a plugin file holds at most {MAX_SOURCE_BYTES} bytes")
+        return SourceFile(path.name, str(path), path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        hint = near_miss(path.name, beside)
+        raise PluginError(f"--plugin {path}: does not exist" + (f"; {hint}" if hint else "")) from None
+    except OSError as error:
+        raise PluginError(f"--plugin {path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise PluginError(f"--plugin {path}: must be UTF-8: {error}") from None
+
+
+def discover() -> list[Found]:
+    """Return the plugins of the installed distributions, of whatever API version, importing none of them.
+
+    A distribution that stands twice on the path counts once: the first one is the one that gets imported.
+    """
+    seen: dict[str, Distribution] = {}
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        if name:  # what an interrupted installation leaves behind has none
+            seen.setdefault(canonical(name), distribution)
+    found = [
+        Found(
+            name,
+            distribution.version or "unknown",
+            entry.name,
+            entry.value,
+            entry.group,
+            entry.load,
+            _field(distribution, "License-Expression") or _field(distribution, "License"),
+            _field(distribution, "Summary"),
+        )
+        for name, distribution in seen.items()
+        for entry in distribution.entry_points
+        if _GROUP.fullmatch(entry.group)
+    ]
+    return sorted(found, key=lambda f: (f.distribution, f.entry_point))
+
+
+def _field(distribution: Distribution, name: str) -> str:
+    """Return the first line of a field of a distribution's metadata, or ""."""
+    text = str(distribution.metadata[name] or "").strip()
+    return text.splitlines()[0] if text else ""
+
+
+def fault_of(found: Found) -> str:
+    """Return what is wrong with a plugin's own names, which stand in files, tables and pages; "" if nothing is."""
+    if not _DISTRIBUTION.fullmatch(found.distribution):
+        return f"distribution name {found.distribution!r} must be letters, digits, '.', '_' and '-'"
+    if not _ENTRY_POINT.fullmatch(found.entry_point):
+        return f"entry point name {found.entry_point!r} must be letters, digits, '.', '_' and '-'"
+    try:
+        Version(found.version)
+    except InvalidVersion:
+        return f"version {found.version!r} must be one by PEP 440, for example '1.0'"
+    return ""
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it: `My_Plugin` and `my.plugin` are `my-plugin`."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def disabled_distributions() -> frozenset[str]:
+    """Return what the environment variable MNISTLAB_DISABLE names (distributions, separated by commas)."""
+    words = os.environ.get("MNISTLAB_DISABLE", "").split(",")
+    return frozenset(canonical(word.strip()) for word in words if word.strip())
