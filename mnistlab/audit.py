@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -32,11 +31,9 @@ def _clashes(plugin: Plugin, registry: Registry) -> Iterator[str]:
 
 
 def _loose(found: Found) -> Iterator[str]:
-    try:
-        lines = requires(found.distribution) or []
-    except PackageNotFoundError:  # a single file
+    if not found.packaged:
         return
-    ours = [r for r in map(Requirement, lines) if canonicalize_name(r.name) == BUILT_IN and not r.marker]
+    ours = [r for r in map(Requirement, found.requires) if canonicalize_name(r.name) == BUILT_IN and not r.marker]
     if not ours:
         yield f"its metadata do not require {BUILT_IN}"
     elif any(r.specifier.contains(NEXT_MAJOR, prereleases=True) for r in ours):

@@ -42,6 +42,8 @@ class Found:
     load: Callable[[], object]
     licence: str = ""
     summary: str = ""
+    requires: tuple[str, ...] = ()
+    packaged: bool = True  # False: a single file, which has no metadata
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,17 @@ class SourceFile:
 
     @property
     def version(self) -> str:
-        """Return the beginning of the source's sha256: another content is another version."""
-        return f"sha256-{hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
+        """Return a version (PEP 440) made of the source's sha256: another content is another version."""
+        return f"0+sha256.{hashlib.sha256(self.source.encode()).hexdigest()[:12]}"
 
     def found(self) -> Found:
         """Return the file as a plugin whose distribution is the file's name."""
-        return Found(self.name, self.version, Path(self.name).stem, self.path, ENTRY_POINT_GROUP, self._load)
+        stem = Path(self.name).stem
+        return Found(self.name, self.version, stem, self.path, ENTRY_POINT_GROUP, self._load, packaged=False)
 
     def _load(self) -> ModuleType:
         """Import the source under a name of its own. It stays importable, because configs look their module up."""
-        name = f"mnistlab_file_{Path(self.name).stem}_{self.version.rpartition('-')[2]}"
+        name = f"mnistlab_file_{Path(self.name).stem}_{self.version.rpartition('.')[2]}"
         module = ModuleType(name)
         module.__file__ = self.path
         sys.modules[name] = module
@@ -95,7 +98,7 @@ class Selection:
         name = canonical(found.distribution)
         if name in self.disabled:
             return "named in MNISTLAB_DISABLE"
-        if name == BUILT_IN:
+        if name == BUILT_IN or not found.packaged:
             return ""
         if self.only_built_in:
             return "switched off by --no-plugins"
@@ -163,6 +166,7 @@ def discover() -> list[Found]:
             entry.load,
             _field(distribution, "License-Expression") or _field(distribution, "License"),
             _field(distribution, "Summary"),
+            tuple(distribution.requires or ()),
         )
         for name, distribution in seen.items()
         for entry in distribution.entry_points

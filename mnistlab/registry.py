@@ -181,7 +181,7 @@ def judge(found: Found, wanted: Selection) -> tuple[Status, str]:
         return "other API", f"written for {found.group}; this mnistlab speaks {ENTRY_POINT_GROUP}"
     if reason := wanted.refusal(found):
         return "disabled", reason
-    if found.distribution not in {file.name for file in wanted.files} and (reason := fault_of(found)):
+    if reason := fault_of(found):
         return "failed", reason
     return "ok", ""
 

@@ -14,6 +14,7 @@ from mnistlab.api import TrialRecord
 from mnistlab.discovery import canonical, discover
 from mnistlab.errors import PluginError
 from mnistlab.registry import Plugin, Registry
+from tests.conftest import DISTS
 
 BUILTIN_MODELS = {"mlp", "cnn", "lenet", "resnet", "vit"}
 
@@ -75,7 +76,7 @@ BROKEN = {
     "no-default": "net.width has a domain but no default",
     "refused-defaults": "odd-net: its defaults are refused by its own config: width must be odd",
     "mutable-config": "net: its config Net must stay frozen",
-    "bad-name": "mnistlab_models: name 'My Net' must be 1 to 64 lower-case letters, digits and '-', beginning with a letter",
+    "bad-name": "mnistlab_models: name 'My Net' must be 1 to 64 lower-case letters, digits and '-', beginning with",
     "two-of-a-name": "mnistlab_models offers two records named 'twin'",
 }
 
@@ -111,6 +112,17 @@ def test_plugins_are_sorted_however_the_path_is(with_plugins):
     one, other = with_plugins("healthy", "clash"), with_plugins("clash", "healthy")
     titles = [p.title for p in one.plugins]
     assert titles == sorted(titles) == [p.title for p in other.plugins]
+
+
+SNAPSHOT = Path(__file__).parent / "snapshots" / "plugin_messages.txt"
+
+
+def test_what_is_said_of_each_distribution_is_what_was_written_down(with_plugins, builtins):
+    """One line a distribution of `dists`; a message that is changed has to be meant."""
+    installed = {p.found.distribution for p in builtins.plugins}
+    ours = with_plugins(*(path.name for path in DISTS.iterdir())).plugins
+    said = [f"{p.found.distribution!a} {p.status}: {p.reason}" for p in ours if p.found.distribution not in installed]
+    assert sorted(said) == SNAPSHOT.read_text(encoding="utf-8").splitlines()
 
 
 # --- not imported at all ------------------------------------------------------------------------------------------
