@@ -205,6 +205,7 @@ class ImageShape:
         return self.channels * self.height * self.width
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """An optimizer with its parameter groups and its learning-rate schedule.
 

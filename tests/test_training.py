@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from mnistlab import training
-from mnistlab.api import Config, Float, ImageShape, Model, Record, Transform, TransformFn
+from mnistlab.api import Batch, Config, Float, ImageShape, Model, Optimizer, Prediction, Record, Transform, TransformFn
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
 from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
@@ -50,6 +50,57 @@ def watch(config: Plain, shape: ImageShape) -> TransformFn:
     return move
 
 
+batches: list[Batch] = []
+
+
+def squared_error(module: nn.Module, batch: Batch) -> torch.Tensor:
+    assert module.training
+    batches.append(batch)
+    return (module(batch.images).softmax(1)[torch.arange(len(batch.labels)), batch.labels] - 1).square().mean()
+
+
+def doubtful(module: nn.Module, images: torch.Tensor) -> Prediction:
+    assert not module.training
+    logits = module(images) + 0.1 * torch.randn(len(images), 2)
+    return Prediction(
+        logits=logits, measures={"doubt": torch.full((len(images),), 0.25), "draw": torch.rand(len(images))}
+    )
+
+
+class Halved:
+    """Plain steps; what is evaluated is half of what is trained."""
+
+    def __init__(self, config: Plain, module: nn.Module, _steps: int) -> None:
+        self.optimizer, self.module = torch.optim.SGD(module.parameters(), 0.1 * config.gain), module
+        self.evaluating = False
+
+    def step(self) -> None:
+        assert not self.evaluating
+        self.optimizer.step()
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def _switch(self, *, evaluating: bool) -> None:
+        if evaluating != self.evaluating:
+            with torch.no_grad():
+                for parameter in self.module.parameters():
+                    parameter.mul_(0.5 if evaluating else 2.0)
+        self.evaluating = evaluating
+
+    def train(self) -> None:
+        self._switch(evaluating=False)
+
+    def eval(self) -> None:
+        self._switch(evaluating=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"evaluating": self.evaluating}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.evaluating = state["evaluating"]
+
+
 class Broken(Watcher):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return super().forward(images) * float("inf")
@@ -57,6 +108,9 @@ class Broken(Watcher):
 
 OFFERS: dict[str, tuple[Kind, Record]] = {
     "watcher": ("model", Model(name="watcher", config=Plain, build=Watcher, summary="")),
+    "own-loss": ("model", Model(name="own-loss", config=Plain, build=Watcher, summary="", loss=squared_error)),
+    "doubtful": ("model", Model(name="doubtful", config=Plain, build=Watcher, summary="", predict=doubtful)),
+    "halved": ("optimizer", Optimizer(name="halved", config=Plain, build=Halved, summary="")),
     "broken": ("model", Model(name="broken", config=Plain, build=Broken, summary="")),
     "watch": ("transform", Transform(name="watch", config=Plain, build=watch, summary="")),
 }
@@ -272,3 +326,56 @@ def test_plugins_that_draw_from_other_generators_are_seeded_too(plan, data, regi
 
 def test_parameters_are_counted(data, registry, plan) -> None:
     assert training.count_parameters(training.begin(plan(), 0, data, registry).module) == 64 * 2 + 2
+
+
+# --- models and steppers that answer more --------------------------------------------------------------------------
+
+
+def test_a_model_may_have_its_own_loss(plan, data, registry) -> None:
+    batches.clear()
+    history = run(plan("own-loss", epochs=2, label_smoothing=0.1), 0, data, registry)
+    assert [len(batch.labels) for batch in batches[:5]] == [26] * 5
+    assert {(batch.train_count, batch.label_smoothing) for batch in batches} == {(130, 0.1)}
+    assert 0 < history[1]["train_loss"] < history[0]["train_loss"] < 1
+    assert history != run(plan(epochs=2, label_smoothing=0.1), 0, data, registry)
+
+
+def test_what_a_prediction_measures_becomes_a_metric(plan, data, registry) -> None:
+    metrics: list[dict[str, float]] = []
+    training.train(plan("doubtful", epochs=1), 0, data, registry, lambda _, found: metrics.append(found))
+    assert metrics[0]["val_doubt"] == 0.25
+    assert 0.3 < metrics[0]["val_draw"] < 0.7
+
+
+def test_a_random_prediction_can_be_repeated_and_disturbs_no_training(plan, data, registry) -> None:
+    done = training.train(plan("doubtful"), 0, data, registry)
+    before = torch.get_rng_state()
+    first, second = (training.evaluate(done, data.validation_images, data.validation_labels) for _ in range(2))
+    assert (first.loss, first.measures) == (second.loss, second.measures)
+    assert torch.equal(before, torch.get_rng_state())
+    losses = [epoch["train_loss"] for epoch in run(plan("doubtful"), 0, data, registry)]
+    assert losses == [epoch["train_loss"] for epoch in run(plan(), 0, data, registry)]
+
+
+def test_an_averaging_stepper_is_switched_around_the_steps_of_an_epoch(plan, data, registry) -> None:
+    halved = plan(epochs=3) | {"optimizer": part(registry, "optimizer", "halved")}
+    straight = training.train(halved, 0, data, registry)
+    assert straight.stepper.evaluating
+    assert float(straight.module.head.weight.detach().abs().max()) < 2
+    stopped = training.begin(halved, 0, data, registry)
+    training.run_epoch(stopped)
+    saved = unpack(pack(training.state(stopped)))
+    going_on = training.begin(halved, 0, data, registry)
+    training.restore(going_on, saved)
+    for _ in range(2):
+        training.run_epoch(going_on)
+    assert torch.equal(going_on.module.head.weight, straight.module.head.weight)
+
+
+def test_the_evaluation_of_stored_weights_leaves_them_alone(plan, data, registry) -> None:
+    halved = plan(epochs=1) | {"optimizer": part(registry, "optimizer", "halved")}
+    done = training.train(halved, 0, data, registry)
+    again = training.begin(halved, 0, data, registry)
+    load_weights(again.module, pack_weights(done.module))
+    images, labels = data.validation_images, data.validation_labels
+    assert training.evaluate(again, images, labels).loss == training.evaluate(done, images, labels).loss

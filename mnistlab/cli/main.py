@@ -70,10 +70,10 @@ def _harmless(text: str) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
     try:
-        app()
+        app(arguments, prog_name="mnistlab")
     except MnistlabError as error:
         typer.echo(f"mnistlab: {_harmless(str(error))}", err=True)
         sys.exit(int(error.exit_code))

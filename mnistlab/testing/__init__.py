@@ -1,1 +1,44 @@
-"""The conformance kit for plugin authors."""
+"""The conformance kit: what makes a plugin a correct one, as test classes to inherit.
+
+A plugin author writes three lines, in a file that pytest collects::
+
+    import mnistlab_tiny
+    from mnistlab.testing import PluginContract
+
+    class TestContract(PluginContract):
+        plugin = mnistlab_tiny
+
+Every record that the plugin offers is then a test id of its own. The built-ins pass the same classes. The idea of
+publishing the contract as classes is that of Optuna's `optuna.testing`. The `lab` fixture (see
+`mnistlab.testing.fixtures`) is there for whoever has this package installed.
+"""
+
+from __future__ import annotations
+
+try:
+    import pytest
+except ModuleNotFoundError as error:  # pragma: no cover - the test suite runs under pytest
+    raise ModuleNotFoundError("mnistlab.testing needs pytest: pip install 'mnistlab[testing]'") from error
+
+# Before the modules themselves: a failing check then shows its values.
+pytest.register_assert_rewrite("mnistlab.testing")
+
+from mnistlab.testing.base import Contract
+from mnistlab.testing.claims import ChannelsLastContract, CompilesContract, VmapContract
+from mnistlab.testing.datasets import DatasetContract
+from mnistlab.testing.models import ModelContract
+from mnistlab.testing.optimizers import OptimizerContract
+from mnistlab.testing.plugin import PluginContract
+from mnistlab.testing.transforms import TransformContract
+
+__all__ = [
+    "ChannelsLastContract",
+    "CompilesContract",
+    "Contract",
+    "DatasetContract",
+    "ModelContract",
+    "OptimizerContract",
+    "PluginContract",
+    "TransformContract",
+    "VmapContract",
+]

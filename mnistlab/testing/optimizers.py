@@ -1,0 +1,176 @@
+"""The contract of optimizers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mnistlab.api import AveragingStepper, Config, Optimizer, Stepper
+from mnistlab.registry import Offer
+from mnistlab.testing.base import Contract
+from mnistlab.weights import pack, unpack
+
+STEPS = 60
+
+
+def small_net() -> nn.Module:
+    """Return a net with every kind of parameter that optimizers tell apart: filters, matrices, biases, norms."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+
+
+def build(offer: Offer, config: Config, module: nn.Module, steps: int = STEPS) -> Stepper:
+    """Build the stepper for a training of `steps` steps."""
+    return cast("Optimizer[Config]", offer.record).build(config, module, steps)
+
+
+def train(module: nn.Module, stepper: Stepper, steps: int, start: int = 0) -> None:
+    """Take the steps `start` to `start + steps` of a fixed training."""
+    module.train()
+    if isinstance(stepper, AveragingStepper):
+        stepper.train()
+    for step in range(start, start + steps):
+        pixels = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(step))
+        stepper.zero_grad()
+        cross_entropy(module(pixels), torch.arange(16) % 5).backward()
+        stepper.step()
+    if isinstance(stepper, AveragingStepper):
+        stepper.eval()
+
+
+def copies(module: nn.Module) -> dict[str, Tensor]:
+    """Return a copy of every parameter."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+class OptimizerContract(Contract):
+    """What every optimizer must keep. Each test that takes `optimizer` runs once for each optimizer of the plugin."""
+
+    def test_optimizer_builds_everywhere_in_its_domain(self, optimizer: Offer) -> None:
+        """Build at the defaults, at every corner and in between, and take two steps."""
+        for config in self.points(optimizer):
+            module = small_net()
+            stepper = build(optimizer, config, module)
+            assert isinstance(stepper, Stepper), (
+                f"{optimizer.name}: build returned {type(stepper).__name__}, no Stepper"
+            )
+            train(module, stepper, 2)
+
+    def test_optimizer_reduces_a_quadratic(self, optimizer: Offer) -> None:
+        """Bring a convex quadratic, whose gradients have a curvature of 1, below half of where it began."""
+        torch.manual_seed(0)
+        module = nn.Linear(6, 6, bias=False)
+        target = module.weight.detach() + 0.05 * torch.randn(6, 6)
+        stepper = build(optimizer, self.point(optimizer), module, 10 * STEPS)
+
+        def distance() -> Tensor:
+            return (module.weight - target).square().sum()
+
+        start = float(distance().detach())
+        _descend(stepper, distance, 10 * STEPS)
+        end = float(distance().detach())
+        assert end < start / 2, f"{optimizer.name}: {10 * STEPS} steps took a quadratic from {start:.4g} to {end:.4g}"
+
+    def test_optimizer_moves_every_parameter(self, optimizer: Offer) -> None:
+        """Every parameter that gets gradients has changed after a while."""
+        module = small_net()
+        before, stepper = copies(module), build(optimizer, self.point(optimizer), module)
+        train(module, stepper, STEPS // 2)
+        left = [name for name, value in copies(module).items() if torch.equal(value, before[name])]
+        # A bias before batch norm has no gradient worth the name, and signs of noise are still moves.
+        assert not left, f"{optimizer.name}: these parameters never change: {', '.join(left)}"
+
+    def test_optimizer_holds_each_parameter_once(self, optimizer: Offer) -> None:
+        """No parameter stands in two groups: it would be stepped twice."""
+        module = small_net()
+        held = Counter(id(parameter) for parameter in _held(build(optimizer, self.point(optimizer), module)))
+        twice = [name for name, parameter in module.named_parameters() if held[id(parameter)] > 1]
+        assert not twice, f"{optimizer.name}: these parameters are held twice: {', '.join(twice)}"
+
+    def test_optimizer_forgets_gradients(self, optimizer: Offer) -> None:
+        """After `zero_grad` no gradient is left."""
+        module = small_net()
+        stepper = build(optimizer, self.point(optimizer), module)
+        module(torch.ones(2, 1, 8, 8)).sum().backward()
+        stepper.zero_grad()
+        left = [name for name, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+        assert not left, f"{optimizer.name}: zero_grad leaves the gradients of {', '.join(left)}"
+
+    def test_optimizer_goes_on_from_its_state(self, optimizer: Offer) -> None:
+        """A training that is interrupted and goes on from the packed state ends bit for bit like one that is not."""
+        config, whole = self.point(optimizer), small_net()
+        stepper = build(optimizer, config, whole)
+        train(whole, stepper, 6)
+        train(whole, stepper, 4, start=6)
+        first, second = small_net(), small_net()
+        stopped = build(optimizer, config, first)
+        train(first, stopped, 6)
+        kept = unpack(pack({"module": first.state_dict(), "stepper": stopped.state_dict()}))
+        second.load_state_dict(kept["module"])
+        going_on = build(optimizer, config, second)
+        going_on.load_state_dict(kept["stepper"])
+        train(second, going_on, 4, start=6)
+        ended = copies(second)
+        other = [name for name, value in copies(whole).items() if not torch.equal(value, ended[name])]
+        assert not other, (
+            f"{optimizer.name}: after a round trip of its state it goes on differently in {', '.join(other)}"
+        )
+
+    def test_optimizer_switches_without_a_trace(self, optimizer: Offer) -> None:
+        """An averaging stepper may be switched twice, and switched back it has the training's parameters again."""
+        module = small_net()
+        stepper = build(optimizer, self.point(optimizer), module)
+        if not isinstance(stepper, AveragingStepper):
+            pytest.skip(f"{optimizer.name} evaluates the parameters that it trains")
+        train(module, stepper, 6)
+        evaluated = copies(module)
+        stepper.eval()
+        assert _close(evaluated, copies(module)), f"{optimizer.name}: a second eval() changes the parameters"
+        stepper.train()
+        trained = copies(module)
+        stepper.train()
+        assert _close(trained, copies(module)), f"{optimizer.name}: a second train() changes the parameters"
+        stepper.eval()
+        assert _close(evaluated, copies(module)), f"{optimizer.name}: train() and eval() do not undo each other"
+
+
+def _descend(stepper: Stepper, distance: Any, steps: int) -> None:
+    if isinstance(stepper, AveragingStepper):
+        stepper.train()
+    for _ in range(steps):
+        stepper.zero_grad()
+        (0.5 * distance()).backward()
+        stepper.step()
+    if isinstance(stepper, AveragingStepper):
+        stepper.eval()
+
+
+def _close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(value, other[name], rtol=1e-4, atol=1e-6) for name, value in one.items())
+
+
+def _held(stepper: object) -> list[Tensor]:
+    """Return the parameters in the groups of every torch optimizer that a stepper keeps, repetitions included."""
+    optimizers = list(_optimizers(stepper, set()))
+    return [tensor for one in optimizers for group in one.param_groups for tensor in group["params"]]
+
+
+def _optimizers(value: object, seen: set[int]) -> Iterator[torch.optim.Optimizer]:
+    """Yield the torch optimizers in a stepper's attributes, however nested in its own objects."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.optim.Optimizer):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for inner in cast("list[object]", value):
+            yield from _optimizers(inner, seen)
+    elif not isinstance(value, (nn.Module, Tensor, type)) and hasattr(value, "__dict__"):
+        for inner in vars(value).values():
+            yield from _optimizers(inner, seen)

@@ -1,0 +1,64 @@
+"""Points of a config's space: its defaults, its corners, and some in between, always the same ones."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
+
+MANY_OPTIONS = 16  # of a longer choice, so many options stand for all
+
+
+def default_point(config: type[Config], fixed: Mapping[str, Any]) -> Config:
+    """Return the config of all defaults, with the `fixed` settings in their place.
+
+    Raises:
+        pydantic.ValidationError: if a field has neither.
+    """
+    return config(**fixed)
+
+
+def points(config: type[Config], fixed: Mapping[str, Any], samples: int) -> Iterator[Config]:
+    """Yield the defaults, every corner of each field alone, all lowest, all highest, and `samples` random points.
+
+    Combinations that the config class itself refuses are left out, as the search would leave them out.
+    """
+    free = {name: domain for name, domain in domains(config).items() if name not in fixed}
+    draw = random.Random(0)
+    yield default_point(config, fixed)
+    settings = [{name: value} for name, domain in free.items() for value in corners(domain)]
+    settings += [{name: corners(domain)[end] for name, domain in free.items()} for end in (0, -1)]
+    settings += [{name: sample(domain, draw) for name, domain in free.items()} for _ in range(samples)]
+    for setting in settings if free else ():
+        try:
+            yield config(**{**fixed, **setting})
+        except ValidationError:
+            continue
+
+
+def corners(domain: Domain) -> tuple[Scalar, ...]:
+    """Return the extreme values of a domain; of a long choice, options spread evenly over it."""
+    values = domain.corners()
+    if len(values) <= MANY_OPTIONS:
+        return values
+    return tuple(values[i * (len(values) - 1) // (MANY_OPTIONS - 1)] for i in range(MANY_OPTIONS))
+
+
+def sample(domain: Domain, draw: random.Random) -> Scalar:
+    """Return a random value of a domain, uniform on its own scale."""
+    if isinstance(domain, Choice):
+        return draw.choice(domain.options)
+    if isinstance(domain, Int) and not domain.log:
+        return draw.randrange(domain.low, domain.high + 1, domain.step)
+    if isinstance(domain, Float) and domain.step is not None:
+        return domain.low + domain.step * draw.randint(0, math.floor((domain.high - domain.low) / domain.step + 1e-9))
+    if not domain.log:
+        return draw.uniform(domain.low, domain.high)
+    value = math.exp(draw.uniform(math.log(domain.low), math.log(domain.high)))
+    value = min(max(value, domain.low), domain.high)
+    return round(value) if isinstance(domain, Int) else value
