@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
 from mnistlab.errors import Fault, PluginError, near_miss, short
@@ -242,7 +243,7 @@ def _settle(
     for field, info in known.items():
         where, domain = f"{place}.{field}", allowed.get(field)
         try:
-            setting = _setting(settings[field], domain) if field in settings else None
+            setting = _setting(settings[field], domain) if field in settings and _scalar(info) else settings.get(field)
         except ValueError as error:
             faults.append(broken(where, error, settings[field]))
             continue
@@ -258,6 +259,11 @@ def _settle(
             fixed[field] = info.default
     _check_fixed(place, config, fixed, parameters, faults)
     return fixed, tuple(parameters)
+
+
+def _scalar(info: FieldInfo) -> bool:
+    """Return whether a field holds a single value; lists and tables are fixed as they are, and judged by the config."""
+    return get_origin(info.annotation) not in {list, dict, tuple}
 
 
 def _check_fixed(

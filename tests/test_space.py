@@ -397,3 +397,27 @@ def test_a_pattern_that_matches_nothing_is_a_fault():
 
 def test_a_domain_of_many_options_is_told_in_short():
     assert str(Choice(*range(1000))) == "one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (1,000 options)"
+
+
+# --- lists and tables ---------------------------------------------------------------------------------------------
+
+
+class Passing(Config):
+    settings: dict[str, Any] = {}
+    degrees: list[float] = [0.0]
+
+
+def test_a_field_that_holds_a_list_or_a_table_is_fixed_as_it_is():
+    faults: list = []
+    table = {"settings": {"fill": 0.5, "low": 1}, "degrees": [-1.0, 2.0]}
+    fixed, parameters = _settle("model.passing", Passing, table, None, faults, search_rest=True)
+    assert (fixed, parameters, faults) == (table, (), [])
+
+
+def test_what_it_holds_is_judged_by_the_config():
+    faults: list = []
+    _settle("model.passing", Passing, {"settings": 3, "degrees": ["far"]}, None, faults, search_rest=True)
+    assert [str(fault) for fault in faults] == [
+        "[model.passing.settings] must be a table (got 3)",
+        "[model.passing.degrees.0] must be a number (got 'far')",
+    ]

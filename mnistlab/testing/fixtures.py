@@ -7,7 +7,6 @@ before a test asks for it.
 from __future__ import annotations
 
 import io
-from collections.abc import Generator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +69,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Lab]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """Give the test a temporary project in which `lab.run("search", "x.toml")` works."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
     monkeypatch.setenv("MNISTLAB_UI", "plain")
     monkeypatch.delenv("MNISTLAB_DATA", raising=False)
-    yield Lab(tmp_path)
+    return Lab(tmp_path)
