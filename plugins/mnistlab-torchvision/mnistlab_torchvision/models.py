@@ -55,7 +55,7 @@ def build(config: Torchvision, shape: ImageShape) -> nn.Module:
     Raises:
         ValueError: if it works at no size up to 299 pixels.
     """
-    size = working_size(config, shape)
+    size = working_size(config, shape)  # pyright: ignore[reportArgumentType] - a frozen config is hashable
     return Enlarged(_adapted(config, shape, size), size)
 
 

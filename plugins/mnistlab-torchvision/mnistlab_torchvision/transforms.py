@@ -17,8 +17,8 @@ from torchvision.transforms import v2
 
 from mnistlab.api import Choice, Config, Domain, Float, ImageShape, Int, Transform, TransformFn
 
-P = {"p": (Float(0.0, 1.0), 0.5)}
 Settings = dict[str, tuple[Domain, Any]]
+P: Settings = {"p": (Float(0.0, 1.0), 0.5)}
 
 # The settings that are searched, with domain and default; all others are passed on by the table `settings`.
 OFFERED: dict[str, Settings] = {
