@@ -1,7 +1,7 @@
 """timm in mnistlab: every architecture of its registry, by name or pattern. No weights are ever downloaded.
 
-timm (Wightman 2019) builds for any number of channels and classes. Sizes are another matter: an image is enlarged, inside
-the model, to the least size at which the architecture works, which is tried without weights.
+timm (Wightman 2019) builds for any number of channels and classes. Sizes are another matter: an image is enlarged,
+inside the model, to the least size at which the architecture works, which is tried without weights.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from mnistlab.api import Choice, Config, ImageShape, Model, hookimpl
 
 SIZES = (16, 32, 48, 64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 336, 384, 448, 512)
+FEWEST_PATCHES = 16  # a transformer that sees an image as one patch works, and is none
 
 
 class Timm(Config):
@@ -66,7 +67,7 @@ def working_size(config: Timm, shape: ImageShape) -> tuple[tuple[int, int], bool
         for sized in (True, False):
             try:
                 _try(config, shape, size, sized=sized)
-            except Exception as error:  # noqa: BLE001 - a thousand architectures refuse in as many ways
+            except Exception as error:
                 last = error
             else:
                 return size, sized
@@ -78,6 +79,10 @@ def _try(config: Timm, shape: ImageShape, size: tuple[int, int], *, sized: bool)
     with torch.device("meta"), torch.no_grad():
         model = _made(config, shape, size, sized=sized).eval()
         found = model(torch.empty(2, shape.channels, *size))
+    for part in model.modules():
+        patches = getattr(part, "num_patches", None)
+        if isinstance(patches, int) and patches < FEWEST_PATCHES:
+            raise ValueError(f"an image of {size} is only {patches} patches")
     if not isinstance(found, Tensor) or found.shape != (2, shape.classes):
         raise ValueError("it returns something else than one row of logits an image")
 
