@@ -48,7 +48,7 @@ class Bayesian(nn.Module):
             self.guide(torch.zeros(2, shape.pixels), torch.zeros(2, dtype=torch.long), 1.0)
 
     def generate(self, pixels: Tensor, labels: Tensor | None, scale: float) -> Tensor:
-        """Draw weights from the prior and return the logits (N, classes); `labels` are seen, and count `scale` times."""
+        """Draw weights from the prior, return logits (N, classes); `labels` are seen, and weighed by `scale`."""
         hidden = pixels.flatten(1)
         for layer, (inside, outside) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
             deviation = self.config.prior_scale / inside**0.5
