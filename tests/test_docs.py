@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import inspect
+import itertools
 import re
 import shlex
 import sys
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 
 from mnistlab import events, experiment, hooks, registry, results, spec, store
 from mnistlab.api import ENTRY_POINT_GROUP, DataPlace, ImageShape, Stepper, TrialRecord
+from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
@@ -27,7 +29,7 @@ from mnistlab.space import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").rglob("README.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHAPE = ImageShape(1, 28, 28, 10)
 
@@ -65,6 +67,12 @@ def quoted(cell: str) -> list[str]:
 
 # --- plugin examples ----------------------------------------------------------------------------------------------
 
+
+def test_the_tutorial_plugin_is_shown_as_it_is() -> None:
+    source = (ROOT / "plugins" / "mnistlab-hello" / "mnistlab_hello.py").read_text(encoding="utf-8")
+    assert f"```python\n{source}```" in (ROOT / "docs" / "first-plugin.md").read_text(encoding="utf-8")
+
+
 PLUGINS = [block for block in blocks("python") if "hookimpl" in block.values[0]]
 
 
@@ -89,7 +97,9 @@ def all_plugins(tmp_path_factory: pytest.TempPathFactory) -> registry.Registry:
     """The built-ins and every plugin that the documents show."""
     folder = tmp_path_factory.mktemp("examples")
     shown = [load_example(block.values[0], folder, number) for number, block in enumerate(PLUGINS)]
-    return registry.Registry((*registry.installed().plugins, *shown))
+    known = {offer.name for offer in registry.installed().offers()}
+    new = [plugin for plugin in shown if not known & {offer.name for offer in plugin.offers}]
+    return registry.Registry((*registry.installed().plugins, *new))
 
 
 @pytest.mark.parametrize("source", PLUGINS)
@@ -203,7 +213,7 @@ def load_minimal(folder: Path, overrides: list[str]) -> experiment.Experiment:
 
 
 def test_the_experiment_page_lists_no_key_that_is_not_there() -> None:
-    section = r"(data|training|search|resources|confirm)\.\w+"
+    section = r"(data|training|search|resources|confirm|plugins)\.\w+"
     assert {name for name in rows("experiment-file.md") if re.fullmatch(section, name)} <= KEYS.keys()
 
 
@@ -220,7 +230,12 @@ def test_the_better_direction_of_every_metric_is_documented(metric: str) -> None
 
 # --- command line -------------------------------------------------------------------------------------------------
 
-COMMANDS = ["", *(str(command.name or command.callback.__name__) for command in app.registered_commands)]  # type: ignore[union-attr]
+COMMANDS = [
+    "",
+    *(str(command.name or command.callback.__name__) for command in app.registered_commands),  # type: ignore[union-attr]
+    *(str(group.typer_instance.info.name) for group in app.registered_groups),  # type: ignore[union-attr]
+    *(f"{plugins.app.info.name} {name}" for name in plugins.COMMANDS),
+]
 
 
 def help_of(command: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -249,9 +264,58 @@ def test_every_command_shown_knows_its_subcommand_and_options(source: str, monke
         if not programs:
             continue
         command, *arguments = words[programs[0] + 1 :]
+        if command == plugins.app.info.name:
+            command = f"{command} {arguments.pop(0)}"
         assert command in COMMANDS, line
         known = re.findall(r"--[\w-]+", help_of(command, monkeypatch))
         assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= set(known), line
+
+
+EXPERIMENTS = re.compile(r"mnistlab (?:search|train|check) (experiments/\S+\.toml)(.*)")
+
+
+@pytest.mark.parametrize("source", [b for b in blocks("sh") if EXPERIMENTS.search(b.values[0])])
+def test_every_command_on_a_shipped_experiment_loads_it_with_its_overrides(source: str) -> None:
+    for match in EXPERIMENTS.finditer(source):
+        words = shlex.split(match[2], comments=True)
+        shortcuts = {"--trials": "search.trials", "--time-budget": "search.time_budget", "--seed": "seed"}
+        named = {"--set": "{}"} | {option: f"{key}={{}}" for option, key in shortcuts.items()}
+        pairs = itertools.pairwise(words)
+        overrides = [named[option].format(value) for option, value in pairs if option in named]
+        assert experiment.load(ROOT / match[1], overrides, registry.installed()).spec.name
+
+
+# Everything else that a tutorial tells its reader to type is typed, in order, in one folder that begins empty.
+NOT_TYPED = {
+    "make search": "it installs what is installed here; continuous integration runs it",
+    "pip install": "no network; test_scaffold builds and installs such a package, and searches it from there",
+    "mnistlab plugins check mnistlab-my-net": "needs the installation before it",
+    "mnistlab search mnistlab-my-net": "needs the installation before it",
+}
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", ["tutorial.md", "first-plugin.md"])
+def test_what_a_tutorial_says_works_as_it_stands(page: str, run_cli: Any, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    shown = [(match[1], match[2]) for match in FENCE.finditer(text)]
+    (experiment_text,) = [body for language, body in shown if language == "toml"]
+    (tmp_path / f"{tomllib.loads(experiment_text)['name']}.toml").write_text(experiment_text, encoding="utf-8")
+    modules = [body for language, body in shown if language == "python" and "hookimpl" in body]
+    for body in modules:
+        (tmp_path / "mnistlab_hello.py").write_text(body, encoding="utf-8")
+    for line in "".join(body for language, body in shown if language == "sh").splitlines():
+        if any(line.startswith(prefix) for prefix in NOT_TYPED):
+            continue
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "mnistlab", line
+        # A reader has minutes for a first search; here its first two trials must do.
+        short = ("--trials", "2", "--set", "training.epochs=1") if arguments[0] == "search" else ()
+        if line == "mnistlab leaderboard":
+            continue  # it stands before the first search on the page, and after `make search`
+        ran = run_cli(*arguments, *short, OMP_NUM_THREADS="1")
+        assert ran.code == 0, f"{line}: {ran.err}"
+    assert run_cli("leaderboard").code == 0
 
 
 def test_every_make_target_shown_is_there() -> None:

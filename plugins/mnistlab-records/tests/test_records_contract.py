@@ -14,6 +14,7 @@ MODELS = {model.name: model for model in mnistlab_records.mnistlab_models()}
 class TestContract(PluginContract):
     plugin = mnistlab_records
     samples = 2
+    shapes = (ImageShape(1, 20, 20, 10), ImageShape(3, 8, 8, 7))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mnistlab.api import ImageShape
 from mnistlab.testing import ModelContract, PluginContract
 
 MNIST = ImageShape(1, 28, 28, 10)
-SPREAD = sorted(random.Random(0).sample(timm.list_models(), 40))
+SPREAD = sorted(random.Random(0).sample(timm.list_models(), 20))
 
 
 class TestConvolutions(PluginContract):
@@ -21,7 +21,7 @@ class TestConvolutions(PluginContract):
 class TestTransformer(ModelContract):
     plugin = mnistlab_timm
     fixed = {"timm": {"architecture": "vit_tiny_patch16_224"}}
-    shapes = (MNIST, ImageShape(3, 8, 8, 5))
+    shapes = (ImageShape(3, 8, 8, 5),)
 
 
 @pytest.mark.parametrize("architecture", SPREAD)
