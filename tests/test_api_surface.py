@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 from types import ModuleType
 
-from mnistlab import api, hooks
+from mnistlab import api, hooks, testing
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "api.txt"
 
@@ -41,9 +41,10 @@ def public(module: ModuleType) -> dict[str, object]:
 
 def surface() -> str:
     lines: list[str] = []
-    for module in (api, hooks):
+    kit = {name: getattr(testing, name) for name in testing.__all__}
+    for module, names in ((api, public(api)), (hooks, public(hooks)), (testing, kit)):
         lines.append(f"# {module.__name__}")
-        for name, value in public(module).items():
+        for name, value in names.items():
             lines += described(name, value)
     return "\n".join(lines) + "\n"
 
