@@ -4,7 +4,7 @@ from mnistlab import __version__
 
 project = "mnistlab"
 release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "furo"
 html_title = f"mnistlab {__version__}"
 exclude_patterns = ["_build"]
@@ -13,7 +13,3 @@ myst_heading_anchors = 4  # pages link to headings, as they do where Markdown is
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
-# Members of dataclasses and pydantic models that no plugin author meets.
-autodoc_mock_imports: list[str] = []
-nitpicky = False
-suppress_warnings = ["myst.xref_missing"]  # links to files outside docs/ are held against the disk by the tests

@@ -46,9 +46,12 @@ Split = Literal["train", "test"]
 
 
 class Config(BaseModel):
-    """Base of every config class: immutable, no unknown fields, no NaN."""
+    """Base of every config class: immutable, no unknown fields, no NaN.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    A string below a field is its meaning, which `mnistlab plugins info` shows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 C = TypeVar("C", bound=Config)

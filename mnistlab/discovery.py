@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from types import ModuleType
@@ -92,6 +92,11 @@ class Selection:
     allowed: frozenset[str] | None = None
     only_built_in: bool = False
     files: tuple[SourceFile, ...] = ()
+
+    def only(self, distributions: Iterable[str]) -> Selection:
+        """Return the selection without distributions that are not named here: workers load what their plans need."""
+        needed = frozenset(map(canonical, distributions))
+        return replace(self, allowed=needed if self.allowed is None else needed & self.allowed)
 
     def refusal(self, found: Found) -> str:
         """Return why a plugin takes no part, or ""."""

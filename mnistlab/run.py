@@ -173,7 +173,7 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
         job = Search(
             spec=spec,
             space=run.experiment.space,
-            shared=shared_of(run.data, run.options.place, portion, run.registry.selection),
+            shared=shared_of(run.data, run.options.place, portion, _needed(run)),
             share=portion,
             registry=run.registry,
             store=run.writer,
@@ -183,6 +183,12 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
+
+
+def _needed(run: _Run) -> Selection:
+    """Return the plugins that trials can name: a worker that imported all others too would start seconds later."""
+    sources = [branch.source.get("distribution", "") for branch in run.experiment.space.branches()]
+    return run.registry.selection.only([*sources, run.data.choice.offer.distribution])
 
 
 def _stopping(run: _Run) -> bool:

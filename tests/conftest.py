@@ -33,12 +33,18 @@ def _real(name: str, file: str) -> Path:
     return folder
 
 
+DISTS = Path(__file__).parent / "dists"
+# Packages of this repository that have tests of their own; importing them would cost every command here seconds.
+PACKAGES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
+
+
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the data, the cache or the network of whoever runs it, unless it says so itself."""
     monkeypatch.delenv("MNISTLAB_DATA", raising=False)
     monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
+    monkeypatch.setenv("MNISTLAB_DISABLE", ",".join(PACKAGES))
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +86,6 @@ def write_four() -> WriteFour:
     return write
 
 
-DISTS = Path(__file__).parent / "dists"
 WithPlugins = Callable[..., Registry]
 
 

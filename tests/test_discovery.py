@@ -135,6 +135,17 @@ def test_what_takes_no_part_is_listed_and_never_imported(wanted, reason):
     assert (plugin.status, plugin.reason) == ("disabled", reason)
 
 
+def test_workers_load_what_their_plans_need():
+    everything = Selection(disabled=frozenset({"b"})).only(["A_a", "b"])
+    assert [everything.refusal(found(name)) == "" for name in ("a-a", "b", "c", "mnistlab")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert Selection(allowed=frozenset({"a", "c"})).only(["a", "b"]).allowed == {"a"}
+
+
 @pytest.mark.parametrize("wanted", [Selection(only_built_in=True), Selection(allowed=frozenset())])
 def test_mnistlabs_own_plugins_always_take_part(wanted):
     assert wanted.refusal(found("mnistlab")) == ""

@@ -20,12 +20,13 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from mnistlab import events, experiment, hooks, registry, results, spec, store
-from mnistlab.api import ENTRY_POINT_GROUP, DataPlace, ImageShape, Stepper, TrialRecord
+from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, ImageShape, Stepper, TrialRecord
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
 from mnistlab.space import TrainingConfig
+from mnistlab.training import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -115,8 +116,15 @@ def test_every_plugin_example_registers_and_its_records_work(source: str, tmp_pa
 
 
 def try_model(record: Any, _: Path) -> None:
-    module = record.build(record.config(), SHAPE)
-    assert module(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    module, images = record.build(record.config(), SHAPE), torch.zeros(2, 1, 28, 28)
+    assert module(images).shape == (2, 10)
+    some = Batch(images=images, labels=torch.tensor([3, 4]), label_smoothing=0.0, train_count=2)
+    value = (record.loss or cross_entropy)(module, some)
+    value.backward()
+    assert (value.ndim, any(p.grad is not None for p in module.parameters())) == (0, True)
+    found = (record.predict or point_prediction)(module.eval(), images)
+    assert found.logits.shape == (2, 10)
+    assert all(measure.shape == (2,) for measure in found.measures.values())
 
 
 def try_optimizer(record: Any, _: Path) -> None:
@@ -129,6 +137,11 @@ def try_optimizer(record: Any, _: Path) -> None:
         stepper.step()
         stepper.load_state_dict(stepper.state_dict())
     assert not torch.equal(before, module.weight)
+    if isinstance(stepper, AveragingStepper):
+        trained = module.weight.detach().clone()
+        for switch, same in ((stepper.eval, False), (stepper.eval, False), (stepper.train, True)):
+            switch()
+            assert torch.equal(trained, module.weight) == same
 
 
 def try_transform(record: Any, _: Path) -> None:
@@ -150,7 +163,10 @@ def try_dataset(record: Any, folder: Path) -> None:
 TRIALS = {"model": try_model, "optimizer": try_optimizer, "transform": try_transform, "dataset": try_dataset}
 
 
-@pytest.mark.parametrize("source", [block for block in blocks("python") if block not in PLUGINS])
+TESTS = [block for block in blocks("python") if "mnistlab.testing" in block.values[0]]  # pytest runs: test_docs_typed
+
+
+@pytest.mark.parametrize("source", [block for block in blocks("python") if block not in [*PLUGINS, *TESTS]])
 def test_every_other_python_block_runs(source: str) -> None:
     exec(compile(source, "documentation", "exec"), {"__name__": "documentation"})
 
@@ -283,39 +299,6 @@ def test_every_command_on_a_shipped_experiment_loads_it_with_its_overrides(sourc
         pairs = itertools.pairwise(words)
         overrides = [named[option].format(value) for option, value in pairs if option in named]
         assert experiment.load(ROOT / match[1], overrides, registry.installed()).spec.name
-
-
-# Everything else that a tutorial tells its reader to type is typed, in order, in one folder that begins empty.
-NOT_TYPED = {
-    "make search": "it installs what is installed here; continuous integration runs it",
-    "pip install": "no network; test_scaffold builds and installs such a package, and searches it from there",
-    "mnistlab plugins check mnistlab-my-net": "needs the installation before it",
-    "mnistlab search mnistlab-my-net": "needs the installation before it",
-}
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize("page", ["tutorial.md", "first-plugin.md"])
-def test_what_a_tutorial_says_works_as_it_stands(page: str, run_cli: Any, tmp_path: Path) -> None:
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    shown = [(match[1], match[2]) for match in FENCE.finditer(text)]
-    (experiment_text,) = [body for language, body in shown if language == "toml"]
-    (tmp_path / f"{tomllib.loads(experiment_text)['name']}.toml").write_text(experiment_text, encoding="utf-8")
-    modules = [body for language, body in shown if language == "python" and "hookimpl" in body]
-    for body in modules:
-        (tmp_path / "mnistlab_hello.py").write_text(body, encoding="utf-8")
-    for line in "".join(body for language, body in shown if language == "sh").splitlines():
-        if any(line.startswith(prefix) for prefix in NOT_TYPED):
-            continue
-        program, *arguments = shlex.split(line, comments=True)
-        assert program == "mnistlab", line
-        # A reader has minutes for a first search; here its first two trials must do.
-        short = ("--trials", "2", "--set", "training.epochs=1") if arguments[0] == "search" else ()
-        if line == "mnistlab leaderboard":
-            continue  # it stands before the first search on the page, and after `make search`
-        ran = run_cli(*arguments, *short, OMP_NUM_THREADS="1")
-        assert ran.code == 0, f"{line}: {ran.err}"
-    assert run_cli("leaderboard").code == 0
 
 
 def test_every_make_target_shown_is_there() -> None:

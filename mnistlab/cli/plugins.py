@@ -120,7 +120,7 @@ def _settings(offer: Offer) -> Iterator[dict[str, str]]:
             "setting": field,
             "domain": domain,
             "default": "required" if about.is_required() else _toml(about.get_default(call_default_factory=True)),
-            "meaning": about.description or "",
+            "meaning": " ".join((about.description or "").split()),
         }
 
 

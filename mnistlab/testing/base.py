@@ -26,9 +26,17 @@ from mnistlab.registry import Kind, Offer, Plugin, Registry, load
 from mnistlab.testing.points import default_point, points
 
 SHAPES = (ImageShape(1, 28, 28, 10), ImageShape(3, 32, 32, 7), ImageShape(1, 8, 8, 10))
-IMPORT_CHECK = (
-    "import importlib, sys, torch; importlib.import_module(sys.argv[1]); sys.exit(torch.cuda.is_initialized())"
-)
+IMPORT_CHECK = """
+import importlib, random, sys
+import numpy, torch
+before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+importlib.import_module(sys.argv[1])
+if torch.cuda.is_initialized():
+    sys.exit("it starts CUDA")
+after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
+if not torch.equal(before[0], after[0]) or before[1:] != after[1:]:
+    sys.exit("it draws from or seeds a global generator")
+"""
 
 
 @cache
@@ -119,13 +127,13 @@ class Contract:
         doubts = [doubt for plugin in plugins for doubt in audit.doubts(plugin, Registry(plugins))]
         assert not doubts, "; ".join(doubts)
 
-    def test_importing_it_starts_no_cuda(self) -> None:
-        """Import it in a fresh process: a worker that is given no GPU must not wake one."""
+    def test_importing_it_has_no_side_effects(self) -> None:
+        """Import it in a fresh process: a worker without a GPU must not wake one, and no seed may be spent."""
         for plugin in loaded(self.plugin):
             command = [sys.executable, "-c", IMPORT_CHECK, plugin.found.module]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"importing {plugin.found.module} starts CUDA or fails: {done.stderr[-2000:]}"
+            assert done.returncode == 0, f"importing {plugin.found.module} in a fresh process: {done.stderr[-2000:]}"
 
     def test_its_summary_is_a_sentence(self, record: Offer) -> None:
         """Say in one line what the record is."""

@@ -91,7 +91,12 @@ def test_info_of_a_name_that_two_offer_shows_both(run_cli):
     assert ["distribution:", f"mnistlab {mnistlab.__version__}"] in shown
     assert ["licence:", "MIT"] in shown
     assert ["source:", "mnistlab.builtin.models.cnn"] in shown
-    assert ["dropout", "number 0..0.6", "0.2"] in shown
+    assert ["dropout", "number 0..0.6", "0.2"] in [row[:3] for row in shown]
+
+
+def test_info_tells_what_a_setting_means(run_cli):
+    shown = rows(run_cli("plugins", "info", "sgd").out)
+    assert ["lr", "number 0.003..1 (log)", "0.1", "Highest learning rate."] in shown
 
 
 def test_info_as_json_and_of_a_file(run_cli, tmp_path):
@@ -103,9 +108,9 @@ def test_info_as_json_and_of_a_file(run_cli, tmp_path):
 
 
 def test_info_of_an_unknown_name(run_cli):
-    ran = run_cli("plugins", "info", "cnm", PYTHONPATH=on_path("import-error"))
+    ran = run_cli("plugins", "info", "lenett", PYTHONPATH=on_path("import-error"))
     assert ran.code == 5
-    assert ran.err.startswith("mnistlab: no installed plugin offers 'cnm'; did you mean 'cnn'?; import-error 1.0")
+    assert ran.err.startswith("mnistlab: no installed plugin offers 'lenett'; did you mean 'lenet'?; import-error 1.0")
 
 
 EXPERIMENT = """

@@ -441,11 +441,21 @@ def test_a_summary_without_a_full_stop_is_found():
     )
 
 
-def test_an_import_that_fails_in_a_fresh_process_is_found(tmp_path, monkeypatch):
-    (tmp_path / "fragile_plugin_of_tests.py").write_text("import os\nassert os.environ.get('FRAGILE'), 'alone'\n")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("raise OSError('alone')", "OSError: alone"),
+        ("import torch; torch.cuda.is_initialized = lambda: True", "it starts CUDA"),
+        ("import torch; torch.manual_seed(1)", "it draws from or seeds a global generator"),
+        ("import random; random.random()", "it draws from or seeds a global generator"),
+    ],
+)
+def test_an_import_with_a_side_effect_is_found(line, message, tmp_path, monkeypatch):
+    (tmp_path / "fragile_plugin_of_tests.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = types.ModuleType("fragile_plugin_of_tests")
-    fails("(?s)starts CUDA or fails: .*alone", contract(PluginContract, plugin=module).test_importing_it_starts_no_cuda)
+    check = contract(PluginContract, plugin=module).test_importing_it_has_no_side_effects
+    fails(f"(?s)in a fresh process: .*{message}", check)
 
 
 # --- points -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,117 @@
+"""What the documents tell their reader to type is typed: each page in order, in a project of its own, by a real shell.
+
+Every `sh` line of every page is either typed here or stands in `NOT_TYPED` with the reason why it can't be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import WriteFour
+from tests.test_docs import FENCE, PAGES, ROOT
+
+TYPED = (
+    "docs/tutorial.md",
+    "docs/first-plugin.md",
+    "docs/howto/narrow-a-search.md",
+    "docs/howto/use-your-own-images.md",
+    "docs/howto/use-real-mnist-offline.md",
+    "docs/howto/write-and-test-a-plugin.md",
+)
+NOT_TYPED = {  # beginnings of lines
+    "make ": "it installs what is installed here; continuous integration runs both targets",
+    "pip install -e ": "it may ask the network; test_scaffold builds and installs such a package, and searches with it",
+    "python3 -m venv ": "it installs from the network",
+    "uv venv ": "it installs from the network",
+    "source .venv/bin/activate": "it means the environment in which the tests run",
+    "mnistlab search experiments/quick.toml": "continuous integration runs it whole, by make search",
+    "mnistlab search experiments/mlp.toml --data-dir ~/data/mnist      # or": "typed from use-real-mnist-offline.md",
+    "mnistlab plugins check mnistlab-my-net ": "needs the installation before it; test_scaffold checks such a one",
+    "mnistlab plugins check mnistlab-shade ": "needs the installation before it; test_scaffold checks such a one",
+    "mnistlab search mnistlab-my-net/": "needs the installation before it; test_scaffold searches with such a one",
+}
+# A reader has minutes and wants an answer; that each command works is seen in one epoch of two trials.
+BRIEFLY = {
+    "search": "--trials 2 --set training.epochs=1 --set confirm.top=1 --set confirm.seeds=2",
+    "train": "--set training.epochs=1",
+}
+
+
+def lines_of(page: Path) -> list[str]:
+    """Every line that stands in a page's `sh` blocks."""
+    shown = FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [line for match in shown if match[1] == "sh" for line in match[2].splitlines() if line.strip()]
+
+
+def excused(line: str) -> bool:
+    return any(line.startswith(beginning) for beginning in NOT_TYPED)
+
+
+def as_typed(line: str) -> str:
+    """The line, its search or training cut short."""
+    command = re.search(r"\bmnistlab (search|train)\b", line)
+    return f"{line} {BRIEFLY[command[1]]}" if command else line
+
+
+def save_files(page: Path, project: Path) -> None:
+    """Save what the page says to save: experiments under their names, Python under the file name named before it."""
+    text, end = page.read_text(encoding="utf-8"), 0
+    for match in FENCE.finditer(text):
+        named = re.findall(r"`[\w./-]*?([\w-]+\.py)`", text[end : match.start()])
+        end = match.end()
+        if match[1] == "toml":
+            (project / f"{tomllib.loads(match[2])['name']}.toml").write_text(match[2], encoding="utf-8")
+        elif match[1] == "python" and (named or "mnistlab.testing" in match[2]):
+            (project / (named[-1] if named else "test_shown.py")).write_text(match[2], encoding="utf-8")
+
+
+def type_in(project: Path, line: str) -> subprocess.CompletedProcess[str]:
+    """Type a line as the reader would: in bash, with the installed commands on the path and a home of one's own."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HOME": str(project / "home"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["bash", "-ec", line], cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, write_four: WriteFour) -> Path:
+    """A folder with the shipped experiments, and a home with images of one's own."""
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    write_four(tmp_path / "home" / "images" / "letters", compress=False, shape=(16, 16))
+    return tmp_path
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", TYPED)
+def test_what_a_page_tells_its_reader_to_type_works(page: str, project: Path, request: pytest.FixtureRequest) -> None:
+    lines = [line for line in lines_of(ROOT / page) if not excused(line)]
+    if any("~/data" in line for line in lines):
+        (project / "home" / "data").mkdir()
+        (project / "home" / "data" / "mnist").symlink_to(request.getfixturevalue("mnist_folder"))
+    save_files(ROOT / page, project)
+    ranked = [line for line in lines if line == "mnistlab leaderboard"]  # of the tutorial, after its `make search`
+    for line in [*(line for line in lines if line not in ranked), *ranked]:
+        done = type_in(project, as_typed(line))
+        assert done.returncode == 0, f"{page}: {line}\n{done.stdout}\n{done.stderr}"
+    if (project / "test_shown.py").exists():
+        done = type_in(project, "pytest -q test_shown.py")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_line_shown_is_typed_or_excused() -> None:
+    silent = [page for page in PAGES if str(page.relative_to(ROOT)) not in TYPED]
+    assert [f"{page.name}: {line}" for page in silent for line in lines_of(page) if not excused(line)] == []
+
+
+def test_every_excuse_is_needed() -> None:
+    shown = [line for page in PAGES for line in lines_of(page)]
+    assert [beginning for beginning in NOT_TYPED if not any(line.startswith(beginning) for line in shown)] == []
