@@ -108,13 +108,19 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
         _column("params", False, [metric_text("parameters", row.parameters) for row in rows], "right"),
         _column("time", False, [seconds_text(row.seconds) for row in rows], "right"),
         _column("epochs", False, [f"{row.epochs}/{row.budget}" for row in rows], "right"),
-        _column("plugins", False, [", ".join(row.plugins) for row in rows]),
+        _column("plugins", False, [_sources(row) for row in rows]),
     ]
     return [column for column in made if any(column.cells)]
 
 
 def _column(title: str, always: bool, cells: Sequence[str], justify: JustifyMethod = "left") -> _Column:
     return _Column(title, always, tuple(visible(cell) for cell in cells), justify)
+
+
+def _sources(row: Row) -> str:
+    """Return the model's plugin, and those others that are not mnistlab's own; the footnote names all of them."""
+    model, *rest = row.plugins or ("",)
+    return ", ".join([model, *(plugin for plugin in rest if not plugin.startswith("mnistlab:"))])
 
 
 def _objective(metric: str, rows: Sequence[Row]) -> _Column:
