@@ -34,6 +34,7 @@ NOT_TYPED = {  # beginnings of lines
     "source .venv/bin/activate": "it means the environment in which the tests run",
     "mnistlab search experiments/quick.toml": "continuous integration runs it whole, by make search",
     "mnistlab search experiments/mlp.toml --data-dir ~/data/mnist      # or": "typed from use-real-mnist-offline.md",
+    "mnistlab search experiments/mlp.toml --trials 8": "typed elsewhere; test_docs loads it with these options",
     "mnistlab plugins check mnistlab-my-net ": "needs the installation before it; test_scaffold checks such a one",
     "mnistlab plugins check mnistlab-shade ": "needs the installation before it; test_scaffold checks such a one",
     "mnistlab search mnistlab-my-net/": "needs the installation before it; test_scaffold searches with such a one",

@@ -209,7 +209,7 @@ def _table(titles: tuple[str, ...], rows: list[list[str]]) -> Table:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(titles))
     for title in titles or ("", ""):
-        table.add_column(title, overflow="fold", no_wrap=title not in {"summary", "reason", "domain", "meaning"})
+        table.add_column(title, overflow="fold", no_wrap=title in {"kind", "name", "setting", "status"})
     for row in rows:
         table.add_row(*(Text(_harmless(cell)) for cell in row))
     return table
