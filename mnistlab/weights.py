@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 _TENSOR = "__tensor__"
+_LAST = "channels_last"
 
 
 def pack(state: object) -> bytes:
@@ -42,7 +43,7 @@ def _strip(value: object, tensors: dict[str, Tensor]) -> object:
         key = str(len(tensors))
         # A contiguous copy: views and shared storages can't be told apart in a file.
         tensors[key] = value.detach().to("cpu", copy=True).contiguous()
-        return {_TENSOR: key}
+        return {_TENSOR: key} | ({_LAST: True} if _channels_last(value) else {})
     if isinstance(value, dict):
         # JSON keys are strings, and optimizer states are keyed by integers: keep both as pairs.
         items = cast("dict[object, object]", value).items()
@@ -52,12 +53,21 @@ def _strip(value: object, tensors: dict[str, Tensor]) -> object:
     return value
 
 
+def _channels_last(tensor: Tensor) -> bool:
+    """Return whether a tensor's memory is in channels_last order, which a file does not keep.
+
+    It has to come back so: fused optimizers walk a parameter and its moments by memory and would mix up elements.
+    """
+    return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
 def _fill(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_fill(inner, tensors) for inner in cast("list[Any]", value)]
     if isinstance(value, dict):
         table = cast("dict[str, Any]", value)
         if _TENSOR in table:
-            return tensors[table[_TENSOR]]
+            tensor = tensors[table[_TENSOR]]
+            return tensor.contiguous(memory_format=torch.channels_last) if table.get(_LAST) else tensor
         return {key: _fill(inner, tensors) for key, inner in table["__dict__"]}
     return value

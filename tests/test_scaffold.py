@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import importlib
 import json
 import os
 import subprocess
@@ -13,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.scaffold import ScaffoldError, create
+from mnistlab.api import ENTRY_POINT_GROUP
+from mnistlab.discovery import Found
+from mnistlab.registry import load
+from mnistlab.scaffold import ScaffoldError, checked, create
 
 KINDS = ("model", "optimizer", "transform", "dataset")
 
@@ -31,7 +36,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_package_is_complete_clean_and_passes_its_own_test(kind, tmp_path):
+def test_a_new_package_is_complete_and_passes_its_own_test(kind, tmp_path):
     written = create("tiny-thing", kind, tmp_path)
     root = tmp_path / "mnistlab-tiny-thing"
     assert {str(path.relative_to(root)) for path in written} == files_of(root)
@@ -47,23 +52,40 @@ def test_a_new_package_is_complete_clean_and_passes_its_own_test(kind, tmp_path)
     }
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert project["entry-points"] == {"mnistlab.v1": {"tiny-thing": "mnistlab_tiny_thing"}}
-    ruff = Path(sys.executable).parent / "ruff"
-    run(
-        ruff,
-        "check",
-        "--isolated",
-        "--select",
-        "E,F,W,I,B,UP,D1",
-        "--ignore",
-        "D101,D104",
-        "--line-length",
-        120,
-        ".",
-        cwd=root,
-    )
-    run(ruff, "format", "--isolated", "--check", "--line-length", 120, ".", cwd=root)
     shown = run(sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", cwd=root, PYTHONPATH=str(root))
     assert f"test_its_summary_is_a_sentence[{kind}-tiny-thing]" in shown
+
+
+PYRIGHT = """
+[tool.pyright]
+typeCheckingMode = "strict"
+pythonVersion = "3.11"
+exclude = ["**/tests"]
+"""
+
+
+def test_new_packages_are_clean_however_long_their_names(tmp_path):
+    """By the ruff settings of their own, and by strict pyright."""
+    binaries = Path(sys.executable).parent
+    for kind in KINDS:
+        create(kind.ljust(64, "x"), kind, tmp_path)
+    for root in tmp_path.iterdir():
+        run(binaries / "ruff", "check", "--no-cache", "--extend-select", "I,B,UP,W,E501", ".", cwd=root)
+        run(binaries / "ruff", "format", "--no-cache", "--check", ".", cwd=root)
+    (tmp_path / "pyproject.toml").write_text(PYRIGHT)
+    run(binaries / "pyright", "--pythonpath", sys.executable, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model", "config", "int", "image-shape"])
+def test_a_name_that_the_interface_uses_too_does_no_harm(name, tmp_path, monkeypatch):
+    create(name, "model", tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / f"mnistlab-{name}")
+    module = importlib.import_module(f"mnistlab_{name.replace('-', '_')}")
+    (plugin,) = load(
+        [Found(f"mnistlab-{name}", "0.1.0", name, module.__name__, ENTRY_POINT_GROUP, lambda: module)]
+    ).plugins
+    assert (plugin.status, plugin.reason) == ("ok", "")
+    assert [offer.qualified for offer in plugin.offers] == [f"mnistlab-{name}:{name}"]
 
 
 def test_the_prefix_may_be_given(tmp_path):
@@ -75,7 +97,7 @@ def test_the_prefix_may_be_given(tmp_path):
     ("name", "nearest"),
     [
         ("[red]net[/red]", "red-net-red"),
-        ("\x1b[31mnet", "31mnet"),
+        ("\x1b[31mnet", "mnet"),
         ("../net", "net"),
         ("a/b", "a-b"),
         ("a\\b", "a-b"),
@@ -84,10 +106,14 @@ def test_the_prefix_may_be_given(tmp_path):
         ("tiny_net", "tiny-net"),
         ("tiny--net", "tiny-net"),
         ("net-", "net"),
+        ("..", "my-net"),
         ("2net", "net"),
+        ("Net2", "net2"),
+        ("mnistlab_Net", "mnistlab-net"),
         ("class", "my-net"),
         ("", "my-net"),
         ("n" * 65, "n" * 64),
+        ("n" * 63 + "-n", "n" * 63),
     ],
 )
 def test_a_name_that_is_none_is_refused_and_the_nearest_is_named(name, nearest, tmp_path):
@@ -96,10 +122,60 @@ def test_a_name_that_is_none_is_refused_and_the_nearest_is_named(name, nearest, 
     said = str(caught.value)
     assert said.isprintable()
     assert "must be 1 to 64 lower-case letters" in said
-    if "31m" not in name:
-        assert said.endswith(f"; for example '{nearest}'")
+    assert said.endswith(f"; for example '{nearest}'")
+    assert checked(nearest) == nearest.removeprefix("mnistlab-")
     assert list(tmp_path.iterdir()) == []
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("kind", "name"), [("model", "mlp"), ("transform", "shift"), ("dataset", "fashion-mnist")])
+def test_the_name_of_a_built_in_is_refused(kind, name, tmp_path):
+    rule = f"plugin name '{name}' must not be that of mnistlab's own {kind} '{name}'; for example 'my-{name}'"
+    with pytest.raises(ScaffoldError, match=f"^{rule}$"):
+        create(name, kind, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_free_where_only_another_kind_has_it(tmp_path):
+    assert create("mlp", "transform", tmp_path)
+
+
+def test_the_name_of_an_installed_distribution_is_refused(tmp_path, monkeypatch):
+    metadata = tmp_path / "site" / "mnistlab_taken-2.5.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: mnistlab-taken\nVersion: 2.5\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    said = r"^plugin name 'taken': mnistlab-taken 2\.5 is installed; for example 'my-taken'$"
+    with pytest.raises(ScaffoldError, match=said):
+        create("taken", "model", tmp_path)
+    assert not (tmp_path / "mnistlab-taken").exists()
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "mnistlab-net-of-mine").mkdir()
+    assert all(path.is_file() for path in create("net-of-mine", "model", tmp_path))
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda place: place.symlink_to("elsewhere")], ids=["file", "dead link"])
+def test_a_place_that_is_no_folder_is_left_alone(make, tmp_path):
+    make(tmp_path / "mnistlab-net-of-mine")
+    with pytest.raises(ScaffoldError, match="is there already; choose another name"):
+        create("net-of-mine", "model", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mnistlab-net-of-mine"]
+
+
+def test_a_full_disk_leaves_no_half_package(tmp_path, monkeypatch):
+    write = Path.write_text
+
+    def full(path, *arguments, **options):
+        if path.name == "test_contract.py":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ScaffoldError, match=r"mnistlab-net-of-mine: can't be written: No space left on device$"):
+        create("net-of-mine", "model", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_is_taken_is_left_alone(tmp_path):
@@ -110,9 +186,12 @@ def test_a_place_that_is_taken_is_left_alone(tmp_path):
     assert files_of(tmp_path) == before
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_folder_that_is_none_is_told(tmp_path):
     with pytest.raises(ScaffoldError, match="can't be written: No such file or directory"):
         create("net-of-mine", "model", tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(ScaffoldError, match="can't be written: Not a directory"):
+        create("net-of-mine", "model", tmp_path / "file")
 
 
 @pytest.mark.e2e

@@ -379,3 +379,20 @@ def test_the_evaluation_of_stored_weights_leaves_them_alone(plan, data, registry
     load_weights(again.module, pack_weights(done.module))
     images, labels = data.validation_images, data.validation_labels
     assert training.evaluate(again, images, labels).loss == training.evaluate(done, images, labels).loss
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_a_convolutional_net_goes_on_bit_for_bit_from_a_packed_state(plan, data, registry, optimizer: str) -> None:
+    """Its weights are channels_last; moments that are laid out otherwise were once added to the wrong elements."""
+    net = part(registry, "model", "cnn", depth=2, channels=8, dropout=0.1)
+    what = plan(epochs=3) | {"model": net, "optimizer": part(registry, "optimizer", optimizer)}
+    straight = training.train(what, 0, data, registry)
+    stopped = training.begin(what, 0, data, registry)
+    training.run_epoch(stopped)
+    saved = unpack(pack(training.state(stopped)))
+    going_on = training.begin(what, 9, data, registry)
+    training.restore(going_on, saved)
+    while going_on.epoch < 3:
+        training.run_epoch(going_on)
+    weights = going_on.module.state_dict()
+    assert [n for n, value in straight.module.state_dict().items() if not torch.equal(value, weights[n])] == []

@@ -107,3 +107,12 @@ def test_a_pickle_is_never_unpickled(tmp_path):
     with pytest.raises(Exception):  # noqa: B017 - which one is the format's business
         unpack(pickle.dumps(Trap(sprung)))
     assert not sprung.exists()
+
+
+def test_the_order_of_a_tensor_in_memory_comes_back():
+    plain = torch.arange(72.0).reshape(2, 4, 3, 3)
+    last = plain.clone().to(memory_format=torch.channels_last)
+    back = unpack(pack({"plain": plain, "last": last}))
+    assert torch.equal(back["plain"], plain)
+    assert torch.equal(back["last"], last)
+    assert (back["plain"].stride(), back["last"].stride()) == (plain.stride(), last.stride())

@@ -5,46 +5,41 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from string import Template
+from tempfile import TemporaryDirectory
 
+from mnistlab import __version__
+from mnistlab.api import API_VERSION
+from mnistlab.discovery import BUILT_IN, discover
 from mnistlab.errors import ExitCode, MnistlabError
-from mnistlab.registry import NAME, Kind
+from mnistlab.registry import NAME, Kind, load
 
-PREFIX = "mnistlab-"
-API = "0.1"
+PREFIX = f"{BUILT_IN}-"
 
 
 class ScaffoldError(MnistlabError):
-    """A package that can't be begun: its name is no name, or its place is taken."""
+    """A package that can't be begun: its name is no name or is taken, or its place is."""
 
     exit_code = ExitCode.USAGE
 
 
 def create(name: str, kind: Kind, folder: Path) -> list[Path]:
-    """Write the package `mnistlab-NAME` into a new folder in `folder` and return its files.
+    """Write the package `mnistlab-NAME` into a new folder in `folder` and return its files: all of them, or none.
 
     Raises:
-        ScaffoldError: if the name is not one, or the folder is there already or can't be written.
+        ScaffoldError: if the name is not one or is taken, or the folder is not empty or can't be written.
     """
     record = checked(name)
-    distribution = PREFIX + record
-    words = {
-        "name": record,
-        "distribution": distribution,
-        "module": distribution.replace("-", "_"),
-        "config": "".join(part.capitalize() for part in record.split("-")),
-        "kind": kind,
-        "api": API,
-    }
-    root = folder / distribution
+    _check_free(record, kind)
+    root = folder / (PREFIX + record)
+    if root.is_symlink() or root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise ScaffoldError(f"{root}: is there already; choose another name, or another folder by --in")
     try:
-        root.mkdir()
-        return [_write(root / target, source, words) for target, source in _templates(kind, words["module"])]
-    except FileExistsError:
-        raise ScaffoldError(f"{root}: is there already; choose another name, or another folder by --in") from None
+        return _write_all(root, record, kind)
     except OSError as error:
         raise ScaffoldError(f"{root}: can't be written: {error.strerror}") from None
 
@@ -59,16 +54,47 @@ def checked(name: str) -> str:
     if NAME.fullmatch(record) and not record.endswith("-") and "--" not in record and not keyword.iskeyword(record):
         return record
     rule = "must be 1 to 64 lower-case letters, digits and single '-', beginning with a letter, and no word of Python's"
-    near = re.sub(r"[^a-z0-9]+", "-", record.lower()).strip("-0123456789")[:64]
+    near = re.sub(r"[^a-z0-9]+", "-", record.lower()).lstrip("-0123456789")[:64].rstrip("-")
     hint = f"; for example '{near if near and not keyword.iskeyword(near) else 'my-net'}'"
     raise ScaffoldError(f"plugin name {name[:80]!a} {rule}{hint}")
 
 
+def _check_free(record: str, kind: Kind) -> None:
+    """Refuse a name under which the package, once installed, would replace another or make a bare name ambiguous."""
+    hint = f"for example '{f'my-{record}'[:64].rstrip('-')}'"
+    distribution = PREFIX + record
+    try:
+        raise ScaffoldError(f"plugin name '{record}': {distribution} {version(distribution)} is installed; {hint}")
+    except PackageNotFoundError:
+        pass
+    ours = load(found for found in discover() if found.distribution == BUILT_IN)
+    if any(offer.name == record for offer in ours.offers(kind)):
+        raise ScaffoldError(f"plugin name '{record}' must not be that of mnistlab's own {kind} '{record}'; {hint}")
+
+
+def _write_all(root: Path, record: str, kind: Kind) -> list[Path]:
+    """Write the package beside its place, then move it there: half a package is never left behind."""
+    words = {
+        "name": record,
+        "distribution": root.name,
+        "module": root.name.replace("-", "_"),
+        "kind": kind,
+        "mnistlab": f"mnistlab>={__version__},<{API_VERSION + 1}",
+        "testing": f"mnistlab[testing]>={__version__},<{API_VERSION + 1}",
+        "libraries": '"numpy>=2", "pydantic>=2.10"' if kind == "dataset" else '"torch>=2.11"',
+    }
+    with TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
+        draft = Path(folder, root.name)
+        written = [_write(draft / place, source, words) for place, source in _templates(kind, words["module"])]
+        draft.rename(root)
+    return [root / path.relative_to(draft) for path in written]
+
+
 def _templates(kind: Kind, module: str) -> Iterator[tuple[str, Traversable]]:
-    """Yield where each file goes and its template; `module` in a template's path stands for the package's module."""
+    """Yield where each file goes and its template; `MODULE` in a template's path stands for the package's module."""
     root = files("mnistlab.scaffold") / "templates"
     for part in (root / "common", root / kind):
-        for place, source in sorted(_walk(part)):
+        for place, source in sorted(_walk(part), key=lambda pair: pair[0]):
             yield place.replace("MODULE", module).removesuffix(".txt"), source
 
 

@@ -15,21 +15,25 @@ publishing the contract as classes is that of Optuna's `optuna.testing`. The `la
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 try:
     import pytest
 except ModuleNotFoundError as error:  # pragma: no cover - the test suite runs under pytest
     raise ModuleNotFoundError("mnistlab.testing needs pytest: pip install 'mnistlab[testing]'") from error
 
+if TYPE_CHECKING:
+    from mnistlab.testing.base import Contract
+    from mnistlab.testing.claims import ChannelsLastContract, CompilesContract, VmapContract
+    from mnistlab.testing.datasets import DatasetContract
+    from mnistlab.testing.models import ModelContract
+    from mnistlab.testing.optimizers import OptimizerContract
+    from mnistlab.testing.plugin import PluginContract
+    from mnistlab.testing.transforms import TransformContract
+
 # Before the modules themselves: a failing check then shows its values.
 pytest.register_assert_rewrite("mnistlab.testing")
-
-from mnistlab.testing.base import Contract
-from mnistlab.testing.claims import ChannelsLastContract, CompilesContract, VmapContract
-from mnistlab.testing.datasets import DatasetContract
-from mnistlab.testing.models import ModelContract
-from mnistlab.testing.optimizers import OptimizerContract
-from mnistlab.testing.plugin import PluginContract
-from mnistlab.testing.transforms import TransformContract
 
 __all__ = [
     "ChannelsLastContract",
@@ -42,3 +46,23 @@ __all__ = [
     "TransformContract",
     "VmapContract",
 ]
+
+# pytest imports this package at every start, for the `lab` fixture: torch waits until a test file asks for a contract.
+_MODULES = {
+    "ChannelsLastContract": "claims",
+    "CompilesContract": "claims",
+    "Contract": "base",
+    "DatasetContract": "datasets",
+    "ModelContract": "models",
+    "OptimizerContract": "optimizers",
+    "PluginContract": "plugin",
+    "TransformContract": "transforms",
+    "VmapContract": "claims",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a contract when it is asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import random
 import subprocess
 import sys
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any, cast, get_args
 
-import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -22,19 +19,25 @@ from pydantic import ValidationError
 from mnistlab import audit
 from mnistlab.api import ENTRY_POINT_GROUP, Config, ImageShape
 from mnistlab.discovery import EVERYTHING, Found, canonical, discover
+from mnistlab.errors import near_miss
 from mnistlab.registry import Kind, Offer, Plugin, Registry, load
-from mnistlab.testing.points import default_point, points
+from mnistlab.testing.points import default_point, missing_fields, points
+from mnistlab.testing.traces import random_states, restore_random_states
 
 SHAPES = (ImageShape(1, 28, 28, 10), ImageShape(3, 32, 32, 7), ImageShape(1, 8, 8, 10))
+IMPORT_SECONDS = 120
 IMPORT_CHECK = """
 import importlib, random, sys
 import numpy, torch
-before = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-importlib.import_module(sys.argv[1])
+def states():
+    return torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state())
+before = states()
+module = importlib.import_module(sys.argv[1])
+for name in ("mnistlab_models", "mnistlab_optimizers", "mnistlab_transforms", "mnistlab_datasets"):
+    list(getattr(module, name, tuple)() or ())
 if torch.cuda.is_initialized():
     sys.exit("it starts CUDA")
-after = torch.get_rng_state(), random.getstate(), numpy.random.get_state()[1].tolist()
-if not torch.equal(before[0], after[0]) or before[1:] != after[1:]:
+if states() != before:
     sys.exit("it draws from or seeds a global generator")
 """
 
@@ -43,18 +46,20 @@ if not torch.equal(before[0], after[0]) or before[1:] != after[1:]:
 def loaded(plugin: ModuleType | str) -> tuple[Plugin, ...]:
     """Load a plugin as the registry does: all entry points of a distribution, or one module.
 
-    Raises:
-        LookupError: if no installed distribution of that name offers plugins.
+    A distribution that offers no plugin is a plugin that failed, so that a test says so and not the collection.
     """
+    everything = discover()
     if isinstance(plugin, ModuleType):
-        named = [found for found in discover() if found.module == plugin.__name__ and found.group == ENTRY_POINT_GROUP]
+        named = [f for f in everything if f.module == plugin.__name__ and f.group == ENTRY_POINT_GROUP]
         name = plugin.__name__
         bare = Found(canonical(name), "0", name, name, ENTRY_POINT_GROUP, lambda: plugin, packaged=False)
         return load(named[:1] or [bare], EVERYTHING).plugins
-    of_it = [found for found in discover() if canonical(found.distribution) == canonical(plugin)]
-    if not of_it:
-        raise LookupError(f"no installed distribution '{plugin}' offers plugins")
-    return load(of_it, EVERYTHING).plugins
+    of_it = [found for found in everything if canonical(found.distribution) == canonical(plugin)]
+    if of_it:
+        return load(of_it, EVERYTHING).plugins
+    nowhere = Found(plugin, "", "", "", ENTRY_POINT_GROUP, object, packaged=False)
+    hint = near_miss(plugin, (found.distribution for found in everything))
+    return (Plugin(nowhere, "failed", f"no installed distribution '{plugin}' offers plugins; {hint}"),)
 
 
 class Contract:
@@ -95,15 +100,19 @@ class Contract:
         torch.manual_seed(0)
         yield
         torch.set_num_threads(threads)
-        torch.set_rng_state(torch.from_numpy(np.frombuffer(states[0], np.uint8).copy()))
+        restore_random_states(states)
 
     def point(self, offer: Offer) -> Config:
         """Return the record's defaults; the test is skipped where a setting has to be given and `fixed` has none."""
+        fixed = self.fixed.get(offer.name, {})
         try:
-            return default_point(offer.record.config, self.fixed.get(offer.name, {}))
+            return default_point(offer.record.config, fixed)
         except ValidationError as error:
-            missing = ", ".join(".".join(map(str, details["loc"])) for details in error.errors())
-            pytest.skip(f"{offer.name} has no default for {missing}: give them in `fixed`")
+            missing = missing_fields(error)
+            if missing:
+                pytest.skip(f"{offer.name} has no default for {', '.join(missing)}: give them in `fixed`")
+            reason = refusal(offer.record.config, fixed, error)
+        pytest.fail(f"the contract fixes {fixed!r} for {offer.name}, which its config refuses: {reason}")
 
     def points(self, offer: Offer) -> Iterator[Config]:
         """Yield the points of the record's space that are tried."""
@@ -129,10 +138,12 @@ class Contract:
 
     def test_importing_it_has_no_side_effects(self) -> None:
         """Import it in a fresh process: a worker without a GPU must not wake one, and no seed may be spent."""
-        for plugin in loaded(self.plugin):
+        for plugin in filter(lambda one: one.found.module, loaded(self.plugin)):
             command = [sys.executable, "-c", IMPORT_CHECK, plugin.found.module]
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False, timeout=IMPORT_SECONDS
+            )
             assert done.returncode == 0, f"importing {plugin.found.module} in a fresh process: {done.stderr[-2000:]}"
 
     def test_its_summary_is_a_sentence(self, record: Offer) -> None:
@@ -147,20 +158,8 @@ class Contract:
             assert again == config, f"{record.name}: {config!r} becomes {again!r} as JSON"
 
 
-def random_states() -> tuple[bytes, object, bytes]:
-    """Return the state of every global generator that a plugin might disturb: torch, random, numpy."""
-    numpy_state = cast("tuple[Any, ...]", np.random.get_state())  # noqa: NPY002, RUF100 - the global one is meant
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        random.getstate(),
-        numpy_state[1].tobytes() + bytes([numpy_state[2] % 256]),
-    )
-
-
-@contextmanager
-def undisturbed(what: str) -> Generator[None]:
-    """Fail if a global random generator has another state at the end."""
-    before = random_states()
-    yield
-    for name, old, new in zip(("torch", "random", "numpy"), before, random_states(), strict=True):
-        assert old == new, f"{what} draws from or seeds the global generator of {name}"
+def refusal(config: type[Config], fixed: Mapping[str, Any], error: ValidationError) -> str:
+    """Return what a config says against the fixed settings, with the nearest name for one that it does not have."""
+    hints = [near_miss(name, config.model_fields) for name in fixed if name not in config.model_fields]
+    reasons = [f"{'.'.join(map(str, details['loc']))}: {details['msg']}" for details in error.errors()]
+    return "; ".join([*reasons, *hints])

@@ -7,7 +7,10 @@ before a test asks for it.
 from __future__ import annotations
 
 import io
-from contextlib import redirect_stderr, redirect_stdout
+import os
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +19,9 @@ import pytest
 
 if TYPE_CHECKING:
     from mnistlab.results import RunRecord
+
+
+SIGNALS = [number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
 
 
 @dataclass(frozen=True)
@@ -44,28 +50,56 @@ class Lab:
         """Run `mnistlab ARGUMENTS` in this process and return what its user would see.
 
         The exit code is that of the command; an internal error of mnistlab is code 3 with its traceback in `err`.
+        Whatever the command does to this process (environment, signals, threads, random generators) is undone.
         """
         from mnistlab.cli.main import main
 
         words, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
         code: object = 0
-        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        with _process_restored(), redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["mnistlab", *words])  # what a run writes down as its command
             try:
                 main(words)
             except SystemExit as ended:
                 code = ended.code
+        if isinstance(code, str):  # `sys.exit("text")` of whoever: Python writes the text and ends with 1
+            err.write(f"{code}\n")
+            code = 1
         return Ran(int(str(code or 0)), out.getvalue(), err.getvalue())
 
     def last_run(self) -> RunRecord:
         """Return everything that the newest run of the project left.
 
         Raises:
-            IndexError: if there is none.
+            LookupError: if there is none.
         """
         from mnistlab.store import find_runs, read_run
 
-        return read_run(find_runs(self.path / "runs")[-1])
+        runs = find_runs(self.path / "runs")
+        if not runs:
+            raise LookupError(f'no run is stored in {self.path / "runs"}: has `lab.run("search", ...)` succeeded?')
+        return read_run(runs[-1])
+
+
+@contextmanager
+def _process_restored() -> Generator[None]:
+    """Undo what training in this process changes: a test that comes later must not notice it."""
+    import torch
+
+    from mnistlab.testing.traces import random_states, restore_random_states
+
+    environment, threads, states = dict(os.environ), torch.get_num_threads(), random_states()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+        restore_random_states(states)
 
 
 @pytest.fixture

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mnistlab.api import Batch, Config, ImageShape, Model
+from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
 from mnistlab.registry import Offer
-from mnistlab.testing.base import Contract, undisturbed
+from mnistlab.testing.base import Contract
+from mnistlab.testing.traces import at, undisturbed
 from mnistlab.training import cross_entropy, point_prediction
 
 TRAIN_COUNT = 1000
 STEPS = 30
+OWN_METRICS = {"accuracy", "loss"}  # what the training itself writes as val_NAME
 
 
 def build(offer: Offer, config: Config, shape: ImageShape, seed: int = 0) -> nn.Module:
     """Build a model as the training does: seeded, then channels_last."""
     torch.manual_seed(seed)
-    module = cast("Model[Config]", offer.record).build(config, shape)
+    with at(f"{offer.name} at {config!r} for {shape}"):
+        module = cast("Model[Config]", offer.record).build(config, shape)
     assert isinstance(module, nn.Module), f"{offer.name}: build returned {type(module).__name__}, not a torch module"
     return module.to(memory_format=torch.channels_last)
 
@@ -38,13 +40,20 @@ def batch(shape: ImageShape, count: int) -> Batch:
     return Batch(images=images(shape, count), labels=labels, label_smoothing=0.0, train_count=TRAIN_COUNT)
 
 
-def logits(offer: Offer, module: nn.Module, pixels: Tensor) -> Tensor:
+def prediction(offer: Offer, module: nn.Module, pixels: Tensor) -> Prediction:
     """Ask the model in evaluation mode, with random draws seeded as the training seeds them."""
     predict = cast("Model[Config]", offer.record).predict or point_prediction
     module.eval()
     torch.manual_seed(2)
     with torch.inference_mode():
-        return predict(module, pixels).logits
+        found = predict(module, pixels)
+    assert isinstance(found, Prediction), f"{offer.name}: predict must return a Prediction, not {type(found).__name__}"  # pyright: ignore[reportUnnecessaryIsInstance] - a stranger's code
+    return found
+
+
+def logits(offer: Offer, module: nn.Module, pixels: Tensor) -> Tensor:
+    """Return the logits of the model's prediction."""
+    return prediction(offer, module, pixels).logits
 
 
 def loss(offer: Offer, module: nn.Module, some: Batch) -> Tensor:
@@ -68,14 +77,18 @@ class ModelContract(Contract):
         for config in self.points(model):
             for shape in self.shapes:
                 where = f"{model.name} at {config!r} for {shape}"
-                check_logits(logits(model, build(model, config, shape), images(shape, 2)), 2, shape, where)
+                with at(where):
+                    found = prediction(model, build(model, config, shape), images(shape, 2))
+                check_prediction(found, 2, shape, where)
 
     @pytest.mark.parametrize("count", [1, 7, 64])
     def test_model_takes_any_number_of_images(self, model: Offer, count: int) -> None:
         """Classify 1, 7 and 64 images: float32 (N, classes), all finite."""
         for shape in self.shapes:
-            module = build(model, self.point(model), shape)
-            check_logits(logits(model, module, images(shape, count)), count, shape, f"{model.name} for {shape}")
+            module, where = build(model, self.point(model), shape), f"{model.name} for {shape}"
+            with at(f"{where} and {count} images"):
+                found = prediction(model, module, images(shape, count))
+            check_prediction(found, count, shape, where)
 
     def test_model_judges_each_image_by_itself(self, model: Offer) -> None:
         """In evaluation mode, a row does not depend on the other rows of its batch."""
@@ -97,15 +110,14 @@ class ModelContract(Contract):
 
     def test_model_uses_every_parameter(self, model: Offer) -> None:
         """Every trainable parameter gets a finite gradient."""
-        for config in islice(self.points(model), 1):
-            module = build(model, config, self.shapes[0])
-            loss(model, module, batch(self.shapes[0], 16)).backward()
-            trained = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
-            assert trained, f"{model.name} has no trainable parameter"
-            unused = [name for name, grad in trained.items() if grad is None]
-            assert not unused, f"{model.name}: these parameters get no gradient: {', '.join(unused)}"
-            wild = [name for name, grad in trained.items() if grad is not None and not grad.isfinite().all()]
-            assert not wild, f"{model.name}: these parameters get a gradient that is not finite: {', '.join(wild)}"
+        module = build(model, self.point(model), self.shapes[0])
+        loss(model, module, batch(self.shapes[0], 16)).backward()
+        trained = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+        assert trained, f"{model.name} has no trainable parameter"
+        unused = [name for name, grad in trained.items() if grad is None]
+        assert not unused, f"{model.name}: these parameters get no gradient: {', '.join(unused)}"
+        wild = [name for name, grad in trained.items() if grad is not None and not grad.isfinite().all()]
+        assert not wild, f"{model.name}: these parameters get a gradient that is not finite: {', '.join(wild)}"
 
     def test_model_learns(self, model: Offer) -> None:
         """A few steps of Adam on one batch lower the loss."""
@@ -139,6 +151,20 @@ class ModelContract(Contract):
             build(model, config, self.shapes[0])
             torch.set_rng_state(state)
 
+    def test_model_works_in_bfloat16(self, model: Offer) -> None:
+        """Under `torch.autocast`, as the training uses it where the hardware gains, loss and gradients are finite."""
+        module, some = build(model, self.point(model), self.shapes[0]), batch(self.shapes[0], 16)
+        with at(f"{model.name} inside torch.autocast(bfloat16)"):
+            with torch.autocast("cpu", torch.bfloat16):
+                value = loss(model, module, some)
+            value.backward()
+            with torch.autocast("cpu", torch.bfloat16):
+                found = logits(model, module, some.images)
+        wild = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        assert value.isfinite(), f"{model.name}: in bfloat16 its loss is {float(value.detach())}"
+        assert not wild, f"{model.name}: in bfloat16 these parameters get no finite gradient: {', '.join(wild)}"
+        assert found.isfinite().all(), f"{model.name}: in bfloat16 its logits are not finite"
+
     def test_model_state_survives_a_round_trip(self, model: Offer) -> None:
         """Weights that are loaded into a fresh model classify as the old one did."""
         first, second = self.warmed(model, 1), build(model, self.point(model), self.shapes[0], 2)
@@ -147,6 +173,17 @@ class ModelContract(Contract):
         assert torch.equal(logits(model, first, pixels), logits(model, second, pixels)), (
             f"{model.name}: a fresh model with the state_dict of another answers differently; is a tensor no buffer?"
         )
+
+
+def check_prediction(found: Prediction, count: int, shape: ImageShape, where: str) -> None:
+    """Fail unless the logits are as they must be, and every measure is a number for each image."""
+    check_logits(found.logits, count, shape, where)
+    for name, values in found.measures.items():
+        assert name not in OWN_METRICS, f"{where}: measure '{name}' would hide the training's own val_{name}"
+        form = f"{where}: measure '{name}' must be finite floats of shape {(count,)}"
+        assert tuple(values.shape) == (count,), f"{form}, but is of shape {tuple(values.shape)}"
+        assert values.is_floating_point(), f"{form}, but is {values.dtype}"
+        assert values.isfinite().all(), f"{form}, but is not finite"
 
 
 def check_logits(found: Tensor, count: int, shape: ImageShape, where: str) -> None:

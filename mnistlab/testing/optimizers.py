@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mnistlab.api import AveragingStepper, Config, Optimizer, Stepper
+from mnistlab.api import AveragingStepper, Choice, Config, Optimizer, Stepper, domains
 from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
+from mnistlab.testing.traces import at
 from mnistlab.weights import pack, unpack
 
 STEPS = 60
@@ -55,11 +56,10 @@ class OptimizerContract(Contract):
         """Build at the defaults, at every corner and in between, and take two steps."""
         for config in self.points(optimizer):
             module = small_net()
-            stepper = build(optimizer, config, module)
-            assert isinstance(stepper, Stepper), (
-                f"{optimizer.name}: build returned {type(stepper).__name__}, no Stepper"
-            )
-            train(module, stepper, 2)
+            with at(f"{optimizer.name} at {config!r}"):
+                stepper = build(optimizer, config, module)
+                assert isinstance(stepper, Stepper), f"build returned {type(stepper).__name__}, no Stepper"
+                train(module, stepper, 2)
 
     def test_optimizer_reduces_a_quadratic(self, optimizer: Offer) -> None:
         """Lower a convex quadratic with a curvature of 1 at the default settings, whatever its rate was chosen for."""
@@ -104,22 +104,30 @@ class OptimizerContract(Contract):
 
     def test_optimizer_goes_on_from_its_state(self, optimizer: Offer) -> None:
         """A training that is interrupted and goes on from the packed state ends bit for bit like one that is not."""
-        config, whole = self.point(optimizer), small_net()
-        stepper = build(optimizer, config, whole)
-        train(whole, stepper, 6)
-        train(whole, stepper, 4, start=6)
-        first, second = small_net(), small_net()
-        stopped = build(optimizer, config, first)
-        train(first, stopped, 6)
-        kept = unpack(pack({"module": first.state_dict(), "stepper": stopped.state_dict()}))
-        second.load_state_dict(kept["module"])
-        going_on = build(optimizer, config, second)
-        going_on.load_state_dict(kept["stepper"])
-        train(second, going_on, 4, start=6)
-        ended = copies(second)
-        other = [name for name, value in copies(whole).items() if not torch.equal(value, ended[name])]
+        config = self.point(optimizer)
+        whole, ended = _whole(optimizer, config), _gone_on(optimizer, config, _interrupted(optimizer, config))
+        other = [name for name, value in whole.items() if not torch.equal(value, ended[name])]
         assert not other, (
             f"{optimizer.name}: after a round trip of its state it goes on differently in {', '.join(other)}"
+        )
+
+    def test_optimizer_obeys_its_new_rate(self, optimizer: Offer) -> None:
+        """Loading a state keeps the learning rate of the config: population-based training changes it midway.
+
+        Only a setting of the name `lr` is looked at, and only if it matters from the start on: what others do after
+        six steps depends on the optimizer.
+        """
+        domain = domains(optimizer.record.config).get("lr")
+        if domain is None or isinstance(domain, Choice) or "lr" in self.fixed.get(optimizer.name, {}):
+            return
+        default = self.point(optimizer)
+        slow, fast = (default.model_copy(update={"lr": lr}) for lr in domain.corners())
+        if _same(_whole(optimizer, slow), _whole(optimizer, fast)):
+            return
+        kept = _interrupted(optimizer, default)
+        assert not _same(_gone_on(optimizer, slow, kept), _gone_on(optimizer, fast, kept)), (
+            f"{optimizer.name}: after load_state_dict it takes the same steps at lr={domain.low:g} and "
+            f"lr={domain.high:g}: the rate must be that of the config, not that of the state"
         )
 
     def test_optimizer_switches_without_a_trace(self, optimizer: Offer) -> None:
@@ -140,6 +148,38 @@ class OptimizerContract(Contract):
         assert _close(trained, copies(module)), f"{optimizer.name}: a second train() changes the parameters"
         stepper.eval()
         assert _close(evaluated, copies(module)), f"{optimizer.name}: train() and eval() do not undo each other"
+
+
+def _whole(optimizer: Offer, config: Config) -> dict[str, Tensor]:
+    """Return the parameters after six and four steps, switched in between as at the end of an epoch."""
+    module = small_net()
+    stepper = build(optimizer, config, module)
+    train(module, stepper, 6)
+    train(module, stepper, 4, start=6)
+    return copies(module)
+
+
+def _interrupted(optimizer: Offer, config: Config) -> bytes:
+    """Return the packed state after six steps, with that of torch's generator, which a training stores as well."""
+    module = small_net()
+    stepper = build(optimizer, config, module)
+    train(module, stepper, 6)
+    return pack({"module": module.state_dict(), "stepper": stepper.state_dict(), "torch": torch.get_rng_state()})
+
+
+def _gone_on(optimizer: Offer, config: Config, kept: bytes) -> dict[str, Tensor]:
+    """Return the parameters after four more steps from a packed state, in a new net and a new stepper."""
+    state, module = unpack(kept), small_net()
+    module.load_state_dict(state["module"])
+    stepper = build(optimizer, config, module)
+    stepper.load_state_dict(state["stepper"])
+    torch.set_rng_state(state["torch"])
+    train(module, stepper, 4, start=6)
+    return copies(module)
+
+
+def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def _descend(stepper: Stepper, distance: Any, steps: int) -> None:

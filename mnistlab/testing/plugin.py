@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mnistlab.registry import Kind
-from mnistlab.testing.base import loaded
 from mnistlab.testing.datasets import DatasetContract
 from mnistlab.testing.models import ModelContract
 from mnistlab.testing.optimizers import OptimizerContract
@@ -27,11 +26,7 @@ class PluginContract(ModelContract, OptimizerContract, TransformContract, Datase
         super().__init_subclass__(**arguments)
         if not hasattr(cls, "plugin"):
             return
-        try:
-            plugins = loaded(cls.plugin)
-        except LookupError:
-            return  # test_it_loads says so
-        offered = {offer.kind for plugin in plugins for offer in plugin.offers}
+        offered = {offer.kind for offer in cls().offers()}
         for kind, contract in KINDS.items():
             for name in vars(contract):
                 if kind not in offered and name.startswith(f"test_{kind}_"):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
 
 MANY_OPTIONS = 16  # of a longer choice, so many options stand for all
+OWN_RULES = {"value_error", "assertion_error"}  # what pydantic calls the errors that a validator raises
 
 
 def default_point(config: type[Config], fixed: Mapping[str, Any]) -> Config:
@@ -23,10 +24,20 @@ def default_point(config: type[Config], fixed: Mapping[str, Any]) -> Config:
     return config(**fixed)
 
 
+def missing_fields(error: ValidationError) -> list[str]:
+    """Return the settings that have to be given, if that is all that the error is about."""
+    found = error.errors()
+    missing = [".".join(map(str, details["loc"])) for details in found if details["type"] == "missing"]
+    return missing if len(missing) == len(found) else []
+
+
 def points(config: type[Config], fixed: Mapping[str, Any], samples: int) -> Iterator[Config]:
     """Yield the defaults, every corner of each field alone, all lowest, all highest, and `samples` random points.
 
     Combinations that the config class itself refuses are left out, as the search would leave them out.
+
+    Raises:
+        AssertionError: if a domain lets in a value that the type of its own field does not: no search can use it.
     """
     free = {name: domain for name, domain in domains(config).items() if name not in fixed}
     draw = random.Random(0)
@@ -37,8 +48,19 @@ def points(config: type[Config], fixed: Mapping[str, Any], samples: int) -> Iter
     for setting in settings if free else ():
         try:
             yield config(**{**fixed, **setting})
-        except ValidationError:
-            continue
+        except ValidationError as error:
+            _check_refusal(config, error, free)
+
+
+def _check_refusal(config: type[Config], error: ValidationError, free: Mapping[str, Domain]) -> None:
+    """Let the rules that the class has written pass; a field that refuses its own domain is a mistake."""
+    for details in error.errors():
+        name = str(details["loc"][0]) if details["loc"] else ""
+        if name in free and details["type"] not in OWN_RULES:
+            place, value = f"{config.__name__}.{name}", details["input"]
+            raise AssertionError(
+                f"{place}: its domain lets in {value!r} ({free[name]}), its type not: {details['msg']}"
+            )
 
 
 def corners(domain: Domain) -> tuple[Scalar, ...]:
@@ -56,7 +78,8 @@ def sample(domain: Domain, draw: random.Random) -> Scalar:
     if isinstance(domain, Int) and not domain.log:
         return draw.randrange(domain.low, domain.high + 1, domain.step)
     if isinstance(domain, Float) and domain.step is not None:
-        return domain.low + domain.step * draw.randint(0, math.floor((domain.high - domain.low) / domain.step + 1e-9))
+        steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
+        return min(domain.high, domain.low + domain.step * draw.randint(0, steps))
     if not domain.log:
         return draw.uniform(domain.low, domain.high)
     value = math.exp(draw.uniform(math.log(domain.low), math.log(domain.high)))

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mnistlab.api import Config, ImageShape, Transform
 from mnistlab.registry import Offer
-from mnistlab.testing.base import Contract, undisturbed
+from mnistlab.testing.base import Contract
+from mnistlab.testing.traces import at, undisturbed
 
 IDENTICAL = 64
 
@@ -21,9 +22,18 @@ def pictures(shape: ImageShape, count: int) -> Tensor:
 
 
 def apply(offer: Offer, config: Config, pixels: Tensor, shape: ImageShape, seed: int = 0) -> Tensor:
-    """Build and apply a transform with a generator of its own."""
-    made = cast("Transform[Config]", offer.record).build(config, shape)
-    return made(pixels, torch.Generator(pixels.device).manual_seed(seed))
+    """Build and apply a transform to a copy of `pixels`, with a generator of its own.
+
+    Without the copy, one that writes into its input would hand out the same tensor twice and seem to repeat itself.
+    """
+    return apply_to(offer, config, pixels.clone(), shape, seed)
+
+
+def apply_to(offer: Offer, config: Config, pixels: Tensor, shape: ImageShape, seed: int = 0) -> Tensor:
+    """Build and apply a transform to `pixels` themselves."""
+    with at(f"{offer.name} at {config!r} for {shape}"):
+        made = cast("Transform[Config]", offer.record).build(config, shape)
+        return made(pixels, torch.Generator(pixels.device).manual_seed(seed))
 
 
 class TransformContract(Contract):
@@ -49,7 +59,7 @@ class TransformContract(Contract):
         for config in self.points(transform):
             before = pictures(self.shapes[0], 4)
             kept = before.clone()
-            apply(transform, config, before, self.shapes[0])
+            apply_to(transform, config, before, self.shapes[0])
             assert torch.equal(before, kept), f"{transform.name} at {config!r} changes the images that it is given"
 
     def test_transform_draws_for_each_image(self, transform: Offer) -> None:
@@ -84,7 +94,8 @@ class TransformContract(Contract):
 
 
 def check_form(before: Tensor, after: Tensor, where: str) -> None:
-    """Fail unless `after` has the form of `before` and is finite."""
+    """Fail unless `after` is a tensor of the form of `before` and finite."""
+    assert isinstance(after, Tensor), f"{where}: images must come out, not {type(after).__name__}"  # pyright: ignore[reportUnnecessaryIsInstance] - a stranger's code
     for what in ("shape", "dtype", "device"):
         old, new = getattr(before, what), getattr(after, what)
         assert old == new, f"{where}: the {what} must stay {old}, but became {new}"

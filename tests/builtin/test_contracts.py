@@ -14,7 +14,7 @@ class TestModels(PluginContract, ChannelsLastContract):
     plugin = models
     samples = 2
     shapes = (ImageShape(1, 28, 28, 10), ImageShape(3, 8, 8, 7))
-    fixed = {"mlp": {"width": 64}, "cnn": {"channels": 8}, "resnet": {"width": 8}, "vit": {"width": 32}}
+    fixed = {"mlp": {"width": 64}, "cnn": {"channels": 8}, "resnet": {"width": 8}, "vit": {"head_width": 8}}
 
 
 class TestOptimizers(PluginContract):

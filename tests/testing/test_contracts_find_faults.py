@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import types
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
+from kit_probes import HidesState, Lr, Net, Sgd, Width, contract, drawn, fails, load, module_of, offer, prepare
 from torch import nn
 
 from mnistlab import api
-from mnistlab.api import Choice, Config, DatasetInfo, Float, ImageShape, Int, LabelledImages, hookimpl
+from mnistlab.api import Choice, Config, Float, ImageShape, Int, LabelledImages, hookimpl
 from mnistlab.registry import Offer
 from mnistlab.testing import (
     ChannelsLastContract,
@@ -24,45 +25,7 @@ from mnistlab.testing import (
 )
 from mnistlab.testing.points import points, sample
 
-SMALL = (ImageShape(1, 8, 8, 4),)
-
-
-class Width(Config):
-    width: Annotated[int, Int(4, 16)] = 8
-
-
-class Lr(Config):
-    lr: Annotated[float, Float(0.001, 0.1, log=True)] = 0.05
-
-
-def offer(kind: str, config: type[Config] = Width, **parts: Any) -> Offer:
-    record = getattr(api, kind.capitalize())(name="probe", config=config, summary="A probe.", **parts)
-    return Offer(kind, record, "tests", "1")
-
-
-def contract(cls: type, **settings: Any) -> Any:
-    return type("Tried", (cls,), {"plugin": "tests", "shapes": SMALL, "samples": 2, **settings})()
-
-
-def fails(message: str, check: Any, *arguments: Any) -> None:
-    with pytest.raises(AssertionError, match=message):
-        check(*arguments)
-
-
 # --- models -------------------------------------------------------------------------------------------------------
-
-
-class Net(nn.Module):
-    """A good model; classes below break one rule each."""
-
-    def __init__(self, config: Width, shape: ImageShape) -> None:
-        super().__init__()
-        self.first = nn.Linear(shape.pixels, config.width)
-        self.norm = nn.BatchNorm1d(config.width)
-        self.last = nn.Linear(config.width, shape.classes)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.last(torch.relu(self.norm(self.first(images.flatten(1)))))
 
 
 class MixesRows(Net):
@@ -115,15 +78,6 @@ class IgnoresSeed(Net):
         super().__init__(config, shape)
         IgnoresSeed.count += 1
         nn.init.constant_(self.last.bias, IgnoresSeed.count)
-
-
-class HidesState(Net):
-    def __init__(self, config, shape):
-        super().__init__(config, shape)
-        self.hidden = torch.randn(shape.classes)
-
-    def forward(self, images):
-        return super().forward(images) + self.hidden
 
 
 class Frozen(Net):
@@ -186,29 +140,6 @@ def test_claims_are_checked():
 
 
 # --- optimizers ---------------------------------------------------------------------------------------------------
-
-
-class Sgd:
-    """A good stepper; classes below break one rule each."""
-
-    def __init__(self, config: Lr, module: nn.Module, total: int) -> None:
-        self.optimizer = torch.optim.SGD(self.chosen(module), lr=config.lr, momentum=0.5)
-
-    def chosen(self, module: nn.Module) -> Any:
-        return list(module.parameters())
-
-    def step(self) -> None:
-        self.optimizer.step()
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"state": self.optimizer.state_dict()["state"]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
 
 
 class LeavesOneOut(Sgd):
@@ -313,9 +244,17 @@ def stubborn(config, shape):
     return lambda images, g: images + torch.arange(len(images))[:, None, None, None]
 
 
+built_before = iter(range(1, 100))
+
+
+def by_its_own_count(config, shape):
+    return lambda images, g: images.add_(next(built_before))
+
+
 TRANSFORM_FAULTS = [
     (one_for_all, "draws_for_each_image", "all of 64 identical images come out alike"),
     (from_the_global, "draws_only_from_its_generator", "draws from or seeds the global generator of torch"),
+    (by_its_own_count, "draws_only_from_its_generator", "the same generator gives other images"),
     (in_place, "leaves_its_input_alone", "changes the images that it is given"),
     (cropped, "keeps_form_everywhere_in_its_domain", r"the shape must stay torch.Size\(\[3, 1, 8, 8\]\)"),
     (doubled, "takes_a_single_image", "the dtype must stay torch.float32, but became torch.float64"),
@@ -338,23 +277,6 @@ def test_a_transform_that_is_said_to_draw_nothing_must_draw_nothing():
 
 
 # --- datasets -----------------------------------------------------------------------------------------------------
-
-
-def drawn(split: str, count: int) -> LabelledImages:
-    generator = np.random.default_rng(len(split))
-    images = generator.integers(256, size=(count, 1, 4, 4), dtype=np.uint8)
-    return LabelledImages(images=images, labels=np.arange(count, dtype=np.int64) % 2)
-
-
-def prepare(config, place) -> DatasetInfo:
-    shape = ImageShape(1, 4, 4, 2)
-    return DatasetInfo(
-        shape=shape, class_names=("a", "b"), train_count=6, test_count=4, source="drawn", sha256={"all": "0"}
-    )
-
-
-def load(config, place, split) -> LabelledImages:
-    return drawn(split, {"train": 6, "test": 4}[split])
 
 
 def changed(**parts):
@@ -390,14 +312,6 @@ def test_a_fault_of_a_dataset_is_found(parts, check, message, tmp_path):
 
 
 # --- whole plugins ------------------------------------------------------------------------------------------------
-
-
-def module_of(**hooks: Any) -> types.ModuleType:
-    module = types.ModuleType("a_plugin_of_tests")
-    for name, answer in hooks.items():
-        hook = types.FunctionType((lambda: None).__code__, {}, name) if answer is None else answer
-        setattr(module, name, hook)
-    return module
 
 
 def test_a_plugin_that_does_not_load_fails_with_the_reason_of_the_registry():

@@ -9,9 +9,16 @@ class TestContract(PluginContract, ChannelsLastContract, CompilesContract, VmapC
     plugin = mnistlab_hello
 
 
+SOURCE = Path(mnistlab_hello.__file__).read_text(encoding="utf-8")
+
+
 def test_it_is_as_short_as_the_tutorial_says():
-    lines = Path(mnistlab_hello.__file__).read_text(encoding="utf-8").splitlines()
-    assert sum(bool(line.strip()) for line in lines) <= 15
+    assert sum(bool(line.strip()) for line in SOURCE.splitlines()) <= 15
+
+
+def test_its_page_shows_it_as_it_is():
+    page = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    assert f"```python\n{SOURCE}```" in page
 
 
 EXPERIMENT = """

@@ -1,153 +1,250 @@
-"""The nets. Where an image has become smaller than a kernel, a convolution that is "valid" in its paper pads."""
+"""The nets. Their defaults are the published ones; the other settings lead away from them.
+
+Where an image has become smaller than the kernel of a convolution without padding, the convolution keeps the size of
+the map ("same" padding) instead, so that every net can be built for images of any size. On the 28 x 28 pixels of the
+papers that never happens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu
+from torch.nn.functional import relu
 
 from mnistlab.api import Config, Float, ImageShape, Int, Model
 
 
-class Plain(Config):
-    """A net that is exactly the published one."""
+class AnNet(Config):
+    """A net of An et al. 2020 (arXiv:2008.10400)."""
+
+    width: Annotated[float, Float(0.25, 2.0, log=True)] = 1.0
+    """Factor on the number of channels of every layer; 1 is the published net."""
 
 
 class Reference(Config):
-    """The reference net; 0.4 is the published dropout."""
+    """C. Deotte's net (repository cdeotte/MNIST-CNN-99.75)."""
 
+    width: Annotated[float, Float(0.25, 2.0, log=True)] = 1.0
+    """Factor on the number of channels of every layer; 1 is the published net."""
     dropout: Annotated[float, Float(0.0, 0.6)] = 0.4
+    """Share that is dropped after each of the three parts; 0.4 is published."""
 
 
 class Preact(Config):
-    """Pre-activation ResNet of depth 6 n + 2; n = 3 and width 16 are ResNet-20."""
+    """Pre-activation ResNet of 6 `blocks` + 2 layers (He et al. 2016, arXiv:1603.05027)."""
 
     blocks: Annotated[int, Int(1, 5)] = 3
+    """Residual blocks of each of the three stages; 3 is ResNet-20."""
     width: Annotated[int, Int(8, 64, log=True)] = 16
+    """Channels of the first stage, doubled by each later one."""
 
 
 class Thrifty(Config):
-    """A net of 697 parameters; 0.05 is the published dropout."""
+    """The net of 697 parameters (repository JoshWarn/Parameter-Efficient-MNIST)."""
 
     dropout: Annotated[float, Float(0.0, 0.3)] = 0.05
+    """Share that is dropped after each separable convolution but the last; 0.05 is published."""
 
 
-class Trimmed:
-    """The side of the feature map while a net is being put together."""
+# --- parts --------------------------------------------------------------------------------------------------------
+
+
+class Stack:
+    """Layers in the making, and the size (`channels`, `height`, `width`) of the map that they lead to."""
 
     def __init__(self, shape: ImageShape) -> None:
-        self.height, self.width, self.channels = shape.height, shape.width, shape.channels
+        self.layers: list[nn.Module] = []
+        self.channels, self.height, self.width = shape.channels, shape.height, shape.width
 
-    def conv(self, out: int, kernel: int, *, bias: bool = True, groups: int = 1) -> nn.Conv2d:
-        """Return a convolution without padding, or with, where the map has become too small."""
-        fits = min(self.height, self.width) >= kernel
-        made = nn.Conv2d(self.channels, out, kernel, padding="valid" if fits else "same", bias=bias, groups=groups)
-        self.height, self.width = (side - (kernel - 1) * fits for side in (self.height, self.width))
-        self.channels = out
-        return made
+    @property
+    def features(self) -> int:
+        """Return how many numbers the map holds."""
+        return self.channels * self.height * self.width
 
-    def halve(self, out: int, kernel: int) -> nn.Conv2d:
-        """Return a convolution of stride 2 that keeps half of the map."""
-        made = nn.Conv2d(self.channels, out, kernel, stride=2, padding=kernel // 2)
-        self.height, self.width, self.channels = -(-self.height // 2), -(-self.width // 2), out
-        return made
+    def add(self, *layers: nn.Module) -> None:
+        """Append layers that keep the size of the map."""
+        self.layers += layers
 
+    def conv(self, out: int, kernel: int, *, bias: bool = True, groups: int = 1) -> None:
+        """Append a convolution without padding, or, where the map has become smaller than `kernel`, with."""
+        fits = self._fits(kernel)
+        if not fits:
+            self.add(frame(kernel))
+        self.add(nn.Conv2d(self.channels, out, kernel, bias=bias, groups=groups))
+        self.channels, lost = out, (kernel - 1) * fits
+        self.height, self.width = self.height - lost, self.width - lost
 
-def an_net(kernel: int, channels: Sequence[int], shape: ImageShape) -> nn.Module:
-    """Return M3, M5 or M7 of An et al. 2020 (arXiv:2008.10400): convolutions only, batch norm also on the logits."""
-    side, layers = Trimmed(shape), list[nn.Module]()
-    for out in channels:
-        layers += [side.conv(out, kernel, bias=False), nn.BatchNorm2d(out), nn.ReLU()]
-    flat = side.channels * side.height * side.width
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Linear(flat, shape.classes, bias=False), nn.BatchNorm1d(shape.classes)
-    )
+    def strided(self, kernel: int) -> None:
+        """Append a convolution of step 2 over a padded map, which halves the map."""
+        fits = self._fits(kernel)
+        if not fits:
+            self.add(frame(kernel))
+        self.add(nn.Conv2d(self.channels, self.channels, kernel, stride=2, padding=kernel // 2 if fits else 0))
+        self._halve()
 
+    def _fits(self, kernel: int) -> bool:
+        return min(self.height, self.width) >= kernel
 
-def build_m3(_config: Plain, shape: ImageShape) -> nn.Module:
-    """Return M3: ten layers of 3x3, 32 to 176 channels."""
-    return an_net(3, range(32, 177, 16), shape)
+    def pool(self) -> None:
+        """Append the maximum over 2 x 2 pixels."""
+        self.add(nn.MaxPool2d(2, ceil_mode=True))
+        self._halve()
 
+    def _halve(self) -> None:
+        self.height, self.width = -(-self.height // 2), -(-self.width // 2)
 
-def build_m5(_config: Plain, shape: ImageShape) -> nn.Module:
-    """Return M5: five layers of 5x5."""
-    return an_net(5, (32, 64, 96, 128, 160), shape)
-
-
-def build_m7(_config: Plain, shape: ImageShape) -> nn.Module:
-    """Return M7: four layers of 7x7."""
-    return an_net(7, (48, 96, 144, 192), shape)
-
-
-def build_reference(config: Reference, shape: ImageShape) -> nn.Module:
-    """Return the net of C. Deotte's 1,500 trainings: strided convolutions for pooling, ReLU before batch norm."""
-    side, layers = Trimmed(shape), list[nn.Module]()
-    for out in (32, 64):
-        for made in (side.conv(out, 3), side.conv(out, 3), side.halve(out, 5)):
-            layers += [made, nn.ReLU(), nn.BatchNorm2d(out)]
-        layers.append(nn.Dropout(config.dropout))
-    layers += [side.conv(128, 4), nn.ReLU(), nn.BatchNorm2d(128), nn.Flatten(), nn.Dropout(config.dropout)]
-    return nn.Sequential(*layers, nn.Linear(128 * side.height * side.width, shape.classes))
+    def head(self, classes: int, *, bias: bool = True) -> None:
+        """Append the linear layer to the logits."""
+        self.add(nn.Flatten(), nn.Linear(self.features, classes, bias=bias))
 
 
 class PreactBlock(nn.Module):
-    """Batch norm and ReLU before each of two convolutions (He et al. 2016, arXiv:1603.05027)."""
+    """Batch norm and ReLU before each of two convolutions: (N, inputs, H, W) -> (N, outputs, H / step, W / step).
 
-    def __init__(self, inside: int, out: int, stride: int) -> None:
+    In the first block of a stage the shortcut, too, starts after the first ReLU, as in the paper's own nets.
+    """
+
+    def __init__(self, inputs: int, outputs: int, step: int, *, first: bool) -> None:
         super().__init__()
-        self.norm1, self.conv1 = nn.BatchNorm2d(inside), nn.Conv2d(inside, out, 3, stride, 1, bias=False)
-        self.norm2, self.conv2 = nn.BatchNorm2d(out), nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.shortcut = nn.Conv2d(inside, out, 1, stride, bias=False) if inside != out else None
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, step, 1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(outputs), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, step, bias=False)
+        self.first = first
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return (N, out, H / stride, W / stride)."""
-        active = relu(self.norm1(images))
-        rest = images if self.shortcut is None else self.shortcut(active)
-        return rest + self.conv2(relu(self.norm2(self.conv1(active))))
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the sum of the shortcut and the residual."""
+        active = relu(self.norm1(maps))
+        residual = self.conv2(relu(self.norm2(self.conv1(active))))
+        return self.shortcut(active if self.first else maps) + residual
 
 
 class GlobalMean(nn.Module):
     """The mean over each feature map."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, maps: Tensor) -> Tensor:
         """Return (N, C) of (N, C, H, W)."""
-        return adaptive_avg_pool2d(images, 1).flatten(1)
+        return maps.mean(dim=(2, 3))
+
+
+def frame(kernel: int) -> nn.ZeroPad2d:
+    """Return the zeros around a map with which a convolution keeps its size.
+
+    They are a layer, and not the convolution's own padding, because of a fault of torch 2.15 on CPUs with bfloat16:
+    where two outer rows of a kernel or more meet nothing but that padding (5 x 5 over 1 x 1, 7 x 7 over 2 x 2), their
+    gradient is whatever lay in memory, at times NaN.
+    """
+    before, after = (kernel - 1) // 2, kernel // 2
+    return nn.ZeroPad2d((before, after, before, after))
+
+
+def scaled(channels: int, factor: float) -> int:
+    """Return `factor` times so many channels, at least one."""
+    return max(1, round(channels * factor))
+
+
+def keras_norm(channels: int) -> nn.BatchNorm2d:
+    """Return a batch norm with the defaults of Keras, by which those nets were trained."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+def start_like_keras(module: nn.Module) -> nn.Module:
+    """Draw the weights as Keras does by default (Glorot & Bengio 2010), set the biases to 0, return the module."""
+    for part in module.modules():
+        if isinstance(part, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:  # pyright: ignore[reportUnnecessaryComparison] - torch's stubs say it never is
+                nn.init.zeros_(part.bias)
+    return module
+
+
+# --- nets ---------------------------------------------------------------------------------------------------------
+
+
+def an_net(kernel: int, channels: Iterable[int]) -> Callable[[AnNet, ImageShape], nn.Module]:
+    """Return the build function of M3, M5 or M7: convolutions without padding, batch norm also on the logits."""
+
+    def build(config: AnNet, shape: ImageShape) -> nn.Module:
+        stack = Stack(shape)
+        for published in channels:
+            out = scaled(published, config.width)
+            stack.conv(out, kernel, bias=False)
+            stack.add(nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+        stack.head(shape.classes, bias=False)
+        return nn.Sequential(*stack.layers, nn.BatchNorm1d(shape.classes))
+
+    return build
+
+
+def build_reference(config: Reference, shape: ImageShape) -> nn.Module:
+    """Return C. Deotte's net: strided convolutions instead of pooling, ReLU before batch norm."""
+    stack = Stack(shape)
+
+    def activate() -> None:
+        stack.add(nn.ReLU(inplace=True), keras_norm(stack.channels))
+
+    for published in (32, 64):
+        for _ in range(2):
+            stack.conv(scaled(published, config.width), 3)
+            activate()
+        stack.strided(5)
+        activate()
+        stack.add(nn.Dropout(config.dropout))
+    stack.conv(scaled(128, config.width), 4)
+    activate()
+    stack.add(nn.Dropout(config.dropout))
+    stack.head(shape.classes)
+    return start_like_keras(nn.Sequential(*stack.layers))
 
 
 def build_preact(config: Preact, shape: ImageShape) -> nn.Module:
-    """Return the pre-activation ResNet: three stages of doubling width, each but the first halving the map."""
-    inside, layers = config.width, list[nn.Module]()
+    """Return the pre-activation ResNet: three stages, of which the second and the third halve the map."""
+    layers: list[nn.Module] = [nn.Conv2d(shape.channels, config.width, 3, padding=1, bias=False)]
+    inputs = config.width
     for stage in range(3):
         for block in range(config.blocks):
-            out = config.width * 2**stage
-            layers.append(PreactBlock(inside, out, 2 if stage and not block else 1))
-            inside = out
-    stem = nn.Conv2d(shape.channels, config.width, 3, padding=1, bias=False)
-    return nn.Sequential(
-        stem, *layers, nn.BatchNorm2d(inside), nn.ReLU(), GlobalMean(), nn.Linear(inside, shape.classes)
-    )
+            outputs, first = config.width * 2**stage, block == 0
+            layers.append(PreactBlock(inputs, outputs, 2 if stage and first else 1, first=first))
+            inputs = outputs
+    head = nn.Linear(inputs, shape.classes)
+    nn.init.zeros_(head.bias)
+    net = nn.Sequential(*layers, nn.BatchNorm2d(inputs), nn.ReLU(), GlobalMean(), head)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out")
+    return net
 
 
 def build_thrifty(config: Thrifty, shape: ImageShape) -> nn.Module:
-    """Return a convolution and four separable ones with 6, 5, 9, 10 and 8 channels."""
-    side = Trimmed(shape)
-    layers: list[nn.Module] = [nn.Conv2d(shape.channels, 6, 3, padding=1), nn.MaxPool2d(2)]
-    side.height, side.width, side.channels = shape.height // 2, shape.width // 2, 6
+    """Return a convolution and four separable ones with 6, 5, 9, 10 and 8 channels.
+
+    697 parameters are those with a bias in the first convolution, in each pointwise one and in the linear layer, and
+    none in the depthwise ones.
+    """
+    stack = Stack(shape)
+    first = nn.Conv2d(shape.channels, 6, 3, padding=1)
+    stack.add(first, nn.LeakyReLU(0.2))
+    stack.channels = 6
+    stack.pool()
     for out in (5, 9, 10, 8):
-        depthwise = side.conv(side.channels, 3, bias=False, groups=side.channels)
-        layers += [depthwise, side.conv(out, 1), nn.LeakyReLU(0.2)]
-        layers += [nn.Dropout(config.dropout)] * (out != 8)
-    return nn.Sequential(*layers, GlobalMean(), nn.Linear(8, shape.classes))
+        stack.conv(stack.channels, 3, bias=False, groups=stack.channels)
+        stack.conv(out, 1)
+        stack.add(nn.LeakyReLU(0.2))
+        if out != 8:
+            stack.add(nn.Dropout(config.dropout))
+    net = start_like_keras(nn.Sequential(*stack.layers, GlobalMean(), nn.Linear(8, shape.classes)))
+    nn.init.kaiming_normal_(first.weight)  # the one layer for which the source names an initialisation that is used
+    return net
 
 
 def records() -> list[Model[Any]]:
     """Return the six records."""
+    m3, m5, m7 = an_net(3, range(32, 177, 16)), an_net(5, range(32, 161, 32)), an_net(7, range(48, 193, 48))
     return [
-        Model(name="m3", config=Plain, build=build_m3, summary="Ten 3x3 convolutions (An et al. 2020)."),
-        Model(name="m5", config=Plain, build=build_m5, summary="Five 5x5 convolutions (An et al. 2020)."),
-        Model(name="m7", config=Plain, build=build_m7, summary="Four 7x7 convolutions (An et al. 2020)."),
+        Model(name="m3", config=AnNet, build=m3, summary="Ten 3x3 convolutions (An et al. 2020)."),
+        Model(name="m5", config=AnNet, build=m5, summary="Five 5x5 convolutions (An et al. 2020)."),
+        Model(name="m7", config=AnNet, build=m7, summary="Four 7x7 convolutions (An et al. 2020)."),
         Model(name="reference-net", config=Reference, build=build_reference, summary="The net of 1,500 honest runs."),
         Model(name="preact-resnet20", config=Preact, build=build_preact, summary="Pre-activation ResNet (He 2016)."),
         Model(name="thrifty-net", config=Thrifty, build=build_thrifty, summary="99 % with 697 parameters."),
