@@ -25,6 +25,7 @@ from mnistlab import training
 from mnistlab.api import Batch, DataPlace, ImageShape, Prediction
 from mnistlab.data.device import DeviceData, as_unit, mean_and_std, standardise, upload
 from mnistlab.registry import Kind, Registry, installed
+from mnistlab.testing.fixtures import Lab
 from mnistlab.weights import pack, unpack
 
 SHAPE = ImageShape(1, 8, 8, 10)
@@ -194,6 +195,17 @@ def test_measures_are_entropies_in_nats_of_the_mean_probabilities() -> None:
     assert float(found.measures["predictive_entropy"].max()) <= math.log(10) + 1e-5
 
 
+def test_doubt_about_an_image_does_not_depend_on_its_company() -> None:
+    module, images = network(), batch(40).images
+    found: list[Prediction] = []
+    with torch.inference_mode():
+        for some in (images, images[:1]):
+            torch.manual_seed(0)
+            found.append(module.predict(some))
+    for name in MEASURES:
+        assert torch.allclose(found[0].measures[name][:1], found[1].measures[name], atol=1e-5), name
+
+
 def test_one_draw_knows_of_no_doubt_about_the_weights() -> None:
     with torch.inference_mode():
         found = network(samples=1).predict(batch().images)
@@ -214,9 +226,9 @@ def test_weight_decay_pulls_the_posterior_towards_the_prior() -> None:
 def test_a_broken_posterior_gives_a_loss_that_the_training_recognises() -> None:
     module = network()
     with torch.no_grad():
-        module.net[1].weight.fill_(math.nan)  # pyright: ignore
+        dict(module.named_parameters())["net.1.weight"].fill_(math.nan)
     with pytest.warns(UserWarning, match="NaN"):
-        assert math.isnan(float(module.negative_elbo(batch())))
+        assert bool(module.negative_elbo(batch()).isnan())
 
 
 @pytest.mark.parametrize("model", ["bayesian-mlp", "bayesian-cnn"])
@@ -268,6 +280,42 @@ def test_wrong_predictions_are_the_doubtful_ones(registry: Registry) -> None:
         good, bad = found.measures[name][right].double(), found.measures[name][~right].double()
         error = math.sqrt(float(good.var()) / len(good) + float(bad.var()) / len(bad))
         assert float(bad.mean() - good.mean()) > 4 * error, name
+
+
+EXPERIMENT = """
+name = "doubt"
+[data]
+dataset = "digits"
+[model.bayesian-mlp]
+width = 128
+posterior_scale = 0.2
+[optimizer.adamw]
+weight_decay = 1e-4
+lr = 0.01
+[training]
+epochs = 12
+batch_size = 32
+[search]
+trials = 1
+[confirm]
+top = 1
+seeds = 2
+"""
+
+
+def test_a_search_records_doubt_with_every_trial_and_replicate(lab: Lab) -> None:
+    lab.write("doubt.toml", EXPERIMENT)
+    ran = lab.run("search", "doubt.toml")
+    assert ran.code == 0, ran.err
+    found = lab.last_run()
+    (trial,) = found.trials
+    assert trial.metrics["val_accuracy"] > 0.9
+    for epoch in trial.history:
+        parts = epoch["val_expected_entropy"] + epoch["val_mutual_information"]
+        assert epoch["val_predictive_entropy"] == pytest.approx(parts, rel=1e-3)
+    assert trial.history[-1]["val_predictive_entropy"] < trial.history[0]["val_predictive_entropy"]
+    assert len(found.replicates) == 2
+    assert all(replicate.metrics["val_mutual_information"] > 0 for replicate in found.replicates)
 
 
 def test_listing_the_plugin_imports_neither_pyro_nor_torch() -> None:
