@@ -28,7 +28,7 @@ class TestMobileNet(SmallModel):
 
 class TestRegNet(SmallModel):
     fixed = {"torchvision": {"architecture": "regnet_y_400mf"}}
-    # torch 2.15 sometimes leaves a bfloat16 gradient of a grouped convolution on a 2 x 2 map unwritten (see the README).
+    # torch 2.15 leaves some bfloat16 gradients of grouped convolutions on 2 x 2 maps unwritten (see the README).
     test_model_works_in_bfloat16 = None
 
 
