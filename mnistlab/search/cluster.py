@@ -38,8 +38,12 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     """Start a private Ray with the CPUs and GPUs of `machine`, or join the one at `address`; yield what it has.
 
     Raises:
-        ResourceError: if the cluster at `address` can't be reached.
+        ResourceError: if the cluster at `address` can't be reached, or this process is in a Ray already (a notebook's
+            own, say): that one is neither used nor shut down.
     """
+    if ray.is_initialized():
+        rule = "this Python process is already connected to a Ray, and a search needs its own"
+        raise ResourceError(f"{rule}: call ray.shutdown() first, or search from another process")
     if address:
         _check_address(address)
     folder = _private_folder()

@@ -51,8 +51,9 @@ def registry() -> Registry:
         return load(discover())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ray_session(loads: Path) -> Iterator[None]:
+    """One Ray for this package's tests; it ends with them, because other packages' tests start their own."""
     with ExitStack() as stack:
         with moody_on_the_path():  # Ray's workers inherit what is set when it starts
             stack.enter_context(cluster(None, Machine(cpus=2, gpus=0)))

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import ray
 
+from mnistlab.errors import ResourceError
+from mnistlab.search.cluster import cluster
+from mnistlab.search.machine import Machine
+
 pytestmark = pytest.mark.ray
 
 
@@ -20,3 +24,9 @@ def test_a_private_ray_has_a_token_no_dashboard_and_no_telemetry(ray_session: No
     assert len(token.read_text()) >= 32
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert not ray._private.worker.get_dashboard_url()
+
+
+def test_a_ray_that_this_process_is_in_is_neither_used_nor_shut_down(ray_session: None) -> None:
+    with pytest.raises(ResourceError, match=r"ray\.shutdown\(\)"), cluster(None, Machine(cpus=1, gpus=0)):
+        pass
+    assert ray.is_initialized()
