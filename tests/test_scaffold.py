@@ -196,7 +196,10 @@ def test_a_folder_that_is_none_is_told(tmp_path):
 
 @pytest.mark.e2e
 def test_a_new_package_is_built_installed_tested_and_searched(run_cli, tmp_path):
-    """The whole way of a plugin author, in an environment that knows nothing but mnistlab and what it needs."""
+    """The whole way of a plugin author, in an environment of its own that is lent what is installed beside mnistlab.
+
+    So a dependency that the new package forgot to declare would not be noticed here.
+    """
     ran = run_cli("plugins", "new", "tiny-thing", "--kind", "model")
     assert ran.code == 0, ran.err
     root = tmp_path / "mnistlab-tiny-thing"

@@ -83,6 +83,12 @@ def test_builds_at_the_edges_of_its_domain(model, shape):
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
+def test_every_setting_can_be_searched(model):
+    """The contract lets a plugin have settings without a domain; a built-in one would silently never be searched."""
+    assert set(domains(model.config)) == set(model.config.model_fields)
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=lambda m: m.name)
 def test_an_image_that_is_too_small_is_refused_in_words(model):
     with pytest.raises(SpecError) as caught:
         model.build(model.config(), ImageShape(1, 28, 7, 1))
