@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,16 +13,17 @@ import numpy.typing as npt
 
 from mnistlab import events
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
-from mnistlab.search.driver import Search, best_trials, run_tasks
-from mnistlab.search.worker import (
+from mnistlab.seeds import replicate_seed
+from mnistlab.tuning.driver import Lost, Search, best_trials, run_tasks
+from mnistlab.tuning.worker import (
     ReplicateAnswer,
+    ReplicateProgress,
     ReplicateTask,
     TestAnswer,
     TestTask,
     evaluate_on_test,
     train_replicate,
 )
-from mnistlab.seeds import replicate_seed
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,31 @@ def confirm(search: Search, trials: Sequence[TrialResult], command: str) -> None
         for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut short
         for trial in chosen
     ]
-    answers = run_tasks(train_replicate, tasks, search.shared, search.share, search.stopping)
-    kept = [_keep(search, task, answer) for task, answer in answers]
-    trained = [one for one in kept if one is not None]
+    trained = _train(search, tasks)
     if trained and not search.stopping():
         _open_test_set(search, trained, command)
 
 
-def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | str) -> _Trained | None:
+def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
+    """Train `tasks` in parallel; return those that came to something."""
+    trained: list[_Trained] = []
+
+    def say_started(task: ReplicateTask) -> None:
+        search.emit(events.ReplicateStarted(trial=task.trial, replicate=task.replicate, seed=task.seed))
+
+    for task, answer in run_tasks(search, train_replicate, tasks, started=say_started, stopping=search.stopping):
+        if isinstance(answer, ReplicateProgress):
+            about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, **asdict(answer)}
+            search.emit(events.ReplicateEpoch(**about))
+        else:
+            trained += filter(None, [_keep(search, task, answer)])
+    return trained
+
+
+def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:
     """Write an answer into the run directory and say so; return what was trained, if anything was."""
-    if isinstance(answer, str):
-        answer = ReplicateAnswer(cause="worker", message=answer)
+    if isinstance(answer, Lost):
+        answer = ReplicateAnswer(cause="worker", message=answer.message)
     result = _result(task, answer)
     log = answer.log and f"\n[replicate {task.replicate}]\n{answer.log}"
     search.store.append_log(task.trial, log, final=bool(answer.cause))
@@ -110,14 +125,14 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str) ->
     results = {(one.task.trial, one.task.replicate): one.result for one in trained}
     tasks = [TestTask(one.task, one.weights) for one in trained]
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
-    for task, answer in run_tasks(evaluate_on_test, tasks, search.shared, search.share, lambda: False):
+    for task, answer in run_tasks(search, evaluate_on_test, tasks):
         _score(search, results[task.replicate.trial, task.replicate.replicate], answer)
 
 
-def _score(search: Search, result: ReplicateResult, answer: TestAnswer | str) -> None:
+def _score(search: Search, result: ReplicateResult, answer: TestAnswer | Lost) -> None:
     """Write a model's score into the ledger and into its result; a model that broke on the test set is a warning."""
-    if isinstance(answer, str) or answer.correct is None:
-        message = answer if isinstance(answer, str) else answer.message
+    if isinstance(answer, Lost) or answer.correct is None:
+        message = answer.message
         place = f"trial {result.trial}, replicate {result.replicate}"
         search.store.append_ledger({"type": "failed", **_about(result), "message": message})
         search.emit(events.Warned(message=f"{place} could not be evaluated on the test set: {message}"))

@@ -44,6 +44,10 @@ class RunStarted(Event):
     algorithm: str
     scheduler: str
     plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
+    config: str = ""  # the beginning of the sha256 of the experiment with all its defaults
+    confirm_top: int = 0
+    confirm_seeds: int = 0
+    time_budget: float = 0.0  # seconds; 0 where there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +119,49 @@ class BestChanged(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungDecided(Event):
+    """A scheduler of successive halving has judged one more trial at a rung.
+
+    Of `reached` trials at `epoch`, `kept` went on; the next one must have at least (or, of a loss, at most) `cutoff`.
+    """
+
+    type: ClassVar[str] = "rung_decided"
+    bracket: int
+    epoch: int
+    reached: int
+    kept: int
+    cutoff: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConfirmationStarted(Event):
     """The best plans are going to be re-trained on fresh seeds."""
 
     type: ClassVar[str] = "confirmation_started"
     trials: tuple[str, ...]
     seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateStarted(Event):
+    """One (plan, seed) of the confirmation has been given to a worker."""
+
+    type: ClassVar[str] = "replicate_started"
+    trial: str
+    replicate: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicateEpoch(Event):
+    """A replicate has ended an epoch; `metrics` as for a trial."""
+
+    type: ClassVar[str] = "replicate_epoch"
+    trial: str
+    replicate: int
+    epoch: int
+    epochs: int
+    metrics: Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +199,29 @@ class TestOpened(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resources(Event):
+    """What the driver's machine is doing, every few seconds; None and missing keys where it can't be known.
+
+    `cpu` is the share of all cores in use (0 to 1); memory and disk are in bytes. Each of `gpus` maps index, name, use
+    (0 to 1), memory_used and memory_total.
+    """
+
+    type: ClassVar[str] = "resources"
+    cpu: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    disk_free: int | None = None  # where the run directory is
+    gpus: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusAsked(Event):
+    """Someone has sent SIGUSR1: views that write lines say where the run stands."""
+
+    type: ClassVar[str] = "status_asked"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Warned(Event):
     """Something that people should know and that stops nothing."""
 
@@ -166,8 +230,16 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopAsked(Event):
+    """A signal has asked the run to stop: nothing new is started, and what runs may end its epoch."""
+
+    type: ClassVar[str] = "stop_asked"
+    signal: str  # SIGINT, SIGTERM or SIGHUP
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunInterrupted(Event):
-    """The user (or the machine) has asked the run to stop."""
+    """The run ends because it was asked to; `reason` is the name of the signal."""
 
     type: ClassVar[str] = "run_interrupted"
     reason: str
@@ -194,11 +266,17 @@ EVENT_TYPES: dict[str, type[Event]] = {
         TrialPruned,
         TrialFailed,
         BestChanged,
+        RungDecided,
         ConfirmationStarted,
+        ReplicateStarted,
+        ReplicateEpoch,
         ReplicateFinished,
         ReplicateFailed,
         TestOpened,
+        Resources,
+        StatusAsked,
         Warned,
+        StopAsked,
         RunInterrupted,
         RunFinished,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
@@ -28,15 +30,17 @@ from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
-from mnistlab.search.cluster import cluster
-from mnistlab.search.driver import Search, run_search
-from mnistlab.search.machine import Machine, Share, share, this_machine
-from mnistlab.search.outcome import FIRST_TRIALS, TOO_MANY, common_failure
-from mnistlab.search.worker import Shared, digest
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run
+from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.driver import Search, run_search
+from mnistlab.tuning.machine import Machine, Share, share, this_machine
+from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.worker import Shared, digest
+from mnistlab.usage import Usage
 
-View = Callable[[], AbstractContextManager[Callable[[Stamped], None]]]
+View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
+"""What shows a run, given its directory: a context that yields what is to be called with every event."""
 
 
 @dataclass(frozen=True)
@@ -75,35 +79,58 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
 # --- the run ------------------------------------------------------------------------------------------------------
 
 
-class StopRequest:
-    """Whether someone has asked the run to stop: the first signal asks, the second insists."""
+TERM_SECONDS = 10.0  # a batch system that ends a job kills it soon after it has asked
+USAGE_SECONDS = 5.0  # between two looks at the machine
+
+
+class Requests:
+    """What signals have asked of the run: to stop (the first asks, the second insists), or to say where it stands."""
 
     def __init__(self) -> None:
         """Nobody has asked yet."""
         self.signal: signal.Signals | None = None
         self.told = False  # whether the user has been told that the request was heard
+        self.status = False
 
     def __call__(self) -> bool:
         """Return whether to stop."""
         return self.signal is not None
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal."""
+        """Take a signal that ends the run; all but Ctrl-C set a limit to how long that may take."""
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        if number != signal.SIGINT:
+            signal.setitimer(signal.ITIMER_REAL, TERM_SECONDS)
+
+    def insist(self, _number: int, _frame: FrameType | None) -> None:
+        """End the run at once: the time is up."""
+        raise KeyboardInterrupt
+
+    def ask_status(self, _number: int, _frame: FrameType | None) -> None:
+        """Have the run say where it stands, at the next turn of its loop."""
+        self.status = True
 
 
 @contextmanager
-def signals_as(request: StopRequest) -> Generator[None]:
-    """Send SIGINT, SIGTERM and SIGHUP to `request` for a while."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, request.receive) for number in numbers}
+def signals_as(requests: Requests) -> Generator[None]:
+    """Send the signals that this process gets to `requests` for a while. Only the main thread may: others get none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in _handlers(requests).items()}
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handlers(requests: Requests) -> Mapping[signal.Signals, Callable[[int, FrameType | None], None]]:
+    ends = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), requests.receive)
+    return {**ends, signal.SIGALRM: requests.insist, signal.SIGUSR1: requests.ask_status}
 
 
 def search(experiment: Experiment, options: Options, registry: Registry, view: View) -> Finished:
@@ -117,10 +144,10 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     if options.address is None:
         share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
-    writer, request = RunWriter(path), StopRequest()
+    writer, requests = RunWriter(path), Requests()
     try:
-        with view() as handle, signals_as(request):
-            run = _Run(experiment, data, options, registry, writer, request, lambda e: handle(writer.append(e)))
+        with view(path) as handle, signals_as(requests):
+            run = _Run(experiment, data, options, registry, writer, requests, lambda e: handle(writer.append(e)))
             return Finished(path, _to_the_end(run, here))
     finally:
         writer.close()
@@ -137,7 +164,7 @@ class _Run:
     options: Options
     registry: Registry
     writer: RunWriter
-    request: StopRequest
+    requests: Requests
     emit: events.Emit
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
 
@@ -148,7 +175,7 @@ def _to_the_end(run: _Run, here: Machine) -> ExitCode:
     try:
         _search_and_confirm(run, here)
     except KeyboardInterrupt:
-        run.request.signal = run.request.signal or signal.SIGINT
+        run.requests.signal = run.requests.signal or signal.SIGINT
     except Exception as error:
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
@@ -179,6 +206,7 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
             store=run.writer,
             emit=run.emit,
             stopping=lambda: _stopping(run),
+            tick=_ticker(run),
         )
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
@@ -193,17 +221,42 @@ def _needed(run: _Run) -> Selection:
 
 def _stopping(run: _Run) -> bool:
     """Return whether the run was asked to stop; say so the first time, because an epoch may take a while to end."""
-    if run.request() and not run.request.told:
-        run.request.told = True
-        run.emit(events.Warned(message="stopping after the epochs that are running; Ctrl-C again stops at once"))
-    return run.request()
+    asked = run.requests()
+    if asked and not run.requests.told:
+        run.requests.told = True
+        run.emit(events.StopAsked(signal=run.requests.signal.name if run.requests.signal else ""))
+    return asked
+
+
+def _ticker(run: _Run) -> Callable[[], None]:
+    """Return what is called at each turn of the driver's loops: it answers signals and watches the machine."""
+    usage, due = Usage(run.writer.path), 0.0
+
+    def tick() -> None:
+        nonlocal due
+        _keep_signals(run.requests)
+        _stopping(run)
+        if run.requests.status:
+            run.requests.status = False
+            run.emit(events.StatusAsked())
+        if time.monotonic() >= due:
+            run.emit(usage.now())
+            due = time.monotonic() + USAGE_SECONDS
+
+    return tick
+
+
+def _keep_signals(requests: Requests) -> None:
+    """Take SIGUSR1 back from Tune, which claims it for itself and has no setting against that."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, requests.ask_status)
 
 
 def _ending(run: _Run) -> tuple[str, ExitCode]:
     """Return in words how a run ended that was not broken off, and its exit code."""
-    if run.request.signal is not None:
-        run.emit(events.RunInterrupted(reason=run.request.signal.name))
-        by_key = run.request.signal == signal.SIGINT
+    if run.requests.signal is not None:
+        run.emit(events.RunInterrupted(reason=run.requests.signal.name))
+        by_key = run.requests.signal == signal.SIGINT
         return "interrupted", ExitCode.INTERRUPTED if by_key else ExitCode.TERMINATED
     if common_failure(run.trials):
         cause = common_failure(run.trials)
@@ -251,6 +304,10 @@ def _started(
         algorithm=spec.search.algorithm,
         scheduler=spec.search.scheduler,
         plugins=registry.versions(),
+        config=hashlib.sha256(json.dumps(spec_json(spec), sort_keys=True).encode()).hexdigest()[:12],
+        confirm_top=spec.confirm.top,
+        confirm_seeds=spec.confirm.seeds,
+        time_budget=spec.search.time_budget or 0.0,
     )
 
 

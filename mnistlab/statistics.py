@@ -88,6 +88,22 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
     return MeanSd(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
 
 
+def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """Return Student's t interval of the mean over other seeds, or None for fewer than two values.
+
+    Raises:
+        ValueError: if not 0 < confidence < 1.
+    """
+    _check_confidence(confidence)
+    if len(values) < 2:
+        return None
+    mean = float(np.mean(values))
+    half = (
+        float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    )
+    return Interval(mean - half, mean + half)
+
+
 def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], *, confidence: float = 0.95) -> Difference:
     """Return the difference of two plans' mean accuracies, with its interval over other seeds and other images.
 

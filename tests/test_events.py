@@ -22,6 +22,9 @@ SAMPLES: dict[str, Any] = {
     "Mapping[str, str]": {"mnistlab": "0.1"},
     "Mapping[str, int]": {"complete": 3},
     "tuple[str, ...]": ("0001", "0002"),
+    "float | None": 0.25,
+    "int | None": 1 << 34,
+    "tuple[Mapping[str, Any], ...]": ({"index": 0, "name": "A100", "use": 0.5},),
 }
 
 

@@ -31,8 +31,8 @@ def check(
     from mnistlab.dataset import find_data
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
-    from mnistlab.search.machine import share, this_machine
     from mnistlab.space import defaults, suggest
+    from mnistlab.tuning.machine import share, this_machine
 
     check_environment()
     wanted, _ = experiment.open_with(file, overrides(set_), selection(plugin or (), only_built_in=no_plugins))

@@ -16,6 +16,7 @@ from mnistlab.cli.check import check
 from mnistlab.cli.leaderboard import leaderboard
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
+from mnistlab.cli.watch import replay, status, watch
 from mnistlab.errors import ExitCode, MnistlabError
 
 # Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.
@@ -43,7 +44,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard):
+for each in (search, check, train, leaderboard, watch, replay, status):
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))

@@ -24,6 +24,11 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Load this Python file as a plugin; may be repeated."),
 ]
+View = Annotated[
+    str, typer.Option("--ui", help="auto, live, full, plain, json or quiet (also MNISTLAB_UI).", show_default="auto")
+]
+Color = Annotated[str, typer.Option("--color", help="auto, always or never (also NO_COLOR, FORCE_COLOR).")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 
 RUNS = Path("runs")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mnistlab.cli.options import RUNS, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, overrides
+from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
 
 
 def search(
@@ -27,7 +27,8 @@ def search(
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
     runs: Runs = RUNS,
-    ui: Annotated[str, typer.Option("--ui", help="auto, live, plain or quiet (also MNISTLAB_UI).")] = "auto",
+    ui: View = "auto",
+    color: Color = "auto",
     address: Annotated[
         str | None,
         typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
@@ -35,32 +36,28 @@ def search(
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab import experiment, run, store
-    from mnistlab.console.summary import print_leaderboard
-    from mnistlab.console.ui import choose_ui, open_console
+    from mnistlab.console.summary import print_leaderboard, result_console
+    from mnistlab.console.ui import chosen, open_console
     from mnistlab.data import default_place
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
     from mnistlab.leaderboard import rank
 
     check_environment()
-    view = choose_ui(ui, sys.stderr, _environ())
+    view = chosen(ui, color)
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
     wanted, registry = experiment.open_with(file, changes, selection(plugin or (), only_built_in=no_plugins))
     command = shlex.join(["mnistlab", *sys.argv[1:]])
     options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
-    finished = run.search(wanted, options, registry, lambda: open_console(view))
+    finished = run.search(wanted, options, registry, lambda path: open_console(view, path / "driver.log"))
     if (finished.path / "run.json").exists():
-        print_leaderboard(rank(store.read_run(finished.path)), top=10, files=_written(finished.path))
+        # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
+        console = result_console(sys.stderr if view.kind == "json" else None)
+        print_leaderboard(rank(store.read_run(finished.path)), console, top=10, files=_written(finished.path))
     raise typer.Exit(int(finished.exit_code))
-
-
-def _environ() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 def _written(path: Path) -> list[str]:
     """Return the files of a run that people open."""
-    names = ("run.json", "events.jsonl", "study.db", "test_ledger.jsonl", "trials")
+    names = ("run.json", "events.jsonl", "study.db", "test_ledger.jsonl", "driver.log", "trials")
     return [str(path / name) for name in names if (path / name).exists()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from mnistlab import events as ev
-from mnistlab.console.state import ViewState
+from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
 from mnistlab.labels import counted, listed, metric_text, seconds_text
 
@@ -13,11 +13,11 @@ from mnistlab.labels import counted, listed, metric_text, seconds_text
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
     """Return the line of an event, or None where people need none. `state` is the state *after* the event.
 
-    Epochs appear as a heartbeat only, at most once a minute of event time: a line for each epoch of many trials at once
-    would bury the others. The line holds no control characters,
-    whatever a plugin has put into its names and messages.
+    What happens often (epochs, looks at the machine) has no line of its own, but where there has been no line for
+    nearly a minute it is the occasion for a heartbeat. The line holds no control characters, whatever a plugin has put
+    into its names and messages.
     """
-    if isinstance(stamped.event, ev.TrialEpoch):
+    if isinstance(stamped.event, FREQUENT):
         said = heartbeat(state) if state.heartbeat_seq == stamped.seq else None
     else:
         said = _say(stamped.event, state)
@@ -25,9 +25,17 @@ def line(stamped: ev.Stamped, state: ViewState) -> str | None:
 
 
 def heartbeat(state: ViewState) -> str:
-    """Return for example `3 running, 5 of 16 finished, best 99.12 %, 2m10s`."""
+    """Return for example `2 running (0003 epoch 2/8, 0004 epoch 1/8), 5 of 16 finished, best 99.12 %`."""
     best = f", best {metric_text(state.metric, state.best.value)}" if state.best else ""
-    return f"{len(state.running)} running, {progress(state)}{best}, {seconds_text(state.t)}"
+    at_work = [f"{one.trial} epoch {one.epoch}/{one.epochs}" for one in state.running.values()]
+    at_work += [
+        f"{trial} replicate {number} epoch {one.epoch}/{one.epochs or '?'}"
+        for (trial, number), one in state.replicates.items()
+        if one.state == "running"
+    ]
+    more = f", +{len(at_work) - 4} more" if len(at_work) > 4 else ""
+    who = f" ({', '.join(at_work[:4])}{more})" if at_work else ""
+    return f"{len(at_work)} running{who}, {progress(state)}{best}"
 
 
 def progress(state: ViewState) -> str:
@@ -94,7 +102,7 @@ def _confirmation_started(event: ev.ConfirmationStarted, _state: ViewState) -> s
 @_say.register
 def _replicate_finished(event: ev.ReplicateFinished, state: ViewState) -> str:
     result = f"{state.metric} {metric_text(state.metric, event.metrics.get(state.metric))}"
-    done = f"{len(state.replicates)} of {len(state.confirming) * state.seeds} trained"
+    done = f"{state.replicated} of {len(state.confirming) * state.seeds} trained"
     return f"trial {event.trial} replicate {event.replicate}: {result} in {seconds_text(event.seconds)} ({done})"
 
 
@@ -112,6 +120,16 @@ def _test_opened(event: ev.TestOpened, _state: ViewState) -> str:
 @_say.register
 def _warned(event: ev.Warned, _state: ViewState) -> str:
     return f"warning: {event.message}"
+
+
+@_say.register
+def _stop_asked(event: ev.StopAsked, _state: ViewState) -> str:
+    return f"{event.signal}: stopping after the epochs that are running; Ctrl-C again stops at once"
+
+
+@_say.register
+def _status_asked(_event: ev.StatusAsked, state: ViewState) -> str:
+    return f"status: {heartbeat(state)}"
 
 
 @_say.register

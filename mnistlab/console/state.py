@@ -2,7 +2,7 @@
 
 `ViewState` is frozen and `advance` pure, so a refresh thread may draw one state while the driver makes the next, and
 a recorded run can be replayed. Memory does not grow with the number of trials: only running trials, counts, the
-leading labels, the last warnings and the confirmation's table are kept.
+leading labels, a sample of durations, the last warnings and the confirmation's table are kept.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import Literal
 from mnistlab import events as ev
 from mnistlab.results import higher_is_better
 
-HEARTBEAT = 60.0  # seconds of event time between two lines that only say that the run is alive
+HEARTBEAT = 50.0  # seconds of event time without a line; events come every few seconds, so none is silent for 60
 WARNINGS = 3
 LEADERS = 32
+CURVE = 24  # values kept of a learning curve
+DURATIONS = 256  # ended trials whose duration is kept, the newest ones
 
 Phase = Literal["starting", "search", "confirmation", "test", "stopping", "over"]
+
+# What happens too often to be worth a line each.
+FREQUENT = (ev.TrialEpoch, ev.ReplicateStarted, ev.ReplicateEpoch, ev.RungDecided, ev.Resources)
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,33 @@ class RunningTrial:
     epochs: int = 0
     value: float | None = None
     images_per_second: float | None = None
+    curve: tuple[float, ...] = ()  # the metric at the last epochs
+    reported: float = 0.0  # when its last epoch ended
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A trial that has used its full budget, with the run's metric."""
+    """A trial that has used its full budget, with the run's metric; `t` and `ended` tell when it was found."""
 
     trial: str
     label: str
     value: float
+    t: float = 0.0
+    ended: int = 0
+    seconds: float = 0.0  # how long it took
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One (plan, seed) of the confirmation; `value` is the run's metric at its last epoch."""
+
+    state: Literal["running", "done", "failed"]
+    started: float
+    epoch: int = 0
+    epochs: int = 0
+    value: float | None = None
+    seconds: float = 0.0
+    reported: float = 0.0  # when its last epoch ended
 
 
 @dataclass(frozen=True)
@@ -54,6 +77,18 @@ class Failure:
     log: str = ""
 
 
+@dataclass(frozen=True)
+class Duration:
+    """How long a trial took that has ended, and whether it used its full budget."""
+
+    seconds: float
+    full: bool
+
+
+Replicates = Mapping[tuple[str, int], Replicate]
+Rungs = Mapping[tuple[int, int], ev.RungDecided]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ViewState:
     """Everything a view may show. Times are seconds of the run (`Stamped.t`)."""
@@ -61,24 +96,30 @@ class ViewState:
     phase: Phase = "starting"
     start: ev.RunStarted | None = None
     end: ev.RunFinished | None = None
+    began: float = 0.0  # when the search proper began
     t: float = 0.0
     running: Mapping[str, RunningTrial] = field(default_factory=dict[str, RunningTrial])
     complete: int = 0
     pruned: int = 0
     failed: int = 0
     best: Scored | None = None
+    best_curve: tuple[float, ...] = ()  # each value that was the best when it came
     leaders: tuple[Scored, ...] = ()
+    durations: tuple[Duration, ...] = ()
+    rungs: Rungs = field(default_factory=dict[tuple[int, int], ev.RungDecided])
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
     last_failure: Failure | None = None
     warnings: tuple[str, ...] = ()
     warned: int = 0
     confirming: tuple[str, ...] = ()
     seeds: int = 0
-    replicates: Mapping[tuple[str, int], float | None] = field(default_factory=dict[tuple[str, int], float | None])
+    replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     openings: int = 0
+    resources: ev.Resources | None = None
+    stop_asked: str = ""  # the signal that asked
     interruption: str = ""
     heartbeat_seq: int = 0  # the event that was the last heartbeat
-    heartbeat_t: float = 0.0
+    said_t: float = 0.0  # when a line was last due
 
     @property
     def metric(self) -> str:
@@ -95,6 +136,16 @@ class ViewState:
         """Return how many trials have ended, in whatever way."""
         return self.complete + self.pruned + self.failed
 
+    @property
+    def queued(self) -> int:
+        """Return how many trials may still be started."""
+        return max(0, self.total - self.finished - len(self.running))
+
+    @property
+    def replicated(self) -> int:
+        """Return how many trainings of the confirmation have ended."""
+        return sum(one.state != "running" for one in self.replicates.values())
+
     def label(self, trial: str) -> str:
         """Return the label of a running or leading trial, or "" where it is forgotten."""
         if trial in self.running:
@@ -105,8 +156,10 @@ class ViewState:
 def advance(state: ViewState, stamped: ev.Stamped) -> ViewState:
     """Return the state after an event. Events of unknown types, and of trials that never started, change nothing."""
     after = _fold(stamped.event, replace(state, t=stamped.t))
-    if isinstance(stamped.event, ev.TrialEpoch) and stamped.t - state.heartbeat_t >= HEARTBEAT:
-        return replace(after, heartbeat_seq=stamped.seq, heartbeat_t=stamped.t)
+    if not isinstance(stamped.event, FREQUENT):
+        return replace(after, said_t=stamped.t)
+    if stamped.t - state.said_t >= HEARTBEAT:
+        return replace(after, heartbeat_seq=stamped.seq, said_t=stamped.t)
     return after
 
 
@@ -117,7 +170,7 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
-    return replace(state, phase="search", start=event, end=None, running={}, heartbeat_t=state.t, interruption="")
+    return replace(state, phase="search", start=event, end=None, began=state.t, running={}, interruption="")
 
 
 @_fold.register
@@ -131,12 +184,15 @@ def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
 def _trial_epoch(event: ev.TrialEpoch, state: ViewState) -> ViewState:
     if event.trial not in state.running:
         return state
+    before, value = state.running[event.trial], event.metrics.get(state.metric)
     trial = replace(
-        state.running[event.trial],
+        before,
         epoch=event.epoch,
         epochs=event.epochs,
-        value=event.metrics.get(state.metric),
+        value=value,
         images_per_second=event.metrics.get("images_per_second"),
+        curve=before.curve if value is None else (*before.curve, value)[-CURVE:],
+        reported=state.t,
     )
     return replace(state, running={**state.running, event.trial: trial})
 
@@ -147,26 +203,35 @@ def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
     value = event.metrics.get(state.metric)
     if value is not None:
         sign = -1 if higher_is_better(state.metric) else 1
-        scored = Scored(event.trial, state.label(event.trial), value)
+        scored = Scored(event.trial, state.label(event.trial), value, seconds=event.seconds)
         leaders = tuple(sorted((*leaders, scored), key=lambda s: sign * s.value)[:LEADERS])
-    return replace(state, complete=state.complete + 1, leaders=leaders, running=_without(state, event.trial))
+    after = _ended(state, event.trial, Duration(event.seconds, full=True))
+    return replace(after, complete=state.complete + 1, leaders=leaders)
 
 
 @_fold.register
 def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> ViewState:
-    return replace(state, pruned=state.pruned + 1, running=_without(state, event.trial))
+    return replace(_ended(state, event.trial, Duration(event.seconds, full=False)), pruned=state.pruned + 1)
 
 
 @_fold.register
 def _trial_failed(event: ev.TrialFailed, state: ViewState) -> ViewState:
     failure = Failure(f"trial {event.trial}", event.cause, event.message, event.log)
-    state = replace(state, failed=state.failed + 1, running=_without(state, event.trial))
-    return _with_failure(state, failure)
+    begun = state.running.get(event.trial)
+    seconds = state.t - begun.started if begun else 0.0
+    after = _ended(state, event.trial, Duration(seconds, full=False))
+    return _with_failure(replace(after, failed=state.failed + 1), failure)
 
 
 @_fold.register
 def _best_changed(event: ev.BestChanged, state: ViewState) -> ViewState:
-    return replace(state, best=Scored(event.trial, event.label, event.value))
+    best = Scored(event.trial, event.label, event.value, state.t, state.finished)
+    return replace(state, best=best, best_curve=(*state.best_curve, event.value)[-CURVE:])
+
+
+@_fold.register
+def _rung_decided(event: ev.RungDecided, state: ViewState) -> ViewState:
+    return replace(state, rungs={**state.rungs, (event.bracket, event.epoch): event})
 
 
 @_fold.register
@@ -175,16 +240,32 @@ def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> Vi
 
 
 @_fold.register
-def _replicate_finished(event: ev.ReplicateFinished, state: ViewState) -> ViewState:
+def _replicate_started(event: ev.ReplicateStarted, state: ViewState) -> ViewState:
+    return _with_replicate(state, event.trial, event.replicate, Replicate("running", state.t))
+
+
+@_fold.register
+def _replicate_epoch(event: ev.ReplicateEpoch, state: ViewState) -> ViewState:
+    before = state.replicates.get((event.trial, event.replicate), Replicate("running", state.t))
     value = event.metrics.get(state.metric)
-    return replace(state, replicates={**state.replicates, (event.trial, event.replicate): value})
+    after = replace(before, epoch=event.epoch, epochs=event.epochs, value=value, reported=state.t)
+    return _with_replicate(state, event.trial, event.replicate, after)
+
+
+@_fold.register
+def _replicate_finished(event: ev.ReplicateFinished, state: ViewState) -> ViewState:
+    return _end_replicate(state, event.trial, event.replicate, "done", event.metrics.get(state.metric))
 
 
 @_fold.register
 def _replicate_failed(event: ev.ReplicateFailed, state: ViewState) -> ViewState:
-    failure = Failure(f"trial {event.trial} replicate {event.replicate}", event.cause, event.message)
-    state = replace(state, replicates={**state.replicates, (event.trial, event.replicate): None})
-    return _with_failure(state, failure)
+    failure = Failure(
+        f"trial {event.trial} replicate {event.replicate}",
+        event.cause,
+        event.message,
+        f"trials/{event.trial}/log.txt",
+    )
+    return _with_failure(_end_replicate(state, event.trial, event.replicate, "failed", None), failure)
 
 
 @_fold.register
@@ -193,8 +274,18 @@ def _test_opened(event: ev.TestOpened, state: ViewState) -> ViewState:
 
 
 @_fold.register
+def _resources(event: ev.Resources, state: ViewState) -> ViewState:
+    return replace(state, resources=event)
+
+
+@_fold.register
 def _warned(event: ev.Warned, state: ViewState) -> ViewState:
     return replace(state, warned=state.warned + 1, warnings=(*state.warnings, event.message)[-WARNINGS:])
+
+
+@_fold.register
+def _stop_asked(event: ev.StopAsked, state: ViewState) -> ViewState:
+    return replace(state, phase="stopping", stop_asked=event.signal)
 
 
 @_fold.register
@@ -207,8 +298,21 @@ def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
     return replace(state, phase="over", end=event, running={})
 
 
-def _without(state: ViewState, trial: str) -> Mapping[str, RunningTrial]:
-    return {name: running for name, running in state.running.items() if name != trial}
+def _ended(state: ViewState, trial: str, duration: Duration) -> ViewState:
+    running = {name: running for name, running in state.running.items() if name != trial}
+    return replace(state, running=running, durations=(*state.durations, duration)[-DURATIONS:])
+
+
+def _end_replicate(
+    state: ViewState, trial: str, number: int, end: Literal["done", "failed"], value: float | None
+) -> ViewState:
+    before = state.replicates.get((trial, number), Replicate("running", state.t))
+    after = replace(before, state=end, value=value, seconds=state.t - before.started)
+    return _with_replicate(state, trial, number, after)
+
+
+def _with_replicate(state: ViewState, trial: str, number: int, replicate: Replicate) -> ViewState:
+    return replace(state, replicates={**state.replicates, (trial, number): replicate})
 
 
 def _with_failure(state: ViewState, failure: Failure) -> ViewState:

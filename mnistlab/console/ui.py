@@ -2,103 +2,152 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
 
-from rich.console import Console, ConsoleDimensions, RenderableType
-from rich.live import Live
-
-from mnistlab.console.live import REFRESHES_PER_SECOND, render
+from mnistlab.console.frame import DRIVER_HINT
+from mnistlab.console.guard import Streams, guarded
 from mnistlab.console.plain import line
+from mnistlab.console.screen import Painter, Screen, size_of
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, near_miss
-from mnistlab.events import Stamped
+from mnistlab.events import RunFinished, Stamped, to_json
 
-Ui = Literal["auto", "live", "plain", "quiet"]
+Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
+Color = Literal["auto", "always", "never"]
 Handle = Callable[[Stamped], None]
 
 VARIABLE = "MNISTLAB_UI"
 LEAST_WIDTH, LEAST_HEIGHT = 60, 10
 
 
-@contextmanager
-def open_console(
-    ui: Ui = "auto", stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-) -> Generator[Handle]:
-    """Yield what is to be called with every event; the view closes with the context and leaves its last frame.
+@dataclass(frozen=True)
+class Ui:
+    """A view that was chosen: `kind` is not `auto` any more."""
 
-    `stream` is standard error unless given: progress goes there, results go to standard output. `clock` counts
-    seconds from anywhere; it moves the elapsed times on between two events. A stream that can't be written to any
-    more silences the view and never stops the search.
-
-    Raises:
-        SpecError: if `ui`, or MNISTLAB_UI where `ui` is `auto`, names no view.
-    """
-    out: TextIO = stream or sys.stderr
-    kind = choose_ui(ui, out, os.environ)
-    if kind == "live":
-        with _live(out, clock) as handle:
-            yield handle
-    else:
-        yield _plain(out) if kind == "plain" else _ignore
+    kind: Kind
+    color: bool
 
 
-def choose_ui(ui: str, stream: TextIO, environ: Mapping[str, str]) -> Ui:
-    """Return `live`, `plain` or `quiet`. `auto` asks MNISTLAB_UI first and then looks at the stream.
+def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str]) -> Ui:
+    """Return the view and whether it is coloured; `auto` asks MNISTLAB_UI first and then looks at the stream.
 
     Live needs an interactive terminal of at least 60 x 10 that can move its cursor, outside continuous integration.
+    NO_COLOR (not empty) takes colour away, FORCE_COLOR gives it, `--color` beats both.
 
     Raises:
-        SpecError: if the name is none of auto, live, plain, quiet.
+        SpecError: if a name is none of those known.
     """
     place = "--ui"
     if ui == "auto" and environ.get(VARIABLE):
         place, ui = VARIABLE, environ[VARIABLE]
-    if ui not in get_args(Ui):
-        rule = f"must be one of {', '.join(get_args(Ui))}"
-        raise SpecError("user interface", [Fault(place, rule, ui, near_miss(ui, get_args(Ui)))])
+    faults = [*_fault(place, ui, get_args(Kind)), *_fault("--color", color, get_args(Color))]
+    if faults:
+        raise SpecError("user interface", faults)
     if ui == "auto":
-        return "live" if _can_live(stream, environ) else "plain"
-    return cast("Ui", ui)
+        ui = "live" if _can_live(stream, environ) else "plain"
+    return Ui(cast("Kind", ui), color == "always" or (color == "auto" and _is_colored(environ)))
+
+
+def _fault(place: str, word: str, known: tuple[str, ...]) -> list[Fault]:
+    return [] if word in known else [Fault(place, f"must be one of {', '.join(known)}", word, near_miss(word, known))]
+
+
+def _is_colored(environ: Mapping[str, str]) -> bool:
+    return not environ.get("NO_COLOR") and (bool(environ.get("FORCE_COLOR")) or environ.get("TERM", "") != "dumb")
 
 
 def _can_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
     in_ci = environ.get("CI", "").lower() not in {"", "0", "false"}
     if in_ci or environ.get("TERM", "").lower() in {"dumb", "unknown"} or not stream.isatty():
         return False
-    width, height = _size(stream)
+    width, height = size_of(stream)
     return width >= LEAST_WIDTH and height >= LEAST_HEIGHT
 
 
-def _console(stream: TextIO) -> Console:
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
+@contextmanager
+def open_console(ui: Ui, log: Path, clock: Callable[[], float] = time.monotonic) -> Generator[Handle]:
+    """Yield what is to be called with every event, and keep the terminal for the view alone until the context ends.
+
+    Progress goes to standard error; the event stream of `json` goes to standard output. Whatever else writes there
+    meanwhile is appended to `log`.
+    """
+    with guarded(log) as streams, open_view(ui, streams, clock) as handle:
+        yield handle
 
 
-def _size(stream: TextIO) -> tuple[int, int]:
-    """Return columns and lines of the stream's own terminal; rich would ask standard input's."""
-    try:
-        width, height = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        width, height = 0, 0
-    return width or 80, height or 24
+@contextmanager
+def open_view(
+    ui: Ui, streams: Streams | None = None, clock: Callable[[], float] = time.monotonic, hint: str = DRIVER_HINT
+) -> Generator[Handle]:
+    """Yield what is to be called with every event; `clock` moves the elapsed times on between two of them.
+
+    A stream that can't be written to any more silences the view and never stops the search.
+    """
+    streams = streams or Streams(sys.stdout, sys.stderr)
+    if ui.kind in {"live", "full"}:
+        with _screen(ui, streams.err, clock, hint) as handle:
+            yield handle
+    elif ui.kind == "plain":
+        yield _lines(streams.err)
+    elif ui.kind == "json":
+        yield _records(streams.out)
+    else:
+        yield lambda _stamped: None
 
 
-def _ignore(_stamped: Stamped) -> None:
-    pass
-
-
-def _plain(stream: TextIO) -> Handle:
-    state, broken = ViewState(), False
+@contextmanager
+def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Generator[Handle]:
+    """Draw a dashboard; at the end it goes, and a line that says how the run ended takes its place."""
+    painter = Painter(stream, color=ui.color, whole_screen=ui.kind == "full")
+    screen = Screen(painter, stream, clock, hint)
+    last: list[Stamped] = []
 
     def handle(stamped: Stamped) -> None:
-        nonlocal state, broken
+        screen.handle(stamped)
+        if isinstance(stamped.event, RunFinished):
+            last.append(stamped)
+
+    screen.begin()
+    try:
+        yield handle
+    finally:
+        state = screen.end()
+        say = _writer(stream)
+        for stamped in last:
+            say(line(stamped, state))
+
+
+def _lines(stream: TextIO) -> Handle:
+    state, say = ViewState(), _writer(stream)
+
+    def handle(stamped: Stamped) -> None:
+        nonlocal state
         state = advance(state, stamped)
-        text = line(stamped, state)
+        say(line(stamped, state))
+
+    return handle
+
+
+def _records(stream: TextIO) -> Handle:
+    say = _writer(stream)
+    return lambda stamped: say(json.dumps(to_json(stamped), separators=(",", ":"), allow_nan=False))
+
+
+def _writer(stream: TextIO) -> Callable[[str | None], None]:
+    """Return what writes a line, and nothing any more once the reader of the pipe has gone."""
+    broken = False
+
+    def say(text: str | None) -> None:
+        nonlocal broken
         if text is None or broken:
             return
         try:
@@ -107,32 +156,13 @@ def _plain(stream: TextIO) -> Handle:
         except (OSError, ValueError):  # the reader of the pipe has gone, or the stream is closed
             broken = True
 
-    return handle
+    return say
 
 
-@contextmanager
-def _live(stream: TextIO, clock: Callable[[], float]) -> Generator[Handle]:
-    console = _console(stream)
-    state, offset = ViewState(), -clock()
+def chosen(ui: str, color: str) -> Ui:
+    """Return the view for this process's own standard error and environment.
 
-    def frame() -> RenderableType:
-        console.size = ConsoleDimensions(*_size(stream))
-        return render(state, max(state.t, clock() + offset), console.width, console.height)
-
-    def handle(stamped: Stamped) -> None:
-        nonlocal state, offset
-        state, offset = advance(state, stamped), stamped.t - clock()
-
-    live = Live(
-        console=console,
-        get_renderable=frame,
-        refresh_per_second=REFRESHES_PER_SECOND,
-        redirect_stdout=sys.stdout.isatty(),  # what goes into a pipe must not end up on the terminal
-        vertical_overflow="crop",
-    )
-    live.start()
-    try:
-        yield handle
-    finally:
-        with suppress(OSError):  # the terminal may have gone
-            live.stop()
+    Raises:
+        SpecError: as `choose_ui`.
+    """
+    return choose_ui(ui, color, sys.stderr, os.environ)

@@ -22,7 +22,7 @@ from safetensors.torch import load
 from mnistlab import events
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
-from tests.search.conftest import DISTS
+from tests.tuning.conftest import DISTS
 
 pytestmark = pytest.mark.e2e
 

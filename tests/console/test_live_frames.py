@@ -1,26 +1,23 @@
 from __future__ import annotations
 
-import io
 from functools import reduce
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
 
 from mnistlab import events as ev
-from mnistlab.console.live import render
+from mnistlab.console.frame import Look
+from mnistlab.console.frame import frame as lines_of
+from mnistlab.console.signs import ASCII, UNICODE
 from mnistlab.console.state import ViewState, advance
 
 SIZES = [(width, height) for width in (60, 80, 120, 200) for height in (10, 24, 60)]
 
 
-def frame(recording: list[ev.Stamped], width: int, height: int, now: float = 100.0, **options: object) -> list[str]:
+def frame(recording: list[ev.Stamped], width: int, height: int, now: float = 100.0, plain: bool = False) -> list[str]:
     state = reduce(advance, recording, ViewState())
-    console = Console(
-        file=io.StringIO(), width=width, height=height, color_system=None, legacy_windows=False, **options
-    )
-    console.print(render(state, now, width, height))
-    return console.file.getvalue().splitlines()  # pyright: ignore[reportAttributeAccessIssue]
+    signs = ASCII if plain else UNICODE
+    return [line.plain for line in lines_of(state, now, Look(width, height, signs))]
 
 
 @pytest.mark.parametrize(("width", "height"), [*SIZES, (20, 3), (40, 5), (60, 1)])

@@ -10,8 +10,8 @@ import pytest
 import ray
 
 from mnistlab.errors import ResourceError
-from mnistlab.search.cluster import cluster
-from mnistlab.search.machine import Machine
+from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.machine import Machine
 
 pytestmark = pytest.mark.ray
 

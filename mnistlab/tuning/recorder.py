@@ -17,11 +17,11 @@ from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
-from mnistlab.search.bridge import Bridge
-from mnistlab.search.outcome import Outcome, outcome_of
-from mnistlab.search.unsaved import Unsaved
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
+from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.outcome import Outcome, outcome_of
+from mnistlab.tuning.unsaved import Unsaved
 
 
 @dataclass
@@ -48,10 +48,14 @@ class Recorder(Unsaved, Callback):
         emit: Emit,
         registry: Registry,
         ended: list[TrialResult],
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
-        """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end."""
+        """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
+
+        `tick` is called at every turn of Tune's loop, about ten times a second.
+        """
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
-        self._ended, self._running = ended, 0
+        self._ended, self._tick, self._running = ended, tick, 0
         self._open: dict[str, _Open] = {}
         self._best: float | None = None
 
@@ -97,6 +101,7 @@ class Recorder(Unsaved, Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """Count the running trials."""
+        self._tick()
         self._running = sum(trial.status == Trial.RUNNING for trial in trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

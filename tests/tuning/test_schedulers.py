@@ -8,8 +8,8 @@ import random
 import pytest
 
 from mnistlab.api import Choice, Domain, Float, Int
-from mnistlab.search.schedulers import Population, _brackets, _neighbour, _sample
 from mnistlab.space import Branch, Parameter, Space
+from mnistlab.tuning.schedulers import Population, _brackets, _neighbour, _sample
 
 
 @pytest.mark.parametrize(

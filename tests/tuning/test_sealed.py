@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mnistlab.confirm import confirm
-from tests.search.conftest import RunTiny
-from tests.search.test_search import moods
+from tests.tuning.conftest import RunTiny
+from tests.tuning.test_search import moods
 
 pytestmark = pytest.mark.ray
 

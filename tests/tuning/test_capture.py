@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from mnistlab.search.capture import MAX_CHUNK
+from mnistlab.tuning.capture import MAX_CHUNK
 
 PREPARE = """
 import ctypes, json, os, subprocess, sys, traceback
 answer = os.fdopen(os.dup(1), "w")
-from mnistlab.search.capture import MAX_CHUNK, Capture
+from mnistlab.tuning.capture import MAX_CHUNK, Capture
 capture = Capture()
 print("before")
 sys.stdout.flush()

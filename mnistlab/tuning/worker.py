@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,8 +28,8 @@ from mnistlab.data.device import DeviceData, to_device, upload
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
-from mnistlab.search.capture import Capture
 from mnistlab.training import Training
+from mnistlab.tuning.capture import Capture
 
 CHECKPOINT = "state.safetensors"
 
@@ -211,6 +212,15 @@ class ReplicateTask:
 
 
 @dataclass(frozen=True)
+class ReplicateProgress:
+    """A replicate has ended an epoch; `metrics` as `training.run_epoch` gives them."""
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
 class ReplicateAnswer:
     """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
 
@@ -223,8 +233,8 @@ class ReplicateAnswer:
     message: str = ""
 
 
-def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
-    """Train a plan on a fresh seed for its full budget; a failure is an answer too."""
+def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
+    """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
     capture = Capture()
     capture.start()
     history: list[dict[str, float]] = []
@@ -232,18 +242,21 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> ReplicateAnswer:
     try:
         registry = select(shared.plugins)
         data = data_for(shared, registry, device_of(shared))
-        done = training.train(task.plan, task.seed, data, registry, lambda _, metrics: history.append(metrics))
-        found = training.evaluate(done, data.validation_images, data.validation_labels)
+        one = training.begin(task.plan, task.seed, data, registry)
+        while one.epoch < one.epochs:
+            history.append(training.run_epoch(one))
+            yield ReplicateProgress(one.epoch, one.epochs, history[-1])
+        found = training.evaluate(one, data.validation_images, data.validation_labels)
         answer = replace(
             answer,
-            parameters=training.count_parameters(done.module),
+            parameters=training.count_parameters(one.module),
             correct=found.correct.cpu().numpy(),
-            weights=weights.pack_weights(done.module),
+            weights=weights.pack_weights(one.module),
         )
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
-    return replace(answer, history=tuple(history), log=capture.take())
+    yield replace(answer, history=tuple(history), log=capture.take())
 
 
 @dataclass(frozen=True)
@@ -269,8 +282,11 @@ class TestAnswer:
     message: str = ""
 
 
-def evaluate_on_test(shared: Shared, task: TestTask) -> TestAnswer:
-    """Evaluate a trained model on the test set. Only the confirmation sends this, once the ledger says so."""
+def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
+    """Evaluate a trained model on the test set and yield the answer.
+
+    Only the confirmation sends this, once the ledger says so.
+    """
     capture = Capture()
     capture.start()
     try:
@@ -280,7 +296,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> TestAnswer:
         weights.load_weights(model.module, task.weights)
         images, labels = upload(open_test(*dataset_of(shared, registry), shared.place), device)
         found = training.evaluate(model, images, labels)
-        return TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
+        yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
-        return TestAnswer(log=capture.take(), cause=training.cause_of(error), message=_one_line(error))
+        yield TestAnswer(log=capture.take(), cause=training.cause_of(error), message=_one_line(error))

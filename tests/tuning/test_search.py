@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from mnistlab import events
-from mnistlab.search.outcome import common_failure
 from mnistlab.store import read_events
-from tests.search.conftest import RunTiny
+from mnistlab.tuning.outcome import common_failure
+from tests.tuning.conftest import RunTiny
 
 pytestmark = pytest.mark.ray
 

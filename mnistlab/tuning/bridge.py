@@ -21,12 +21,12 @@ from ray.tune.search import Searcher
 
 from mnistlab.api import Choice, Float, Scalar
 from mnistlab.results import higher_is_better
-from mnistlab.search.outcome import Outcome, outcome_of
-from mnistlab.search.samplers import sampler
-from mnistlab.search.unsaved import Unsaved
 from mnistlab.seeds import Stream, derive, trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, suggest
 from mnistlab.spec import ExperimentSpec
+from mnistlab.tuning.outcome import Outcome, outcome_of
+from mnistlab.tuning.samplers import sampler
+from mnistlab.tuning.unsaved import Unsaved
 
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 

@@ -22,7 +22,7 @@ import ray
 from ray import _raylet
 
 from mnistlab.errors import ResourceError
-from mnistlab.search.machine import GPU_GIB_PER_TRIAL, Machine
+from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
 
 ANSWER_SECONDS = 5.0
 

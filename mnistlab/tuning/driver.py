@@ -18,18 +18,18 @@ from ray.exceptions import RayError
 from mnistlab.events import Emit
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
-from mnistlab.search.bridge import Bridge, open_study, time_is_up
-from mnistlab.search.cluster import environment
-from mnistlab.search.machine import Share
-from mnistlab.search.outcome import common_failure
-from mnistlab.search.recorder import Recorder
-from mnistlab.search.schedulers import scheduler
-from mnistlab.search.unsaved import Unsaved
-from mnistlab.search.worker import PlanTrainable, Shared
 from mnistlab.seeds import Stream, derive
 from mnistlab.space import Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
+from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
+from mnistlab.tuning.cluster import environment
+from mnistlab.tuning.machine import Share
+from mnistlab.tuning.outcome import common_failure
+from mnistlab.tuning.recorder import Recorder
+from mnistlab.tuning.schedulers import scheduler
+from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.tuning.worker import PlanTrainable, Shared
 
 Stopping = Callable[[], bool]
 Task = TypeVar("Task")
@@ -48,6 +48,7 @@ class Search:
     store: RunWriter
     emit: Emit
     stopping: Stopping  # whether the user (or the machine) has asked to stop
+    tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
 
 
 class _StopAtEpoch(Unsaved, tune.Stopper):
@@ -80,7 +81,7 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
     bridge = Bridge(study, search.space, search.spec, parallel=parallel, stopping=stopping)
-    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended)
+    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, search.tick)
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
     try:
@@ -103,7 +104,7 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=bridge,
-            scheduler=scheduler(search.spec, search.space, stopping),
+            scheduler=scheduler(search.spec, search.space, stopping, search.emit),
             num_samples=search.spec.search.trials,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -132,31 +133,44 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     return [result for result in ordered if result in distinct.values()][:top]
 
 
-def run_tasks(
-    function: Callable[[Shared, Task], Answer],
-    tasks: Sequence[Task],
-    shared: Shared,
-    share: Share,
-    stopping: Stopping,
-) -> Iterator[tuple[Task, Answer | str]]:
-    """Call `function(shared, task)` in parallel workers; yield each task with its answer as it comes.
+@dataclass(frozen=True)
+class Lost:
+    """A task of which nothing more will be heard: its worker died, and so did those that tried again."""
 
-    The answer is a sentence where the worker was lost for good: Ray has tried three more times by then. Once
-    `stopping()`, no further task is started and what runs is given up.
+    message: str
+
+
+def run_tasks(
+    search: Search,
+    function: Callable[[Shared, Task], Iterator[Answer]],
+    tasks: Sequence[Task],
+    *,
+    started: Callable[[Task], None] = lambda _: None,
+    stopping: Stopping = lambda: False,
+) -> Iterator[tuple[Task, Answer | Lost]]:
+    """Run `function(search.shared, task)` in parallel workers; yield each task with whatever it yields, as it comes.
+
+    `started(task)` is called when a task is given to a worker. One whose worker dies begins anew, three times; what it
+    has yielded already is not yielded again. Once `stopping()`, no further task is started and what runs is given up.
     """
-    common = ray.put(shared)
-    remote = ray.remote(function).options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=3)
+    common = ray.put(search.shared)
+    remote: Any = ray.remote(function).options(num_cpus=search.share.cpus, num_gpus=search.share.gpus, max_retries=3)
     waiting, running = list(tasks), dict[Any, Task]()
     while waiting or running:
-        while waiting and len(running) < share.parallel:
+        while waiting and len(running) < search.share.parallel:
             task = waiting.pop(0)
             running[remote.remote(common, task)] = task
-        done, _ = ray.wait(list(running), num_returns=1, timeout=0.5)
-        for reference in done:
-            yield running.pop(reference), _answer(reference)
+            started(task)
+        ready: list[Any] = ray.wait(list(running), num_returns=1, timeout=0.5)[0]
+        for stream in ready:
+            try:
+                yield running[stream], _answer(next(stream))
+            except StopIteration:
+                del running[stream]
+        search.tick()
         if stopping():
-            for reference in running:
-                ray.cancel(reference, force=True)
+            for stream in running:
+                ray.cancel(stream, force=True)
             return
 
 
@@ -165,4 +179,4 @@ def _answer(reference: Any) -> Any:
         return ray.get(reference)
     except RayError as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"worker lost: {first}"
+        return Lost(f"worker lost: {first}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mnistlab.errors import ResourceError
-from mnistlab.search.machine import Machine, Share, share
 from mnistlab.spec import ResourcesSpec
+from mnistlab.tuning.machine import Machine, Share, share
 
 
 def wish(**settings: object) -> ResourcesSpec:

@@ -19,10 +19,10 @@ from mnistlab.dataset import find_data
 from mnistlab.registry import Registry, discover, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
-from mnistlab.search.cluster import cluster
-from mnistlab.search.driver import Search, run_search
-from mnistlab.search.machine import Machine, Share
 from mnistlab.store import RunWriter, create_run
+from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.driver import Search, run_search
+from mnistlab.tuning.machine import Machine, Share
 
 DISTS = Path(__file__).parent / "dists"
 

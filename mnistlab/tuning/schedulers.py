@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +19,26 @@ from ray.tune.schedulers.pbt import (
     _PBTTrialState,  # pyright: ignore[reportPrivateUsage] - what `on_trial_add` keeps, and Ray has no other name for it
 )
 
+from mnistlab import events
 from mnistlab.api import Choice, Scalar
+from mnistlab.events import Emit
 from mnistlab.results import higher_is_better
-from mnistlab.search.unsaved import Unsaved
 from mnistlab.space import Parameter, Space, values
 from mnistlab.spec import ExperimentSpec
+from mnistlab.tuning.unsaved import Unsaved
 
 _TIME = "epoch"
 RESAMPLE = 0.25  # share of the changes that draw anew instead of moving nearby (Jaderberg 2017, section 4)
 FACTORS = (0.8, 1.25)
 
 
-def scheduler(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool]) -> TrialScheduler:
-    """Return the scheduler of `spec.search`; its full budget is `space.epochs`. Once `stopping()`, nothing goes on."""
+def scheduler(
+    spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit: Emit = lambda _: None
+) -> TrialScheduler:
+    """Return the scheduler of `spec.search`; its full budget is `space.epochs`. Once `stopping()`, nothing goes on.
+
+    What is decided at the rungs of successive halving is emitted.
+    """
     search, metric = spec.search, spec.search.metric[0]
     goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
     if search.scheduler == "none":
@@ -44,7 +52,8 @@ def scheduler(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool]) 
     # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
     longest = max(space.epochs, search.grace_epochs)
     brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, search.reduction_factor)
-    return AsyncHyperBandScheduler(
+    return Halving(
+        emit,
         max_t=longest,
         grace_period=search.grace_epochs,
         reduction_factor=search.reduction_factor,
@@ -59,6 +68,36 @@ def _brackets(epochs: int, factor: int) -> int:
     while factor**count <= epochs:
         count += 1
     return count
+
+
+class Halving(Unsaved, AsyncHyperBandScheduler):
+    """Asynchronous successive halving that tells what it decides at each rung."""
+
+    def __init__(self, emit: Emit, **options: Any) -> None:
+        """Emit a RungDecided for every trial that comes to a rung."""
+        super().__init__(**options)
+        self._emit = emit
+        self._stopped: Counter[tuple[int, float]] = Counter()
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide as Ray does. A rung has decided when it has recorded one trial more than before."""
+        number, bracket = self._bracket_of(trial)
+        before = [len(recorded) for _, recorded in bracket._rungs]
+        decision = super().on_trial_result(tune_controller, trial, result)
+        for (epoch, recorded), count in zip(bracket._rungs, before, strict=True):
+            if len(recorded) > count:
+                self._stopped[number, epoch] += decision == TrialScheduler.STOP
+                self._tell(number, epoch, len(recorded), float(bracket.cutoff(recorded)))
+        return decision
+
+    def _bracket_of(self, trial: Any) -> tuple[int, Any]:
+        bracket = self._trial_info[trial.trial_id]
+        return self._brackets.index(bracket), bracket
+
+    def _tell(self, bracket: int, epoch: float, reached: int, cutoff: float) -> None:
+        kept, value = reached - self._stopped[bracket, epoch], cutoff * (self._metric_op or 1)
+        rung = events.RungDecided(bracket=bracket, epoch=round(epoch), reached=reached, kept=kept, cutoff=value)
+        self._emit(rung)
 
 
 class Median(MedianStoppingRule):

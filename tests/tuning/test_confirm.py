@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
 from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.results import State, TrialResult
-from mnistlab.search.driver import best_trials
-from mnistlab.search.worker import ReplicateTask, train_replicate
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
-from tests.search.conftest import RunTiny
-from tests.search.test_search import SEARCHED, moods
+from mnistlab.tuning.driver import best_trials
+from mnistlab.tuning.worker import ReplicateTask, train_replicate
+from tests.tuning.conftest import RunTiny
+from tests.tuning.test_search import SEARCHED, moods
 
 pytestmark = pytest.mark.ray
 
@@ -43,7 +44,16 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
     text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=2)
     ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
     kinds = [event.type for event in ran.stream]
-    assert kinds[-6:] == ["confirmation_started", *["replicate_finished"] * 4, "test_opened"]
+    confirming = kinds[kinds.index("confirmation_started") :]
+    epochs = ran.results[0].plan["training"]["epochs"]
+    assert Counter(confirming) == {
+        "confirmation_started": 1,
+        "replicate_started": 4,
+        "replicate_epoch": 4 * epochs,
+        "replicate_finished": 4,
+        "test_opened": 1,
+    }
+    assert confirming[-1] == "test_opened"
     record = read_run(ran.path)
     assert record.test_openings == 1
     assert {(r.trial, r.replicate, r.seed) for r in record.replicates} == {
@@ -92,6 +102,7 @@ def test_a_changed_plan_gives_the_same_numbers_when_it_is_trained_again(run_tiny
     import ray
 
     task = ReplicateTask(changed.trial, 1, changed.seed, dict(changed.plan))
-    answer = ray.get(ray.remote(train_replicate).options(num_cpus=1).remote(shared[0], task))
+    *_, last = ray.remote(train_replicate).options(num_cpus=1).remote(shared[0], task)
+    answer = ray.get(last)
     assert answer.cause == ""
     assert answer.history[-1]["val_loss"] == changed.metrics["val_loss"]

@@ -1,0 +1,134 @@
+"""When a run will be over: a simulation of what is still queued, on the slots there are.
+
+Trials take very different times, and a scheduler ends most of them early, so no average is shown as if it were
+certain: the queue is played through many times with durations drawn from those of the trials that have ended, and the
+estimate is the range from the middle one of these ends to the one that nine of ten stay below.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnistlab.console.state import Replicate, RunningTrial, ViewState
+from mnistlab.labels import counted
+
+LEAST = 3  # trials that must have ended before anything is said
+DRAWS = 60
+QUEUE = 200  # trials that are played one by one; of a longer queue the first ones are taken together
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds from now until the run is over: `low` is the median, `high` the 90th percentile of the simulated ends."""
+
+    low: float
+    high: float
+    basis: str  # what it rests on, in words
+
+
+def estimate(state: ViewState, now: float) -> Estimate | None:
+    """Return when the run will be over, or None while too little is known or where it does not matter any more.
+
+    `now` is in seconds of the run. The same state and time always give the same answer.
+    """
+    if state.start is None or state.phase not in {"search", "confirmation"} or len(state.durations) < LEAST:
+        return None
+    draw = random.Random(state.finished)
+    ends = sorted(_confirmed(state, now, draw, _searched(state, now, draw)) for _ in range(DRAWS))
+    known = min(state.finished, len(state.durations)) + state.replicated
+    return Estimate(ends[len(ends) // 2], ends[len(ends) * 9 // 10], f"from {counted(known, 'ended training')}")
+
+
+def _searched(state: ViewState, now: float, draw: random.Random) -> list[float]:
+    """Return when each slot would be free of trials, in seconds from now."""
+    assert state.start is not None
+    slots = max(1, state.start.parallel)
+    if state.phase != "search":
+        return [0.0] * slots
+    known = _known(state, now)
+    free = [_rest(trial, known, now, draw) for trial in state.running.values()]
+    free = (free + [0.0] * slots)[: max(slots, len(free))]
+    single = min(state.queued, QUEUE)
+    # Of a very long queue the mean is certain enough: its first part only moves all slots on together.
+    together = (state.queued - single) * sum(known) / len(known) / slots
+    _play([draw.choice(known) for _ in range(single)], free)
+    ends = [together + end for end in free]
+    budget = state.start.time_budget
+    return [min(end, max(0.0, budget - (now - state.began))) for end in ends] if budget else ends
+
+
+def _known(state: ViewState, now: float) -> list[float]:
+    """Return durations to draw from: of the trials that have ended, and of those that have run longer than most.
+
+    The first ones to end are the quick ones; without those that still run a young search would seem to end soon.
+    """
+    ended = [duration.seconds for duration in state.durations]
+    middle = sorted(ended)[len(ended) // 2]
+    slow = [_own_pace(trial, now) for trial in state.running.values() if now - trial.started > middle]
+    return [*ended, *slow]
+
+
+def _own_pace(trial: RunningTrial, now: float) -> float:
+    """Return how long a running trial would take in all if it went on to its last epoch."""
+    elapsed = max(0.0, now - trial.started)
+    if not (trial.epoch and trial.epochs):
+        return elapsed
+    return max(elapsed, (trial.reported - trial.started) / trial.epoch * trial.epochs)
+
+
+def _rest(trial: RunningTrial, known: Sequence[float], now: float, draw: random.Random) -> float:
+    """Return how long a running trial will go on: as one of those that took longer than it has, or at its own pace."""
+    elapsed = max(0.0, now - trial.started)
+    longer = [seconds - elapsed for seconds in known if seconds > elapsed]
+    if trial.epoch and trial.epochs:
+        own = _own_pace(trial, now) - elapsed
+        return min(own, draw.choice(longer)) if longer else own
+    return draw.choice(longer) if longer else max(known) / 2
+
+
+def _confirmed(state: ViewState, now: float, draw: random.Random, free: list[float]) -> float:
+    """Return when the confirmation would be over that begins once all `free` slots are."""
+    assert state.start is not None
+    if state.phase == "confirmation":
+        slots, left = _replicates(state, now)
+        slots = (slots + [0.0] * state.start.parallel)[: max(state.start.parallel, len(slots))]
+    else:
+        slots = [max(free)] * len(free)
+        full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
+        expected = min(state.start.confirm_top, state.complete + len(state.running) + state.queued)
+        # The plans that win are rarely the quick ones, so a plan's chance to be confirmed grows with its duration.
+        left = draw.choices(full, full, k=expected) * state.start.confirm_seeds
+    _play(left, slots)
+    return max(slots)
+
+
+def _replicates(state: ViewState, now: float) -> tuple[list[float], list[float]]:
+    """Return how long each running training of the confirmation will go on, and how long each one left will take."""
+    before = {scored.trial: scored.seconds for scored in state.leaders}
+    usual = sum(before.values()) / max(1, len(before))
+    rest: list[float] = []
+    left: list[float] = []
+    for trial in state.confirming:
+        ones = [one for (name, _), one in state.replicates.items() if name == trial]
+        done = [one.seconds for one in ones if one.state == "done"]
+        seconds = sum(done) / len(done) if done else before.get(trial, usual)
+        rest += [_rest_of_replicate(one, seconds, now) for one in ones if one.state == "running"]
+        left += [seconds] * (state.seeds - len(ones))
+    return rest, left
+
+
+def _rest_of_replicate(one: Replicate, seconds: float, now: float) -> float:
+    elapsed = max(0.0, now - one.started)
+    if one.epoch and one.epochs:
+        return max(0.0, (one.reported - one.started) / one.epoch * one.epochs - elapsed)
+    return max(0.0, seconds - elapsed)
+
+
+def _play(durations: Sequence[float], free: list[float]) -> None:
+    """Give each task to the slot that is free first; `free` holds when each slot is, and is changed."""
+    heapq.heapify(free)
+    for seconds in durations:
+        heapq.heapreplace(free, free[0] + seconds)
