@@ -382,7 +382,10 @@ Record = Model[Any] | Optimizer[Any] | Transform[Any] | Dataset[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """What an observer is told of a trial that has ended. `state` is `complete`, `pruned` or `failed`."""
+    """What an observer is told of a trial that has ended. `state` is `complete`, `pruned`, `interrupted` or `failed`.
+
+    `message` says why a trial failed or was interrupted.
+    """
 
     trial: str
     state: str

@@ -25,6 +25,15 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunPreparing(Event):
+    """Something that takes seconds is done before the search can begin; `step` says in words what."""
+
+    type: ClassVar[str] = "run_preparing"
+    run: str
+    step: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
     """The search begins: what it will do, with what, where."""
 
@@ -86,13 +95,25 @@ class TrialFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPruned(Event):
-    """The scheduler (or the end of the time budget) has stopped a trial before its full budget."""
+    """The scheduler has stopped a trial before its full budget."""
 
     type: ClassVar[str] = "trial_pruned"
     trial: str
     epoch: int
     metrics: Metrics
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialInterrupted(Event):
+    """A trial was cut short by something that says nothing about its plan; its `metrics` are kept."""
+
+    type: ClassVar[str] = "trial_interrupted"
+    trial: str
+    epoch: int
+    metrics: Metrics
+    seconds: float
+    reason: str  # in words: "Ctrl-C", "SIGTERM", "SIGHUP", "time budget", "search given up" or "search broken off"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +268,7 @@ class RunInterrupted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run is over. `counts` maps complete, pruned, failed to numbers of trials."""
+    """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials."""
 
     type: ClassVar[str] = "run_finished"
     outcome: str
@@ -259,11 +280,13 @@ class RunFinished(Event):
 EVENT_TYPES: dict[str, type[Event]] = {
     kind.type: kind
     for kind in (
+        RunPreparing,
         RunStarted,
         TrialStarted,
         TrialEpoch,
         TrialFinished,
         TrialPruned,
+        TrialInterrupted,
         TrialFailed,
         BestChanged,
         RungDecided,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-State = Literal["complete", "pruned", "failed"]
+State = Literal["complete", "pruned", "interrupted", "failed"]
+"""At its full budget; stopped by the scheduler; cut short from outside; come to nothing."""
 
 MINIMIZED = frozenset({"val_loss", "train_loss", "parameters", "seconds"})
 METRICS = ("val_accuracy", "val_loss", "train_loss", "parameters", "images_per_second", "seconds")
@@ -22,7 +23,8 @@ class TrialResult:
     """A trial that has ended.
 
     `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds);
-    `metrics` is its last entry plus `parameters`, or empty if no epoch ended.
+    `metrics` is its last entry plus `parameters`, or empty if no epoch ended. `message` says why it failed or was
+    interrupted; `cause` is the kind of a failure, in a word.
     """
 
     trial: str

@@ -55,10 +55,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Finished:
-    """Where the run lies and how it ended."""
+    """Where the run lies and how it ended; `end` is its last event."""
 
     path: Path
-    exit_code: ExitCode
+    end: events.RunFinished
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Return the code that the command ends with."""
+        return ExitCode(self.end.exit_code)
 
 
 def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) -> Shared:
@@ -139,7 +144,6 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     Raises:
         MnistlabError: if it can't begin (data, plugins, resources), or can't write down what it does.
     """
-    data = find_data(experiment, options.place)
     here = this_machine()
     if options.address is None:
         share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
@@ -147,7 +151,13 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     writer, requests = RunWriter(path), Requests()
     try:
         with view(path) as handle, signals_as(requests):
-            run = _Run(experiment, data, options, registry, writer, requests, lambda e: handle(writer.append(e)))
+
+            def emit(event: events.Event) -> None:
+                handle(writer.append(event))
+
+            emit(events.RunPreparing(run=path.name, step=f"finding the images of {experiment.dataset.record.name}"))
+            data = find_data(experiment, options.place)
+            run = _Run(experiment, data, options, registry, writer, requests, emit)
             return Finished(path, _to_the_end(run, here))
     finally:
         writer.close()
@@ -169,7 +179,7 @@ class _Run:
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
 
 
-def _to_the_end(run: _Run, here: Machine) -> ExitCode:
+def _to_the_end(run: _Run, here: Machine) -> events.RunFinished:
     """Search and confirm; however that ends, the last event says how."""
     start = time.monotonic()
     try:
@@ -182,12 +192,13 @@ def _to_the_end(run: _Run, here: Machine) -> ExitCode:
             _say_finished(run, f"broken off: {type(error).__name__}", code, start)
         raise
     outcome, code = _ending(run)
-    _say_finished(run, outcome, code, start)
-    return code
+    return _say_finished(run, outcome, code, start)
 
 
 def _search_and_confirm(run: _Run, here: Machine) -> None:
     spec = run.experiment.spec
+    joined = f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray"
+    run.emit(events.RunPreparing(run=run.writer.path.name, step=joined))
     with cluster(run.options.address, here) as machine:
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, run.data, machine, portion, run.registry, run.options.command)
@@ -266,10 +277,11 @@ def _ending(run: _Run) -> tuple[str, ExitCode]:
     return "done", ExitCode.DONE
 
 
-def _say_finished(run: _Run, outcome: str, code: ExitCode, start: float) -> None:
+def _say_finished(run: _Run, outcome: str, code: ExitCode, start: float) -> events.RunFinished:
     counts = dict(Counter(trial.state for trial in run.trials))
-    seconds = time.monotonic() - start
-    run.emit(events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=seconds))
+    end = events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=time.monotonic() - start)
+    run.emit(end)
+    return end
 
 
 # --- what is written down -----------------------------------------------------------------------------------------

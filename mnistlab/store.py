@@ -38,6 +38,7 @@ _DURABLE = (
     events.RunStarted,
     events.TrialFinished,
     events.TrialPruned,
+    events.TrialInterrupted,
     events.TrialFailed,
     events.ReplicateFinished,
     events.ReplicateFailed,

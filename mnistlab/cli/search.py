@@ -11,6 +11,8 @@ import typer
 
 from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
 
+TOP = 5  # rows of the ranking at the end of a search; `mnistlab leaderboard` prints all
+
 
 def search(
     file: File,
@@ -36,7 +38,7 @@ def search(
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab import experiment, run, store
-    from mnistlab.console.summary import print_leaderboard, result_console
+    from mnistlab.console.summary import ended_text, print_leaderboard, result_console
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.data import default_place
     from mnistlab.discovery import selection
@@ -53,7 +55,14 @@ def search(
     if (finished.path / "run.json").exists():
         # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
         console = result_console(sys.stderr if view.kind == "json" else None)
-        print_leaderboard(rank(store.read_run(finished.path)), console, top=10, files=_written(finished.path))
+        print_leaderboard(
+            rank(store.read_run(finished.path)),
+            console,
+            ended=ended_text(finished.end),
+            files=_written(finished.path),
+            commands=[f"mnistlab leaderboard {finished.path}", f"mnistlab replay {finished.path}"],
+            top=TOP,
+        )
     raise typer.Exit(int(finished.exit_code))
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from mnistlab.console.state import Replicate, RunningTrial, ViewState
 from mnistlab.labels import counted
 
+STEADY = 5.0  # seconds for which a view keeps an estimate: it costs more than a frame, and jumping it is no help
 LEAST = 3  # trials that must have ended before anything is said
 DRAWS = 60
 QUEUE = 200  # trials that are played one by one; of a longer queue the first ones are taken together
@@ -22,10 +23,10 @@ QUEUE = 200  # trials that are played one by one; of a longer queue the first on
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds from now until the run is over: `low` is the median, `high` the 90th percentile of the simulated ends."""
+    """When the run will be over, in seconds of the run: the median and the 90th percentile of the simulated ends."""
 
-    low: float
-    high: float
+    median: float
+    late: float
     basis: str  # what it rests on, in words
 
 
@@ -39,7 +40,24 @@ def estimate(state: ViewState, now: float) -> Estimate | None:
     draw = random.Random(state.finished)
     ends = sorted(_confirmed(state, now, draw, _searched(state, now, draw)) for _ in range(DRAWS))
     known = min(state.finished, len(state.durations)) + state.replicated
-    return Estimate(ends[len(ends) // 2], ends[len(ends) * 9 // 10], f"from {counted(known, 'ended training')}")
+    basis = f"from {counted(known, 'ended training')}"
+    return Estimate(now + ends[len(ends) // 2], now + ends[len(ends) * 9 // 10], basis)
+
+
+class SteadyEstimate:
+    """The estimate of a live view, made anew when a training has ended or the phase changes, else now and then."""
+
+    def __init__(self) -> None:
+        """Begin without one."""
+        self._made, self._seen = -STEADY, (0, "starting")
+        self._kept: Estimate | None = None
+
+    def at(self, state: ViewState, now: float) -> Estimate | None:
+        """Return the estimate for `now` (seconds of the run)."""
+        seen = state.finished + state.replicated, state.phase
+        if seen != self._seen or now - self._made >= STEADY:
+            self._made, self._seen, self._kept = now, seen, estimate(state, now)
+        return self._kept
 
 
 def _searched(state: ViewState, now: float, draw: random.Random) -> list[float]:

@@ -54,12 +54,19 @@ def _say(_event: ev.Event, _state: ViewState) -> str | None:
 
 
 @_say.register
+def _run_preparing(event: ev.RunPreparing, _state: ViewState) -> str:
+    return event.step
+
+
+@_say.register
 def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
     fallback = f"; FALLBACK DATA: {event.dataset} ({event.fallback})" if event.fallback else ""
+    config = f", config {event.config}" if event.config else ""
     return (
         f"run {event.run}: up to {counted(event.trials, 'trial')} of {counted(event.epochs, 'epoch')} "
         f"on {event.dataset}, {event.parallel} at a time on {event.devices} "
-        f"({event.algorithm}, {event.scheduler}, seed {event.seed}); "
+        f"({event.algorithm}, {event.scheduler}, seed {event.seed}{config}); "
+        f"plugins {listed([f'{name} {version}' for name, version in event.plugins.items()]) or '-'}; "
         f"files in {event.directory}{fallback}"
     )
 

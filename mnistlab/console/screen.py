@@ -18,7 +18,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from mnistlab.console.frame import Look, frame
+from mnistlab.console.eta import SteadyEstimate
+from mnistlab.console.frame import frame
+from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs, signs_for
 from mnistlab.console.state import ViewState, advance
 from mnistlab.events import Stamped, StatusAsked
@@ -113,7 +115,7 @@ class Screen:
         self._painter, self._stream, self._clock, self._hint = painter, stream, clock, hint
         self._signs: Signs = signs_for(getattr(stream, "encoding", None))
         self._waiting: deque[tuple[Stamped, float]] = deque()
-        self._state, self._offset = ViewState(), -clock()
+        self._state, self._offset, self._eta = ViewState(), -clock(), SteadyEstimate()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="mnistlab-screen", daemon=True)
 
@@ -144,7 +146,8 @@ class Screen:
                 asked = self._fold()
                 width, height = size_of(self._stream)
                 now = max(self._state.t, self._clock() + self._offset)
-                lines = frame(self._state, now, Look(width, height, self._signs, self._hint))
+                look = Look(width, height, self._signs, self._hint)
+                lines = frame(self._state, now, look, self._eta.at(self._state, now))
                 if asked:
                     self._painter.say(self._status(now), width, height)
                 seen = [line.plain for line in lines], width, height
@@ -165,4 +168,5 @@ class Screen:
         return asked
 
     def _status(self, now: float) -> list[Text]:
-        return frame(self._state, now, Look(size_of(self._stream)[0], 200, self._signs, ""))
+        look = Look(size_of(self._stream)[0], 200, self._signs, "")
+        return frame(self._state, now, look, self._eta.at(self._state, now))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
@@ -18,6 +18,10 @@ class Signs:
     ascii: bool
     done: str
     failed: str
+    running: str
+    pruned: str
+    stopped: str
+    queued: str
     warning: str
     separator: str
     full: str
@@ -67,6 +71,10 @@ UNICODE = Signs(
     ascii=False,
     done="✓",
     failed="✗",
+    running="▸",
+    pruned="↓",
+    stopped="■",
+    queued="○",
     warning="!",
     separator=" · ",
     full="━",
@@ -78,6 +86,10 @@ ASCII = Signs(
     ascii=True,
     done="+",
     failed="x",
+    running=">",
+    pruned="v",
+    stopped="=",
+    queued="o",
     warning="!",
     separator=" | ",
     full="#",
@@ -90,9 +102,7 @@ ASCII = Signs(
 def signs_for(encoding: str | None) -> Signs:
     """Return the signs that a stream of `encoding` can carry."""
     try:
-        "".join((UNICODE.done, UNICODE.failed, UNICODE.full, UNICODE.levels, UNICODE.ellipsis)).encode(
-            encoding or "ascii"
-        )
+        "".join(value for value in astuple(UNICODE) if isinstance(value, str)).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE

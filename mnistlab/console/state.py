@@ -19,6 +19,7 @@ HEARTBEAT = 50.0  # seconds of event time without a line; events come every few 
 WARNINGS = 3
 LEADERS = 32
 CURVE = 24  # values kept of a learning curve
+RECENT = 12  # trials that ended last
 DURATIONS = 256  # ended trials whose duration is kept, the newest ones
 
 Phase = Literal["starting", "search", "confirmation", "test", "stopping", "over"]
@@ -40,6 +41,19 @@ class RunningTrial:
     images_per_second: float | None = None
     curve: tuple[float, ...] = ()  # the metric at the last epochs
     reported: float = 0.0  # when its last epoch ended
+    plan: ev.Plan = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A trial that has ended lately: in which state, after how many epochs, with which value of the run's metric."""
+
+    trial: str
+    state: str  # complete, pruned, interrupted or failed
+    label: str
+    epoch: int
+    value: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,7 @@ class ViewState:
     """Everything a view may show. Times are seconds of the run (`Stamped.t`)."""
 
     phase: Phase = "starting"
+    step: str = ""  # what is being prepared before the search begins
     start: ev.RunStarted | None = None
     end: ev.RunFinished | None = None
     began: float = 0.0  # when the search proper began
@@ -106,6 +121,7 @@ class ViewState:
     best_curve: tuple[float, ...] = ()  # each value that was the best when it came
     leaders: tuple[Scored, ...] = ()
     durations: tuple[Duration, ...] = ()
+    recent: tuple[Ended, ...] = ()
     rungs: Rungs = field(default_factory=dict[tuple[int, int], ev.RungDecided])
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
     last_failure: Failure | None = None
@@ -169,6 +185,11 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 
 
 @_fold.register
+def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
+    return replace(state, step=event.step)
+
+
+@_fold.register
 def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
     return replace(state, phase="search", start=event, end=None, began=state.t, running={}, interruption="")
 
@@ -176,7 +197,7 @@ def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
 @_fold.register
 def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
     epochs = state.start.epochs if state.start else 0
-    trial = RunningTrial(event.trial, event.label, started=state.t, epochs=epochs)
+    trial = RunningTrial(event.trial, event.label, started=state.t, epochs=epochs, plan=event.plan)
     return replace(state, running={**state.running, event.trial: trial})
 
 
@@ -205,21 +226,20 @@ def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
         sign = -1 if higher_is_better(state.metric) else 1
         scored = Scored(event.trial, state.label(event.trial), value, seconds=event.seconds)
         leaders = tuple(sorted((*leaders, scored), key=lambda s: sign * s.value)[:LEADERS])
-    after = _ended(state, event.trial, Duration(event.seconds, full=True))
+    after = _ended(state, event, "complete", event.seconds)
     return replace(after, complete=state.complete + 1, leaders=leaders)
 
 
 @_fold.register
 def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> ViewState:
-    return replace(_ended(state, event.trial, Duration(event.seconds, full=False)), pruned=state.pruned + 1)
+    return replace(_ended(state, event, "pruned", event.seconds), pruned=state.pruned + 1)
 
 
 @_fold.register
 def _trial_failed(event: ev.TrialFailed, state: ViewState) -> ViewState:
     failure = Failure(f"trial {event.trial}", event.cause, event.message, event.log)
     begun = state.running.get(event.trial)
-    seconds = state.t - begun.started if begun else 0.0
-    after = _ended(state, event.trial, Duration(seconds, full=False))
+    after = _ended(state, event, "failed", state.t - begun.started if begun else 0.0)
     return _with_failure(replace(after, failed=state.failed + 1), failure)
 
 
@@ -298,9 +318,18 @@ def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
     return replace(state, phase="over", end=event, running={})
 
 
-def _ended(state: ViewState, trial: str, duration: Duration) -> ViewState:
-    running = {name: running for name, running in state.running.items() if name != trial}
-    return replace(state, running=running, durations=(*state.durations, duration)[-DURATIONS:])
+def _ended(
+    state: ViewState, event: ev.TrialFinished | ev.TrialPruned | ev.TrialFailed, how: str, seconds: float
+) -> ViewState:
+    """Return the state without that trial among the running ones, and with it among those that ended last."""
+    metrics: ev.Metrics = getattr(event, "metrics", {})
+    one = Ended(event.trial, how, state.label(event.trial), event.epoch, metrics.get(state.metric), seconds)
+    return replace(
+        state,
+        running={name: running for name, running in state.running.items() if name != event.trial},
+        durations=(*state.durations, Duration(seconds, full=how == "complete"))[-DURATIONS:],
+        recent=(*state.recent, one)[-RECENT:],
+    )
 
 
 def _end_replicate(

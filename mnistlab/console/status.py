@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from mnistlab.console.eta import estimate
-from mnistlab.console.frame import Look, frame
+from mnistlab.console.frame import frame
+from mnistlab.console.look import Look
 from mnistlab.console.signs import signs_for
 from mnistlab.console.state import ViewState
 
@@ -17,7 +18,7 @@ WIDTH, HEIGHT = 120, 200
 def as_text(state: ViewState, now: float, *, encoding: str | None = "utf-8") -> list[str]:
     """Return the dashboard's lines without colour, wide and tall enough for everything."""
     look = Look(WIDTH, HEIGHT, signs_for(encoding), hint="")
-    return [line.plain.rstrip() for line in frame(state, now, look)]
+    return [line.plain.rstrip() for line in frame(state, now, look, estimate(state, now))]
 
 
 def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
         },
         "metric": state.metric,
         "best": asdict(state.best) if state.best else None,
-        "eta_seconds": {"median": round(eta.low, 1), "p90": round(eta.high, 1)} if eta else None,
+        "eta_seconds": {"median": round(eta.median - now, 1), "p90": round(eta.late - now, 1)} if eta else None,
         "confirmation": {"plans": list(state.confirming), "seeds": state.seeds, "ended": state.replicated},
         "failures": dict(state.failures),
         "warnings": state.warned,

@@ -13,8 +13,10 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from mnistlab.console.plain import counts_text
 from mnistlab.console.text import encodable, visible
 from mnistlab.console.verdict import interval_text, verdict
+from mnistlab.events import RunFinished
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.statistics import MeanSd
@@ -33,11 +35,18 @@ def result_console(stream: TextIO | None = None) -> Console:
 
 
 def print_leaderboard(
-    board: Leaderboard, console: Console | None = None, *, files: Sequence[str] = (), top: int | None = None
+    board: Leaderboard,
+    console: Console | None = None,
+    *,
+    ended: str = "",
+    files: Sequence[str] = (),
+    commands: Sequence[str] = (),
+    top: int | None = None,
 ) -> None:
-    """Print a ranking with the rule above it, and verdict, footnotes, failures, `files` and next commands below.
+    """Print a ranking with the rule above it; below it the verdict, how the run `ended`, footnotes and failures.
 
-    `top` limits the rows; how many are left out is said. Rows that are left out still count in everything else.
+    At the very end stand the `files` that were written, and `commands` to go on with. `top` limits the rows; how many
+    are left out is said. Rows that are left out still count in everything else.
     """
     console = result_console() if console is None else console
     for text in (f"Run {board.run} on {board.dataset}", *([f"Rule: {board.rule}"] if board.rule else [])):
@@ -46,11 +55,21 @@ def print_leaderboard(
         console.print()
         console.print(ranking_table(board, console.width, top=top, encoding=console.encoding))
         console.print()
-    for text in (*_hidden(board, top), verdict(board), *_footnotes(board), *_failures(board)):
+    told = [ended] * bool(ended)
+    for text in (*_hidden(board, top), verdict(board), *told, *_footnotes(board), *_failures(board)):
         _say(console, text)
     for name in files:
         _say(console, f"Written: {name}")
-    _say(console, f"Next: mnistlab leaderboard {board.path}")
+    for command in commands:
+        _say(console, f"Next: {command}")
+
+
+def ended_text(event: RunFinished) -> str:
+    """Return for example `Run over: done; 24 trials (9 complete, 15 pruned) in 4m02s, exit code 0.`."""
+    trials = sum(event.counts.values())
+    states = counts_text(dict(event.counts))
+    how = f"{counted(trials, 'trial')} ({states})" if trials else "no trial ended"
+    return f"Run over: {event.outcome}; {how} in {seconds_text(event.seconds)}, exit code {event.exit_code}."
 
 
 def ranking_table(board: Leaderboard, width: int, *, top: int | None = None, encoding: str | None = None) -> Table:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
 
-from mnistlab.console.frame import DRIVER_HINT
 from mnistlab.console.guard import Streams, guarded
+from mnistlab.console.look import DRIVER_HINT
 from mnistlab.console.plain import line
 from mnistlab.console.screen import Painter, Screen, size_of
 from mnistlab.console.state import ViewState, advance

@@ -30,15 +30,17 @@ def default_place(data_dir: Path | None = None) -> DataPlace:
     """Return the place to look in, after the argument and the environment.
 
     `MNISTLAB_DATA` names the user's folder where no argument does; `MNISTLAB_CACHE` names the cache, which is
-    otherwise the platform's cache folder; `MNISTLAB_OFFLINE=1` forbids the network.
+    otherwise the platform's cache folder; `MNISTLAB_OFFLINE=1` forbids the network. Paths are absolute: workers
+    have another working directory than the one in which they were typed.
     """
     from platformdirs import user_cache_path
 
     named = os.environ.get("MNISTLAB_DATA", "")
     cache = os.environ.get("MNISTLAB_CACHE", "")
+    chosen = data_dir if data_dir is not None else Path(named) if named else None
     return DataPlace(
-        data_dir=data_dir if data_dir is not None else Path(named).expanduser() if named else None,
-        cache=Path(cache).expanduser() if cache else user_cache_path("mnistlab"),
+        data_dir=None if chosen is None else chosen.expanduser().absolute(),
+        cache=Path(cache).expanduser().absolute() if cache else user_cache_path("mnistlab"),
         offline=is_offline(),
     )
 

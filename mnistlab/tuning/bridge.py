@@ -2,7 +2,8 @@
 
 Ray's stock OptunaSearch tells a trial that the scheduler stopped as COMPLETE with its early score, drops the last
 value, and leaves a NaN trial RUNNING for ever. Here a trial is COMPLETE only at its full budget, PRUNED with every
-intermediate value when it was stopped, FAIL when it came to nothing.
+intermediate value when it was stopped, FAIL when it came to nothing. Optuna has no word for a trial that was cut short
+from outside: it is PRUNED too, with the reason as its user attribute `interrupted`.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive, trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, suggest
 from mnistlab.spec import ExperimentSpec
-from mnistlab.tuning.outcome import Outcome, outcome_of
+from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.samplers import sampler
 from mnistlab.tuning.unsaved import Unsaved
 
-_STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+_STATES = {
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "interrupted": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 
 
 def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
@@ -65,12 +71,13 @@ class Bridge(Unsaved, Searcher):
         spec: ExperimentSpec,
         *,
         parallel: int | None,
+        interruptions: Interruptions,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`."""
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
-        self._parallel, self._stopping = parallel, stopping
+        self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
         self._reported: dict[str, int] = {}
@@ -123,8 +130,8 @@ class Bridge(Unsaved, Searcher):
             return
         if result is not None:
             self._report(trial_id, result)
-        metrics = self._spec.search.metric
-        outcome = outcome_of(result, metrics=metrics, error="worker lost" if error else "")
+        metrics, reason = self._spec.search.metric, self._interruptions.reason(trial_id)
+        outcome = outcome_of(result, metrics=metrics, error="worker lost" if error else "", interruption=reason)
         self._tell(trial_id, outcome, result or {}, metrics)
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
@@ -143,11 +150,14 @@ class Bridge(Unsaved, Searcher):
         if outcome.state == "failed":
             trial.set_user_attr("cause", outcome.cause)
             trial.set_user_attr("message", outcome.message)
+        if outcome.state == "interrupted":
+            trial.set_user_attr("interrupted", outcome.message)
         self._study.tell(trial, values=values, state=_STATES[outcome.state])
 
     def close(self) -> None:
         """Tell Optuna of the trials of which nothing more will be heard: none stays RUNNING for ever."""
         for trial_id in list(self._live):
+            self._interruptions.breaks_off(trial_id)
             self.on_trial_complete(trial_id, self._last.get(trial_id))
 
     # --- what Searcher asks of its children; the study's own file holds the state ---

@@ -25,7 +25,7 @@ from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
 from mnistlab.tuning.cluster import environment
 from mnistlab.tuning.machine import Share
-from mnistlab.tuning.outcome import common_failure
+from mnistlab.tuning.outcome import Interruptions, common_failure
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.unsaved import Unsaved
@@ -48,17 +48,22 @@ class Search:
     store: RunWriter
     emit: Emit
     stopping: Stopping  # whether the user (or the machine) has asked to stop
+    reason: Callable[[], str] = lambda: "stop request"  # who asked, in words: "Ctrl-C", "SIGTERM"
     tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
 
 
 class _StopAtEpoch(Unsaved, tune.Stopper):
-    """Ends each running trial at its next epoch once the time is up or a stop was asked for, then the paused ones."""
+    """Ends each running trial at its next epoch once the time is up or a stop was asked for, then the paused ones.
 
-    def __init__(self, stopping: Stopping, idle: Callable[[], bool]) -> None:
-        self._stopping, self._idle = stopping, idle
+    Tune asks the scheduler about a report only where this does not stop its trial, so that it is always clear whose
+    decision an early end was.
+    """
+
+    def __init__(self, stopping: Stopping, interruptions: Interruptions, idle: Callable[[], bool]) -> None:
+        self._stopping, self._interruptions, self._idle = stopping, interruptions, idle
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's signature
-        return self._stopping()
+        return self._interruptions.takes(trial_id)
 
     def stop_all(self) -> bool:
         # Tune drops the trials that are left without a word; recorder and bridge tell of them when they close.
@@ -73,27 +78,35 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
     budget = search.spec.search.time_budget
     deadline = time.monotonic() + budget if budget else None
 
+    def why() -> str:
+        if search.stopping():
+            return search.reason()
+        return "time budget" if time_is_up(deadline) else "search given up" if common_failure(ended) else ""
+
     def stopping() -> bool:
-        return search.stopping() or time_is_up(deadline) or bool(common_failure(ended))
+        return bool(why())
 
     study = open_study(search.store.path / "study.db", search.spec)
     # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that each
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
-    bridge = Bridge(study, search.space, search.spec, parallel=parallel, stopping=stopping)
-    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, search.tick)
+    cut = Interruptions(why)
+    bridge = Bridge(study, search.space, search.spec, parallel=parallel, interruptions=cut, stopping=stopping)
+    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, cut, search.tick)
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
     try:
         with environment(pending), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _tuner(search, bridge, recorder, stopping).fit()
+            _tuner(search, bridge, recorder, stopping, _StopAtEpoch(stopping, cut, recorder.idle)).fit()
     finally:
         recorder.close()
         bridge.close()
 
 
-def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping) -> tune.Tuner:
+def _tuner(
+    search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping, stopper: tune.Stopper
+) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))
     trainable = tune.with_resources(
@@ -112,7 +125,7 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((search.store.path / "ray").resolve()),
-            stop=_StopAtEpoch(stopping, recorder.idle),
+            stop=stopper,
             callbacks=[recorder],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it

@@ -20,7 +20,7 @@ from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.outcome import Outcome, outcome_of
+from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.unsaved import Unsaved
 
 
@@ -48,6 +48,7 @@ class Recorder(Unsaved, Callback):
         emit: Emit,
         registry: Registry,
         ended: list[TrialResult],
+        interruptions: Interruptions,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
@@ -55,7 +56,7 @@ class Recorder(Unsaved, Callback):
         `tick` is called at every turn of Tune's loop, about ten times a second.
         """
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
-        self._ended, self._tick, self._running = ended, tick, 0
+        self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
         self._best: float | None = None
 
@@ -120,6 +121,7 @@ class Recorder(Unsaved, Callback):
     def close(self) -> None:
         """End the trials of which nothing more will be heard."""
         for trial_id in list(self._open):
+            self._interruptions.breaks_off(trial_id)
             self._end(trial_id)
 
     # --- ends ---
@@ -128,7 +130,8 @@ class Recorder(Unsaved, Callback):
         opened = self._open.pop(trial_id, None)
         if opened is None:
             return
-        outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error)
+        reason = self._interruptions.reason(trial_id)
+        outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error, interruption=reason)
         result = _result(opened, outcome)
         self._store.write_trial(result)
         self._ended.append(result)
@@ -168,12 +171,14 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
 
 
 def _event(result: TrialResult) -> events.Event:
-    epoch = len(result.history)
-    kinds: dict[str, Callable[..., events.Event]] = {"complete": events.TrialFinished, "pruned": events.TrialPruned}
-    if result.state in kinds:
-        return kinds[result.state](trial=result.trial, epoch=epoch, metrics=result.metrics, seconds=result.seconds)
-    log = f"trials/{result.trial}/log.txt"
-    return events.TrialFailed(trial=result.trial, epoch=epoch, cause=result.cause, message=result.message, log=log)
+    about: dict[str, Any] = {"trial": result.trial, "epoch": len(result.history)}
+    if result.state == "failed":
+        log = f"trials/{result.trial}/log.txt"
+        return events.TrialFailed(**about, cause=result.cause, message=result.message, log=log)
+    about |= {"metrics": result.metrics, "seconds": result.seconds}
+    if result.state == "interrupted":
+        return events.TrialInterrupted(**about, reason=result.message)
+    return events.TrialFinished(**about) if result.state == "complete" else events.TrialPruned(**about)
 
 
 def _record(result: TrialResult) -> TrialRecord:

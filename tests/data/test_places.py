@@ -8,6 +8,7 @@ import http.server
 import threading
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +237,13 @@ def test_default_place_follows_argument_then_environment(monkeypatch, tmp_path):
     assert default_place(tmp_path / "argument").data_dir == tmp_path / "argument"
     monkeypatch.delenv("MNISTLAB_CACHE")
     assert default_place().cache.name == "mnistlab"
+
+
+def test_a_place_is_absolute_because_workers_have_another_working_directory(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNISTLAB_CACHE", "cache")
+    assert default_place(Path("../data")) == DataPlace(
+        data_dir=tmp_path / "../data", cache=tmp_path / "cache", offline=True
+    )
+    monkeypatch.setenv("MNISTLAB_DATA", "env")
+    assert default_place().data_dir == tmp_path / "env"

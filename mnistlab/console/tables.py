@@ -1,0 +1,179 @@
+"""The tables of a frame: the trials that run, those that ended last, and the plans x seeds of a confirmation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from mnistlab.console.look import Look
+from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
+from mnistlab.labels import ACCURACIES, counted, metric_text, plan_label, seconds_text
+from mnistlab.statistics import mean_interval
+
+GAP = 2
+PLAN_WIDTH = 100  # a plan's column is not wider, so that the numbers stay near
+CELL = 6  # of one training in the table of a confirmation
+LEAST_PLAN = 16
+WIDE_PLAN = 40  # from this on a label is made for the column; below, the usual one is cut
+
+
+def wanted_rows(state: ViewState) -> int:
+    """Return how many lines `at_work` would fill if there were room for all of it."""
+    if state.phase == "over":
+        return 0
+    if state.confirming:
+        return len(state.confirming) + 2
+    return len(state.running) + 1 if state.running else int(state.phase == "search")
+
+
+def at_work(state: ViewState, now: float, room: int, look: Look) -> list[Text]:
+    """Return what runs, in at most `room` lines; how much of it is not shown is said."""
+    if room < 1 or state.phase == "over":
+        return []
+    if state.confirming:
+        return _confirmation(state, room, look)
+    if state.running:
+        return _running(state, now, room, look)
+    if state.phase != "search" or state.start is None or state.finished:
+        return []
+    workers = counted(state.start.parallel, "worker")
+    return [look.line(f"starting {workers}: loading torch and the data takes some seconds", "dim")]
+
+
+# --- trials -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the running trials, shown from `least` columns of terminal width on; width 0 takes what is left."""
+
+    name: str
+    least: int
+    width: int
+    right: bool = False
+
+
+_COLUMNS = (
+    _Column("trial", 0, 5),
+    _Column("plan", 0, 0),
+    _Column("epoch", 0, 7, right=True),
+    _Column("bar", 80, 8),
+    _Column("metric", 0, 12, right=True),
+    _Column("curve", 70, 10),
+    _Column("images/s", 110, 8, right=True),
+    _Column("elapsed", 60, 7, right=True),
+)
+_Widths = Sequence[tuple[_Column, int]]
+
+
+def _running(state: ViewState, now: float, room: int, look: Look) -> list[Text]:
+    trials = list(state.running.values())
+    fit = len(trials) if len(trials) + 1 <= room else max(0, room - 2)
+    widths = _widths([column for column in _COLUMNS if column.least <= look.width], look)
+    plan = next(width for column, width in widths if column.name == "plan")
+    titles = {column.name: column.name for column in _COLUMNS} | {
+        "metric": state.metric.removeprefix("val_") if look.width < 60 else state.metric,
+        "bar": "",
+    }
+    lines = [_row(titles, widths, look, "dim")] * bool(fit)
+    lines += [_row(_cells(trial, state, now, look, plan), widths, look) for trial in trials[:fit]]
+    return lines + _more(len(trials) - fit, "running", look)
+
+
+def _cells(trial: RunningTrial, state: ViewState, now: float, look: Look, plan: int) -> dict[str, str]:
+    """Return what each column says of a running trial; the plan's is `plan` cells wide."""
+    signs = look.signs
+    return {
+        "trial": trial.trial,
+        "plan": plan_label(trial.plan, plan) if plan >= WIDE_PLAN and trial.plan.get("model") else trial.label,
+        "epoch": f"{trial.epoch}/{trial.epochs}",
+        "bar": signs.bar(trial.epoch / max(1, trial.epochs), 8),
+        "metric": metric_text(state.metric, trial.value),
+        "curve": signs.spark(trial.curve, 10),
+        "images/s": metric_text("images_per_second", trial.images_per_second),
+        "elapsed": seconds_text(now - trial.started),
+    }
+
+
+def _widths(columns: Sequence[_Column], look: Look) -> _Widths:
+    narrow = look.width < 60
+    fixed = [9 if column.name == "metric" and narrow else column.width for column in columns]
+    left = look.width - sum(fixed) - GAP * (len(columns) - 1)
+    return [(column, width or min(PLAN_WIDTH, max(1, left))) for column, width in zip(columns, fixed, strict=True)]
+
+
+def _row(words: Mapping[str, str], widths: _Widths, look: Look, style: str = "") -> Text:
+    cells = [look.signs.cell(words[column.name], width, right=column.right) for column, width in widths]
+    return look.signs.line((" " * GAP).join(cells).rstrip(), style)
+
+
+def _more(hidden: int, what: str, look: Look) -> list[Text]:
+    return [look.line(f"+{hidden} more {what}", "dim")] if hidden else []
+
+
+def ended(state: ViewState, room: int, look: Look) -> list[Text]:
+    """Return the trials that ended last, the newest first, in at most `room` lines."""
+    if state.phase not in {"search", "stopping"} or not state.recent:
+        return []
+    shown = list(reversed(state.recent))[: max(0, room - 1)]
+    return [look.line("ended last", "dim"), *(_ended_row(one, state, look) for one in shown)] if shown else []
+
+
+def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
+    signs = look.signs
+    sign = {"complete": signs.done, "failed": signs.failed, "pruned": signs.pruned}.get(one.state, signs.stopped)
+    value = metric_text(state.metric, one.value)
+    head = f"{one.trial}   {sign} {one.state:<11}  {value:>9}  epoch {one.epoch:<3}  {seconds_text(one.seconds):>6}  "
+    return look.line(head + one.label, "red" if one.state == "failed" else "dim")
+
+
+# --- the confirmation ---------------------------------------------------------------------------------------------
+
+
+def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
+    """Return plans x seeds: the epochs of a training that runs, the value of one that has ended, the mean of all."""
+    done, total = state.replicated, len(state.confirming) * state.seeds
+    title = f"confirmation: {done} of {counted(total, 'training')} on fresh seeds have ended; mean [95 %], each seed"
+    fit = len(state.confirming) if len(state.confirming) + 1 <= room else max(0, room - 2)
+    lines = [look.line(title)]
+    lines += [_plan_line(state, trial, look) for trial in state.confirming[:fit]]
+    return (lines + _more(len(state.confirming) - fit, "plans", look))[:room]
+
+
+def _plan_line(state: ViewState, trial: str, look: Look) -> Text:
+    """Return a plan's line: its mean with interval, a cell for each seed as far as they fit, then its settings."""
+    ones = [state.replicates.get((trial, number)) for number in range(1, state.seeds + 1)]
+    values = [one.value for one in ones if one is not None and one.state == "done" and one.value is not None]
+    head = f"{trial}  {_mean(state.metric, values):<23}"
+    cells = [look.signs.cell(_replicate(state.metric, one, look), CELL, right=True) for one in ones]
+    room = max(0, (look.width - cell_len(head) - GAP) // (CELL + 1))
+    more = f" +{len(cells) - room}" if len(cells) > room else ""
+    text = f"{head}{' '.join(['', *cells[: room - bool(more)]])}{more}"
+    left = look.width - cell_len(text) - GAP
+    label = f"  {look.signs.cut(state.label(trial), left)}" if left >= LEAST_PLAN else ""
+    return look.line(text + label)
+
+
+def _mean(metric: str, values: Sequence[float]) -> str:
+    """Return for example `98.91 [98.80, 99.02] %`: the mean over the seeds so far with its 95 % interval."""
+    if not values:
+        return "-"
+    mean, interval = sum(values) / len(values), mean_interval(values)
+    text = metric_text(metric, mean)
+    if interval is None:
+        return text
+    low, high = (metric_text(metric, value).removesuffix(" %") for value in (interval.low, interval.high))
+    return f"{text.removesuffix(' %')} [{low}, {high}]{' %' if metric in ACCURACIES else ''}"
+
+
+def _replicate(metric: str, one: Replicate | None, look: Look) -> str:
+    if one is None:
+        return "-"
+    if one.state == "failed":
+        return f"{look.signs.failed} fail"
+    if one.state == "running":
+        return f"{one.epoch}/{one.epochs}" if one.epochs else "start"
+    return metric_text(metric, one.value).removesuffix(" %")
