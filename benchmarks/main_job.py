@@ -48,7 +48,7 @@ def figures(record: RunRecord) -> Rows:
     if board.dataset != "mnist" or board.champion is None or board.champion.test is None:
         sys.exit(f"{record.path}: no plan was confirmed and tested on mnist (the dataset is {board.dataset})")
     test, machine = board.champion.test, record.run["machine"]
-    counts = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "failed"))
+    counts = ", ".join(f"{states[state]} {state}" for state in ("complete", "pruned", "interrupted", "failed"))
     spread = f"sd {100 * (test.accuracy.sd or 0):.3f}, n={test.accuracy.n}"
     return [
         ("trials", "", f"{len(record.trials)}: {counts}"),

@@ -1,9 +1,9 @@
 """From the results of a run to ranked rows: pure functions.
 
 "Best" has one meaning. Confirmed plans come first, by the mean of the run's metric over their fresh seeds; then
-complete trials by the metric at the last epoch of the full budget; then pruned ones by (epochs reached, metric).
-Failed trials are listed and not ranked. Confirmed plans whose difference is within noise share a rank, because
-ordering them would be a claim that the numbers do not carry.
+complete trials by the metric at the last epoch of the full budget; then those that ended early, pruned or interrupted,
+by (epochs reached, metric). Failed trials are listed and not ranked. Confirmed plans whose difference is within noise
+share a rank, because ordering them would be a claim that the numbers do not carry.
 
 A confirmed plan without all of its seeds ranks below those that have theirs: a seed that failed speaks against the
 plan, and a mean over the seeds that happened to go well is no match for a mean over all. Among such plans those with
@@ -36,7 +36,11 @@ from mnistlab.statistics import (
     wilson,
 )
 
-STATES = ("confirmed", "complete", "pruned", "failed")
+# Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all
+# that a ranking may hold against them. That a scheduler gave one up is in its few epochs already, and to put the other
+# above it would reward a trial for having been in the way of a Ctrl-C.
+CLASS = {"confirmed": 0, "complete": 1, "pruned": 2, "interrupted": 2, "failed": 3}
+EARLY = CLASS["pruned"]
 UNRANKED = "-"
 
 
@@ -124,6 +128,11 @@ class _Entry:
     untried: int = 0
 
     @property
+    def place(self) -> int:
+        """Return the class of the state, the better the lower."""
+        return CLASS[self.state]
+
+    @property
     def standing(self) -> tuple[bool, int]:
         """Return what orders confirmed plans before their means do: seeds are missing, and how many failed."""
         return (self.lost + self.untried > 0, self.lost)
@@ -207,19 +216,25 @@ def _summary(replicates: Sequence[ReplicateResult], metric: str) -> MeanSd:
 
 
 def _order(metric: str) -> Callable[[_Entry], tuple[float, ...]]:
-    """Return the sort key: state, what comes before the metric, metric, and of equals the smaller, the earlier.
+    """Return the sort key: class, what comes before the metric, metric, and of equals the smaller, the earlier.
 
-    Before the metric come the standing of confirmed plans and the epochs that pruned trials reached.
+    Before the metric come the standing of confirmed plans and the epochs that trials reached which ended early.
     """
     sign = -1 if higher_is_better(metric) else 1
 
     def key(entry: _Entry) -> tuple[float, ...]:
-        before = {"confirmed": entry.standing, "pruned": (-len(entry.trial.history), 0)}.get(entry.state, (0, 0))
+        before = {CLASS["confirmed"]: entry.standing, EARLY: (-len(entry.trial.history), 0)}
         value = math.inf if entry.value is None else sign * entry.value
         if entry.state == "failed":
-            return (STATES.index(entry.state), entry.trial.number)
+            return (entry.place, entry.trial.number)
         size = _value(entry.trial, "parameters")
-        return (STATES.index(entry.state), *before, value, math.inf if size is None else size, entry.trial.number)
+        return (
+            entry.place,
+            *before.get(entry.place, (0, 0)),
+            value,
+            math.inf if size is None else size,
+            entry.trial.number,
+        )
 
     return key
 
@@ -233,11 +248,11 @@ def _ranks(entries: Sequence[_Entry], tied: Callable[[int, int], bool]) -> tuple
 
     def shares(leader: int, other: int) -> bool:
         a, b = entries[leader], entries[other]
-        if a.state != b.state:
+        if a.place != b.place:
             return False
         if a.state == "confirmed":
             return a.standing == b.standing and tied(leader, other)
-        return a.value == b.value and (a.state == "complete" or len(a.trial.history) == len(b.trial.history))
+        return a.value == b.value and (a.place != EARLY or len(a.trial.history) == len(b.trial.history))
 
     ranks = tie_groups(ranked, shares)
     size = Counter(ranks)

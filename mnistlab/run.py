@@ -94,6 +94,7 @@ class Requests:
     def __init__(self) -> None:
         """Nobody has asked yet."""
         self.signal: signal.Signals | None = None
+        self.begun = False  # whether a trial has been started: until then there is nothing to wait for
         self.told = False  # whether the user has been told that the request was heard
         self.status = False
 
@@ -101,13 +102,23 @@ class Requests:
         """Return whether to stop."""
         return self.signal is not None
 
+    def reason(self) -> str:
+        """Return in words who asked to stop: `Ctrl-C`, or the name of another signal; "" where nobody has."""
+        if self.signal is None:
+            return ""
+        return "Ctrl-C" if self.signal == signal.SIGINT else self.signal.name
+
     def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal that ends the run; all but Ctrl-C set a limit to how long that may take."""
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
-        if number != signal.SIGINT:
+        """Take a signal that ends the run; all but Ctrl-C set a limit to how long that may take.
+
+        Raises:
+            KeyboardInterrupt: at the second one, and at the first where no trial has begun and so nothing can be saved.
+        """
+        insists, self.signal = self.signal is not None, self.signal or signal.Signals(number)
+        if not insists and number != signal.SIGINT:
             signal.setitimer(signal.ITIMER_REAL, TERM_SECONDS)
+        if insists or not self.begun:
+            raise KeyboardInterrupt
 
     def insist(self, _number: int, _frame: FrameType | None) -> None:
         """End the run at once: the time is up."""
@@ -153,11 +164,10 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
         with view(path) as handle, signals_as(requests):
 
             def emit(event: events.Event) -> None:
+                requests.begun = requests.begun or isinstance(event, events.TrialStarted)
                 handle(writer.append(event))
 
-            emit(events.RunPreparing(run=path.name, step=f"finding the images of {experiment.dataset.record.name}"))
-            data = find_data(experiment, options.place)
-            run = _Run(experiment, data, options, registry, writer, requests, emit)
+            run = _Run(experiment, options, registry, writer, requests, emit)
             return Finished(path, _to_the_end(run, here))
     finally:
         writer.close()
@@ -170,7 +180,6 @@ class _Run:
     """What a run is made of, from its first event to its last."""
 
     experiment: Experiment
-    data: Data
     options: Options
     registry: Registry
     writer: RunWriter
@@ -186,6 +195,8 @@ def _to_the_end(run: _Run, here: Machine) -> events.RunFinished:
         _search_and_confirm(run, here)
     except KeyboardInterrupt:
         run.requests.signal = run.requests.signal or signal.SIGINT
+    except SystemExit:  # while Ray starts, it answers SIGTERM in its own way
+        run.requests.signal = run.requests.signal or signal.SIGTERM
     except Exception as error:
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
@@ -197,26 +208,29 @@ def _to_the_end(run: _Run, here: Machine) -> events.RunFinished:
 
 def _search_and_confirm(run: _Run, here: Machine) -> None:
     spec = run.experiment.spec
-    joined = f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray"
-    run.emit(events.RunPreparing(run=run.writer.path.name, step=joined))
+    _say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
+    data = find_data(run.experiment, run.options.place)
+    _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
     with cluster(run.options.address, here) as machine:
+        _keep_signals(run.requests)
         portion = share(machine, spec.resources)
-        record = run_record(run.experiment, run.data, machine, portion, run.registry, run.options.command)
+        record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
             run.writer.write_plugin(file.name, file.source)
         run.writer.write_run({"run": run.writer.path.name, **record})
-        run.emit(_started(run.experiment, run.data, machine, portion, run.registry, run.writer.path))
+        run.emit(_started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in run.experiment.warnings:
             run.emit(events.Warned(message=warning))
         job = Search(
             spec=spec,
             space=run.experiment.space,
-            shared=shared_of(run.data, run.options.place, portion, _needed(run)),
+            shared=shared_of(data, run.options.place, portion, _needed(run, data)),
             share=portion,
             registry=run.registry,
             store=run.writer,
             emit=run.emit,
             stopping=lambda: _stopping(run),
+            reason=run.requests.reason,
             tick=_ticker(run),
         )
         run_search(job, run.trials)
@@ -224,10 +238,14 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
             confirm(job, run.trials, run.options.command)
 
 
-def _needed(run: _Run) -> Selection:
+def _say_preparing(run: _Run, step: str) -> None:
+    run.emit(events.RunPreparing(run=run.writer.path.name, step=step))
+
+
+def _needed(run: _Run, data: Data) -> Selection:
     """Return the plugins that trials can name: a worker that imported all others too would start seconds later."""
     sources = [branch.source.get("distribution", "") for branch in run.experiment.space.branches()]
-    return run.registry.selection.only([*sources, run.data.choice.offer.distribution])
+    return run.registry.selection.only([*sources, data.choice.offer.distribution])
 
 
 def _stopping(run: _Run) -> bool:
@@ -258,9 +276,10 @@ def _ticker(run: _Run) -> Callable[[], None]:
 
 
 def _keep_signals(requests: Requests) -> None:
-    """Take SIGUSR1 back from Tune, which claims it for itself and has no setting against that."""
+    """Take back SIGTERM from Ray and SIGUSR1 from Tune, which claim them with no setting against that."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, requests.ask_status)
+        for number, handler in _handlers(requests).items():
+            signal.signal(number, handler)
 
 
 def _ending(run: _Run) -> tuple[str, ExitCode]:
@@ -291,9 +310,10 @@ def rule_of(spec: ExperimentSpec) -> str:
     """Return in a sentence what "best" means in a run of `spec`."""
     metric = spec.search.metric[0]
     better = "higher" if higher_is_better(metric) else "lower"
-    rule = f"{metric} at the last epoch of the full budget, {better} is better; pruned trials rank below finished ones"
-    seeds = spec.confirm.seeds
-    return f"{rule}; among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
+    rule = f"{metric} at the last epoch of the full budget, {better} is better"
+    early, seeds = "trials that ended early rank below the others", spec.confirm.seeds
+    confirmed = f"among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
+    return f"{rule}; {early}; {confirmed}"
 
 
 def _started(

@@ -320,39 +320,6 @@ def read_events(run: Path) -> Iterator[Stamped]:
             yield stamped
 
 
-def follow_events(run: Path, waiting: Callable[[], bool]) -> Iterator[Stamped]:
-    """Yield the events of a run as they are written; at the end of the file go on for as long as `waiting()`.
-
-    `waiting` is where the caller sleeps. A line is taken once it is whole: a writer may be in the middle of it.
-    """
-    rest = b""
-    with suppress(FileNotFoundError), (run / "events.jsonl").open("rb") as file:
-        while True:
-            *lines, rest = (rest + file.read()).split(b"\n")
-            for line in lines:
-                record = decode_line(line)
-                stamped = None if record is None else events.from_json(record)
-                if stamped is not None:
-                    yield stamped
-            if not lines and not waiting():
-                return
-
-
-def is_running(run: Path) -> bool:
-    """Return whether a driver holds the run directory's lock."""
-    try:
-        descriptor = os.open(run / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def read_run(path: Path) -> RunRecord:
     """Return everything that a run directory says of its results.
 

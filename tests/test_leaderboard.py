@@ -94,6 +94,27 @@ def test_confirmed_then_complete_then_pruned_then_failed():
     assert [row.validation for row in board.rows[-2:]] == [None, None]
 
 
+def test_interrupted_and_pruned_trials_are_one_group():
+    board = rank(
+        record(
+            trial(0, 0.70, "pruned", 2),
+            trial(1, 0.90, "interrupted", 1),
+            trial(2, 0.80, "interrupted", 2),
+            trial(3, 0.70, "interrupted", 2),
+            trial(4, 0.95, "interrupted", 0),
+            trial(5, 0.10),
+        )
+    )
+    assert order(board) == [
+        ("1", "0005", "complete"),
+        ("2", "0002", "interrupted"),
+        ("3=", "0000", "pruned"),
+        ("3=", "0003", "interrupted"),
+        ("5", "0001", "interrupted"),
+        ("6", "0004", "interrupted"),
+    ]
+
+
 def test_a_confirmed_row_holds_means_interval_and_provenance():
     row = rank(record(trial(1, 0.95), trial(2, 0.90), confirmed=replicates(1, 0.93))).rows[0]
     assert row.validation is not None
@@ -310,6 +331,10 @@ def test_verdict_without_confirmation_warns_of_luck():
         (
             (trial(0, state="pruned", epochs=1), trial(1, state="failed", epochs=0, cause="nan")),
             "No trial has used its full budget: 1 pruned and 1 failed (nan 1); there is no champion.",
+        ),
+        (
+            (trial(0, state="interrupted", epochs=1), trial(1, state="pruned", epochs=1)),
+            "No trial has used its full budget: 1 pruned and 1 interrupted; there is no champion.",
         ),
     ],
 )

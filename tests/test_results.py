@@ -24,7 +24,7 @@ def through(result):
     return json.loads(json.dumps(results.to_json(result)))
 
 
-@pytest.mark.parametrize("state", ["complete", "pruned", "failed"])
+@pytest.mark.parametrize("state", ["complete", "pruned", "interrupted", "failed"])
 def test_a_trial_comes_back_from_json(state):
     trial = TrialResult(
         trial="0003", number=3, state=state, seed=9, plan=PLAN, label="cnn", history=EPOCHS, metrics=EPOCHS[-1],

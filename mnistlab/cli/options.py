@@ -28,7 +28,9 @@ View = Annotated[
     str, typer.Option("--ui", help="auto, live, full, plain, json or quiet (also MNISTLAB_UI).", show_default="auto")
 ]
 Color = Annotated[str, typer.Option("--color", help="auto, always or never (also NO_COLOR, FORCE_COLOR).")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
+RunName = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="A run directory, or its name in --runs.", show_default=False)
+]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 
 RUNS = Path("runs")

@@ -37,21 +37,24 @@ def search(
     ] = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
-    from mnistlab import experiment, run, store
+    from mnistlab import store
     from mnistlab.console.summary import ended_text, print_leaderboard, result_console
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.data import default_place
-    from mnistlab.discovery import selection
-    from mnistlab.environment import check_environment
     from mnistlab.leaderboard import rank
+    from mnistlab.python import run_file
 
-    check_environment()
     view = chosen(ui, color)
-    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
-    wanted, registry = experiment.open_with(file, changes, selection(plugin or (), only_built_in=no_plugins))
-    command = shlex.join(["mnistlab", *sys.argv[1:]])
-    options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
-    finished = run.search(wanted, options, registry, lambda path: open_console(view, path / "driver.log"))
+    finished = run_file(
+        file,
+        overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed),
+        plugins=plugin or (),
+        no_plugins=no_plugins,
+        data_dir=data_dir,
+        runs=runs,
+        address=address,
+        command=shlex.join(["mnistlab", *sys.argv[1:]]),
+        view=lambda path: open_console(view, path / "driver.log"),
+    )
     if (finished.path / "run.json").exists():
         # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
         console = result_console(sys.stderr if view.kind == "json" else None)

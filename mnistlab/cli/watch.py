@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -14,47 +14,50 @@ from mnistlab.cli.options import RUNS, Color, RunName, Runs, View
 
 if TYPE_CHECKING:
     from mnistlab.console.state import ViewState
+    from mnistlab.console.ui import Ui
     from mnistlab.events import Stamped
 
 POLL_SECONDS = 0.25
-HINT = "Ctrl-C: leave this view; the run goes on"
 
 
-def watch(run: RunName, runs: Runs = RUNS, ui: View = "auto", color: Color = "auto") -> None:
-    """Show a run that another process is driving, until it ends; of one that has ended, its last state."""
-    from mnistlab import store
+def watch(run: RunName = None, runs: Runs = RUNS, ui: View = "auto", color: Color = "auto") -> None:
+    """Show a run that another process is driving, until it ends; of one that has ended, its last state.
+
+    Without RUN, the newest one.
+    """
+    from mnistlab import follow
     from mnistlab.console.ui import chosen, open_view
     from mnistlab.events import RunFinished
 
-    view, path = chosen(ui, color), store.find_run(run, runs)
+    view, path = chosen(ui, color), follow.find_stream(run, runs)
     ended = False
 
     def waiting() -> bool:
         time.sleep(POLL_SECONDS)
-        return not ended and store.is_running(path)
+        return not ended and follow.is_running(path)
 
-    with open_view(view, hint=HINT) as handle:
-        for stamped in store.follow_events(path, waiting):
+    with open_view(view, hint="Ctrl-C: leave this view; the run goes on") as handle:
+        for stamped in follow.follow_events(path, waiting):
             handle(stamped)
             ended = isinstance(stamped.event, RunFinished)
-    _say_the_end(path)
+    _say_the_end(path, view)
 
 
 def replay(
-    run: RunName,
+    run: RunName = None,
     runs: Runs = RUNS,
     speed: Annotated[float, typer.Option("--speed", help="How many times faster than it was.")] = 20.0,
     ui: View = "auto",
     color: Color = "auto",
 ) -> None:
-    """Show a run again as it was, --speed times faster."""
-    from mnistlab import store
+    """Show a run again as it was, --speed times faster. Without RUN, the newest one."""
+    from mnistlab import follow, store
     from mnistlab.console.ui import chosen, open_view
     from mnistlab.errors import Fault, SpecError
 
     if not 0 < speed < float("inf"):
         raise SpecError("replay", [Fault("--speed", "must be a number greater than 0", speed)])
-    view, path = chosen(ui, color), store.find_run(run, runs)
+    view, path = chosen(ui, color), follow.find_stream(run, runs)
     start = time.monotonic()
 
     def clock() -> float:
@@ -63,7 +66,7 @@ def replay(
     with open_view(view, clock=clock, hint="Ctrl-C: leave this replay") as handle:
         for stamped in _paced(store.read_events(path), clock, speed):
             handle(stamped)
-    _say_the_end(path)
+    _say_the_end(path, view)
 
 
 def _paced(stream: Iterator[Stamped], clock: Callable[[], float], speed: float) -> Iterator[Stamped]:
@@ -73,46 +76,89 @@ def _paced(stream: Iterator[Stamped], clock: Callable[[], float], speed: float) 
 
 
 def status(
-    run: RunName,
+    run: RunName = None,
     runs: Runs = RUNS,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help='As it stood at this time of the run, e.g. "90s" or "2m".', show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as one JSON object.")] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Write it as a picture instead.", show_default=False),
+    ] = None,
+    size: Annotated[str, typer.Option("--size", help="Columns x lines of that picture.")] = "110x30",
+    theme: Annotated[str, typer.Option("--theme", help="Its colours: dark or light.")] = "dark",
 ) -> None:
-    """Print once where a run stands."""
+    """Print once where a run stands, or stood. Without RUN, the newest one."""
     import json
 
-    from mnistlab import store
-    from mnistlab.console.status import as_record, as_text
+    from mnistlab import follow
+    from mnistlab.console.status import as_record, as_text, picture_of
 
-    path = store.find_run(run, runs)
-    state, now = _state_of(path)
-    running = store.is_running(path)
-    if as_json:
+    path = follow.find_stream(run, runs)
+    state, now = _state_of(path, _moment(at))
+    running = follow.is_running(path) and at is None
+    if picture is not None:
+        drawn = picture_of(state, now, size, theme)
+        _write(picture, drawn)
+        typer.echo(f"Written: {picture}", err=True)
+    elif as_json:
         typer.echo(json.dumps(as_record(state, now, running=running), indent=1))
-        return
-    for line in as_text(state, now, encoding=sys.stdout.encoding):
-        typer.echo(line)
-    if not running and state.end is None:
-        typer.echo("The process that drove this run is gone; what it had written is kept.")
+    else:
+        for line in as_text(state, now, encoding=sys.stdout.encoding):
+            typer.echo(line)
+        if not running and state.end is None and at is None:
+            typer.echo("The process that drove this run is gone; what it had written is kept.")
 
 
-def _state_of(path: Path) -> tuple[ViewState, float]:
-    """Return the last state of a run, and what time of the run it is now: of a running one, time has gone on."""
+def _moment(at: str | None) -> float | None:
+    from mnistlab.errors import Fault, SpecError
+    from mnistlab.spec import parse_duration
+
+    try:
+        return None if at is None else cast("float", parse_duration(at))
+    except ValueError as error:
+        raise SpecError("status", [Fault("--at", str(error), at)]) from None
+
+
+def _write(path: Path, text: str) -> None:
+    from mnistlab.errors import RunWriteError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunWriteError(f"can't write {path}: {error.strerror}") from error
+
+
+def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
+    """Return the last state of a run, and what time of the run it is now: of a running one, time has gone on.
+
+    With `at`, seconds of the run: the state at that time.
+    """
     from datetime import UTC, datetime
 
-    from mnistlab import store
+    from mnistlab import follow, store
     from mnistlab.console.state import ViewState, advance
 
     state, last = ViewState(), None
-    for last in store.read_events(path):
-        state = advance(state, last)
-    if last is None or state.end is not None or not store.is_running(path):
+    for stamped in store.read_events(path):
+        if at is not None and stamped.t > at:
+            return state, at
+        state, last = advance(state, stamped), stamped
+    if last is None or state.end is not None or not follow.is_running(path):
         return state, state.t
     return state, state.t + max(0.0, (datetime.now(UTC) - last.time).total_seconds())
 
 
-def _say_the_end(path: Path) -> None:
-    """Say on standard error what to type next, or that the driver has gone without a last word."""
-    state, _ = _state_of(path)
+def _say_the_end(path: Path, view: Ui) -> None:
+    """Leave on standard error where the run stands and what to type next: the dashboard is gone by now."""
+    from mnistlab.console.status import as_text
+
+    state, now = _state_of(path)
+    if view.kind in {"live", "full"}:
+        for line in as_text(state, now, encoding=sys.stderr.encoding):
+            typer.echo(line, err=True)
     if state.end is None:
         typer.echo(f"mnistlab: {path} has no end yet, and no process is driving it", err=True)
     typer.echo(f"Next: mnistlab leaderboard {path}", err=True)

@@ -85,24 +85,30 @@ def _known(state: ViewState, now: float) -> list[float]:
     """
     ended = [duration.seconds for duration in state.durations]
     middle = sorted(ended)[len(ended) // 2]
-    slow = [_own_pace(trial, now) for trial in state.running.values() if now - trial.started > middle]
+    slow = [_in_all(trial, now) for trial in state.running.values() if now - trial.started > middle]
     return [*ended, *slow]
 
 
-def _own_pace(trial: RunningTrial, now: float) -> float:
+def _in_all(trial: RunningTrial, now: float) -> float:
     """Return how long a running trial would take in all if it went on to its last epoch."""
-    elapsed = max(0.0, now - trial.started)
-    if not (trial.epoch and trial.epochs):
-        return elapsed
-    return max(elapsed, (trial.reported - trial.started) / trial.epoch * trial.epochs)
+    left = _left(trial, now)
+    return max(0.0, now - trial.started) + (left or 0.0)
+
+
+def _left(one: RunningTrial | Replicate, now: float) -> float | None:
+    """Return how long a training would go on at its own pace to its last epoch, or None before its first has ended."""
+    if not (one.epoch and one.epochs):
+        return None
+    pace = (one.trained or one.reported - one.started) / one.epoch
+    return max(0.0, (one.epochs - one.epoch) * pace - (now - one.reported))
 
 
 def _rest(trial: RunningTrial, known: Sequence[float], now: float, draw: random.Random) -> float:
     """Return how long a running trial will go on: as one of those that took longer than it has, or at its own pace."""
     elapsed = max(0.0, now - trial.started)
     longer = [seconds - elapsed for seconds in known if seconds > elapsed]
-    if trial.epoch and trial.epochs:
-        own = _own_pace(trial, now) - elapsed
+    own = _left(trial, now)
+    if own is not None:
         return min(own, draw.choice(longer)) if longer else own
     return draw.choice(longer) if longer else max(known) / 2
 
@@ -114,9 +120,10 @@ def _confirmed(state: ViewState, now: float, draw: random.Random, free: list[flo
         slots, left = _replicates(state, now)
         slots = (slots + [0.0] * state.start.parallel)[: max(state.start.parallel, len(slots))]
     else:
-        slots = [max(free)] * len(free)
-        full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
         expected = min(state.start.confirm_top, state.complete + len(state.running) + state.queued)
+        # Its workers are new ones, and start as slowly as those of the search did.
+        slots = [max(free) + state.warm_up * bool(expected)] * len(free)
+        full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
         # The plans that win are rarely the quick ones, so a plan's chance to be confirmed grows with its duration.
         left = draw.choices(full, full, k=expected) * state.start.confirm_seeds
     _play(left, slots)
@@ -131,18 +138,19 @@ def _replicates(state: ViewState, now: float) -> tuple[list[float], list[float]]
     left: list[float] = []
     for trial in state.confirming:
         ones = [one for (name, _), one in state.replicates.items() if name == trial]
-        done = [one.seconds for one in ones if one.state == "done"]
+        done = [one.trained for one in ones if one.state == "done" and one.trained]
         seconds = sum(done) / len(done) if done else before.get(trial, usual)
-        rest += [_rest_of_replicate(one, seconds, now) for one in ones if one.state == "running"]
+        rest += [_rest_of_replicate(one, seconds, state, now) for one in ones if one.state == "running"]
         left += [seconds] * (state.seeds - len(ones))
     return rest, left
 
 
-def _rest_of_replicate(one: Replicate, seconds: float, now: float) -> float:
-    elapsed = max(0.0, now - one.started)
-    if one.epoch and one.epochs:
-        return max(0.0, (one.reported - one.started) / one.epoch * one.epochs - elapsed)
-    return max(0.0, seconds - elapsed)
+def _rest_of_replicate(one: Replicate, seconds: float, state: ViewState, now: float) -> float:
+    own = _left(one, now)
+    if own is not None:
+        return own
+    starting = 0.0 if state.replicated else state.warm_up
+    return max(0.0, seconds + starting - (now - one.started))
 
 
 def _play(durations: Sequence[float], free: list[float]) -> None:

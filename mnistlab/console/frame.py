@@ -18,7 +18,7 @@ from mnistlab.console.look import Look
 from mnistlab.console.state import ViewState
 from mnistlab.labels import seconds_text
 
-LEAST_ROWS = 3  # lines kept for what runs before less important sections get any
+LEAST_ROWS, LEAST_SHARE = 3, 1 / 3  # lines kept for what runs before less important sections get any
 LEAST_ENDED = 3  # lines below which a list of what ended last is not worth its place
 
 
@@ -58,7 +58,7 @@ def frame(state: ViewState, now: float, look: Look, eta: Estimate | None = None)
         _Section(6, sections.hint(look), apart=True),
     ]
     wanted = tables.wanted_rows(state)
-    kept = _affordable([*above, *below], room - min(wanted, LEAST_ROWS))
+    kept = _affordable([*above, *below], room - min(wanted, max(LEAST_ROWS, round(room * LEAST_SHARE))))
     used = sum(len(section.lines) for section in kept)
     main = [_Section(0, tables.at_work(state, now, room - used, look), apart=True)]
     spare = room - used - len(main[0].lines)

@@ -87,6 +87,11 @@ def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> str:
 
 
 @_say.register
+def _trial_interrupted(event: ev.TrialInterrupted, state: ViewState) -> str:
+    return f"trial {event.trial} interrupted ({event.reason}): {_result(event, state)}"
+
+
+@_say.register
 def _trial_failed(event: ev.TrialFailed, state: ViewState) -> str:
     log = f"; log: {event.log}" if event.log else ""
     what = f"failed ({event.cause}) after {counted(event.epoch, 'epoch')}: {event.message}"
@@ -150,7 +155,7 @@ def _run_finished(event: ev.RunFinished, _state: ViewState) -> str:
     return f"run over: {event.outcome} ({counts}) in {seconds_text(event.seconds)}"
 
 
-def _result(event: ev.TrialFinished | ev.TrialPruned, state: ViewState) -> str:
+def _result(event: ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted, state: ViewState) -> str:
     value = metric_text(state.metric, event.metrics.get(state.metric))
     spent = f"{counted(event.epoch, 'epoch')}, {seconds_text(event.seconds)}"
     return f"{state.metric} {value} after {spent} ({progress(state)})"

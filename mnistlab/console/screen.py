@@ -1,18 +1,21 @@
 """Frames on a terminal: painted over each other by a thread of their own, at most a few times a second.
 
 A frame goes out in one write between the marks of a synchronized update (DEC mode 2026; terminals that don't know it
-ignore it), so that none is seen half drawn. What was drawn is never left behind: the frame is erased at the end, and
-the summary takes its place.
+ignore it), so that none is seen half drawn. After each one the cursor goes back to the frame's first line and waits
+there. When the size of the terminal changes, some terminals cut the lines that have become too long and others wrap
+them, but in all of them the cursor stays with its line: erasing from there on erases the old frame and nothing else.
 """
 
 from __future__ import annotations
 
-import os
+import atexit
+import sys
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -23,28 +26,30 @@ from mnistlab.console.frame import frame
 from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs, signs_for
 from mnistlab.console.state import ViewState, advance
+from mnistlab.console.terminal import in_front, never_stop_for_output, set_echo, size_of
+from mnistlab.console.text import encodable, visible
 from mnistlab.events import Stamped, StatusAsked
 
 INTERVAL = 0.5  # seconds between two frames
 SHARE = 0.01  # of one core that drawing may cost on average: an expensive frame is followed by a longer pause
+PATIENCE = 1.0  # seconds that someone who insists on leaving waits for the terminal to be put in order
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 ENTER, LEAVE = "\x1b[?1049h\x1b[H", "\x1b[?1049l"
+CROP, WRAP = "\x1b[?7l", "\x1b[?7h"  # the terminal may have become narrower since it was asked for its width
 ERASE_LINE, ERASE_BELOW = "\x1b[2K", "\x1b[J"
 
 
-def size_of(stream: TextIO) -> tuple[int, int]:
-    """Return columns and lines of the stream's own terminal, which need not be that of standard input."""
-    try:
-        width, height = os.get_terminal_size(stream.fileno())
-    except (OSError, ValueError):
-        width, height = 0, 0
-    return width or 80, height or 24
+class TerminalGoneError(Exception):
+    """The terminal was closed, or its line hung up: nothing can be shown there any more."""
 
 
 class Painter:
-    """Paints lists of lines on a terminal, each over the one before."""
+    """Paints lists of lines on a terminal, each over the one before.
+
+    What writes raises TerminalGoneError where there is nothing to write on any more.
+    """
 
     def __init__(self, stream: TextIO, *, color: bool = True, whole_screen: bool = False) -> None:
         """Paint on `stream`; on the whole screen, or below what stands there already."""
@@ -59,40 +64,57 @@ class Painter:
             emoji=False,
             highlight=False,
         )
-        self._drawn: list[Text] = []
-
-    def begin(self) -> None:
-        """Take the terminal."""
-        self._write((ENTER if self._whole else "") + HIDE)
+        self._taken = self._echo = False
+        self._drawn: list[str] = []
+        self._size = 0, 0
 
     def paint(self, lines: Sequence[Text], width: int, height: int) -> None:
-        """Draw `lines`, none of them wider than `width`, over what was drawn before."""
-        body = "\r\n".join(ERASE_LINE + self._ansi(line) for line in lines)
-        self._write(BEGIN + self._home(width, height) + body + ERASE_BELOW + END)
-        self._drawn = list(lines)
+        """Draw `lines`, none of them wider than `width`, over what was drawn before; take the terminal if need be.
 
-    def say(self, lines: Sequence[Text], width: int, height: int) -> None:
-        """Leave `lines` above what is drawn."""
-        frame, text = self._drawn, "".join(self._ansi(line) + "\r\n" for line in lines)
-        self._write(self._home(width, height) + ERASE_BELOW + text)
-        self._drawn = []
-        self.paint(frame, width, height)
-
-    def end(self, width: int, height: int) -> None:
-        """Give the terminal back as it was: nothing drawn, the cursor visible."""
-        self._write(self._home(width, height) + ERASE_BELOW + SHOW + (LEAVE if self._whole else ""))
-        self._drawn = []
-
-    def _home(self, width: int, height: int) -> str:
-        """Return what moves the cursor to where the last frame began.
-
-        A terminal that has become narrower has wrapped the old lines, so they are counted as it shows them now.
+        Nothing is written where the same lines stand there already.
         """
-        if self._whole:
-            return "\x1b[H"
-        rows = sum(max(1, -(-line.cell_len // width)) for line in self._drawn)
-        up = min(rows, height) - 1
-        return "\r" + (f"\x1b[{up}A" if up > 0 else "")
+        drawn = [self._ansi(line) for line in lines]
+        if self._taken and drawn == self._drawn and self._size == (width, height):
+            return
+        # After a change of size what is left of the old frame may stand anywhere below.
+        clean = ERASE_BELOW if self._size != (width, height) else ""
+        self._write(self._take() + BEGIN + self._home() + clean + _over_each_other(drawn) + END)
+        self._drawn, self._size = drawn, (width, height)
+
+    def say(self, lines: Sequence[Text]) -> None:
+        """Leave `lines` above what is drawn."""
+        text = "".join(self._ansi(line) + "\r\n" for line in lines)
+        if not self._taken:
+            self._write(text)
+            return
+        out, back = (LEAVE, ENTER) if self._whole else ("", "")  # on the whole screen they would be drawn over
+        self._write(out + BEGIN + self._home() + ERASE_BELOW + text + back + _over_each_other(self._drawn) + END)
+
+    def give_back(self) -> None:
+        """Give the terminal back as it was: nothing drawn, the cursor visible, what is typed shown."""
+        if not self._taken:
+            return
+        self._taken, self._drawn = False, []
+        try:
+            self._write(self._home() + ERASE_BELOW + SHOW + (LEAVE if self._whole else ""))
+        finally:
+            if self._echo:
+                set_echo(self._stream, on=True)
+
+    def lose(self) -> None:
+        """Take note that somebody else draws on the terminal now."""
+        self._taken, self._drawn = False, []
+
+    def _take(self) -> str:
+        """Return what is to be written before the first frame, and have nothing drawn into it that is typed."""
+        if self._taken:
+            return ""
+        self._taken = True
+        self._echo = set_echo(self._stream, on=False) or self._echo  # a shell brings back what it found at a stop
+        return (ENTER if self._whole else "") + HIDE
+
+    def _home(self) -> str:
+        return "\x1b[H" if self._whole else "\r"
 
     def _ansi(self, line: Text) -> str:
         return "".join(
@@ -103,60 +125,115 @@ class Painter:
         )
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError) as error:
+            raise TerminalGoneError from error
+
+
+def _over_each_other(lines: Sequence[str]) -> str:
+    """Return what draws `lines` from the cursor on, erases all that stood below and goes back to the first of them.
+
+    The last line comes after the erasing: a line of full width leaves the cursor on its last character.
+    """
+    *above, last = lines or [""]
+    text = "".join(f"{ERASE_LINE}{line}\r\n" for line in above)
+    back = f"\x1b[{len(above)}A" if above else ""
+    return f"{CROP}{text}{ERASE_BELOW}{last}\r{back}{WRAP}"
 
 
 class Screen:
     """The dashboard of a run, live: events come in from any thread, frames go out from this one's own."""
 
-    def __init__(self, painter: Painter, stream: TextIO, clock: Callable[[], float], hint: str) -> None:
-        """Draw with `painter` for the size of `stream`; `clock` counts seconds from anywhere."""
+    def __init__(
+        self,
+        painter: Painter,
+        stream: TextIO,
+        clock: Callable[[], float],
+        hint: str,
+        interval: float = INTERVAL,
+    ) -> None:
+        """Draw with `painter` for the size of `stream`, every `interval` seconds; `clock` counts from anywhere."""
         self._painter, self._stream, self._clock, self._hint = painter, stream, clock, hint
+        self._interval = interval
         self._signs: Signs = signs_for(getattr(stream, "encoding", None))
         self._waiting: deque[tuple[Stamped, float]] = deque()
         self._state, self._offset, self._eta = ViewState(), -clock(), SteadyEstimate()
+        self._blind = False  # whether there is nothing to draw on any more
+        self._lock = threading.RLock()  # of the painter
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._draw, name="mnistlab-screen", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mnistlab-screen", daemon=True)
 
     def handle(self, stamped: Stamped) -> None:
         """Take an event. This is all that the search waits for: folding and drawing are the thread's."""
         self._waiting.append((stamped, self._clock()))
 
     def begin(self) -> None:
-        """Take the terminal and start drawing."""
-        self._painter.begin()
+        """Start drawing."""
+        atexit.register(self._give_back)  # for when `end` is never reached
         self._thread.start()
 
     def end(self) -> ViewState:
         """Stop drawing, give the terminal back and return the last state."""
         self._over.set()
-        self._thread.join()
-        with suppress(OSError, ValueError):  # the terminal may have gone
-            self._painter.end(*size_of(self._stream))
-        self._fold()
+        try:
+            self._thread.join()
+        except BaseException:  # someone insists; the thread needs but a moment to put the terminal in order
+            self._thread.join(PATIENCE)
+            raise
+        atexit.unregister(self._give_back)
         return self._state
 
-    def _draw(self) -> None:
-        before: tuple[list[str], int, int] | None = None
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Give the terminal back for a while."""
+        with self._lock:
+            self._give_back()
+            yield
+
+    def _run(self) -> None:
+        never_stop_for_output()
         pause = 0.0
         while not self._over.wait(pause):
             started = time.thread_time()
-            try:
-                asked = self._fold()
-                width, height = size_of(self._stream)
-                now = max(self._state.t, self._clock() + self._offset)
-                look = Look(width, height, self._signs, self._hint)
-                lines = frame(self._state, now, look, self._eta.at(self._state, now))
-                if asked:
-                    self._painter.say(self._status(now), width, height)
-                seen = [line.plain for line in lines], width, height
-                if seen != before:
-                    self._painter.paint(lines, width, height)
-                    before = seen
-            except (OSError, ValueError):  # the terminal has gone; the search goes on
-                return
-            pause = max(INTERVAL, (time.thread_time() - started) / SHARE)
+            self._turn()
+            pause = max(self._interval, (time.thread_time() - started) / SHARE)
+        with self._lock:
+            self._guarded(self._fold)
+            self._give_back()
+
+    def _turn(self) -> None:
+        with self._lock:
+            if self._blind:
+                self._waiting.clear()
+            else:
+                self._guarded(self._draw)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """Do `work`; neither the end of the terminal nor a fault in a drawing may reach the search."""
+        try:
+            work()
+        except TerminalGoneError:
+            self._blind = True
+        except Exception as fault:  # whatever it is, the search goes on without this view
+            self._blind = True
+            self._give_back()
+            self._report(fault)
+
+    def _draw(self) -> None:
+        asked = self._fold()
+        width, height = size_of(self._stream)
+        now = max(self._state.t, self._clock() + self._offset)
+        if asked:
+            self._painter.say(self._lines(Look(width, 200, self._signs, ""), now))
+        if in_front(self._stream):
+            self._painter.paint(self._lines(Look(width, height, self._signs, self._hint), now), width, height)
+        else:
+            self._painter.lose()
+
+    def _lines(self, look: Look, now: float) -> list[Text]:
+        return frame(self._state, now, look, self._eta.at(self._state, now))
 
     def _fold(self) -> bool:
         """Take in the events that have come; return whether someone has asked for the status."""
@@ -167,6 +244,21 @@ class Screen:
             asked = asked or isinstance(stamped.event, StatusAsked)
         return asked
 
-    def _status(self, now: float) -> list[Text]:
-        look = Look(size_of(self._stream)[0], 200, self._signs, "")
-        return frame(self._state, now, look, self._eta.at(self._state, now))
+    def _give_back(self) -> None:
+        if self._lock.acquire(timeout=PATIENCE):  # a terminal that hangs may keep the thread that holds it
+            try:
+                self._painter.give_back()
+            except TerminalGoneError:
+                self._blind = True
+            finally:
+                self._lock.release()
+
+    def _report(self, fault: Exception) -> None:
+        """Say on the terminal that the view is over, and where nobody reads it on the terminal, where it broke."""
+        what = visible(f"{type(fault).__name__}: {fault}")
+        text = f"mnistlab: this view can't be drawn any more ({what}); the run itself goes on\n"
+        with suppress(OSError, ValueError):
+            self._stream.write(encodable(text, getattr(self._stream, "encoding", None)))
+            self._stream.flush()
+        if sys.stderr is not self._stream:  # the guard has led it into the log
+            traceback.print_exception(fault)

@@ -21,7 +21,7 @@ PHASES = {
     "over": "over",
 }
 LOW = 16  # a terminal with fewer lines gets one line where others get several
-GPU_LINES = 4
+MACHINE_LINES = 6  # enough for eight GPUs on 80 columns
 
 
 # --- above what runs ----------------------------------------------------------------------------------------------
@@ -70,15 +70,19 @@ def fallback(state: ViewState, look: Look) -> list[Text]:
 
 def progress(state: ViewState, now: float, look: Look, eta: Estimate | None) -> Text:
     """Return the bar of the whole run, what it is doing, the time it has taken, and the time it may still take."""
-    elapsed = seconds_text(state.end.seconds if state.end else now)
-    words = [f"{PHASES[state.phase]} {state.finished}/{state.total}", elapsed, *_eta(state, now, eta)]
     width = min(30, look.width // 5) if look.width >= 60 else 0
     line = look.signs.line("")
     if width:
         line.append(look.signs.bar(share_done(state), width), "cyan").append("  ")
     room = look.width - line.cell_len
     # With its basis if that fits, else without; the basis is the last word.
-    return line.append(look.fitted(words, room))
+    return line.append(look.fitted(progress_words(state, now, eta), room))
+
+
+def progress_words(state: ViewState, now: float, eta: Estimate | None) -> list[str]:
+    """Return what the run is doing, the time it has taken, and the time it may still take with what that rests on."""
+    elapsed = seconds_text(state.end.seconds if state.end else now)
+    return [f"{PHASES[state.phase]} {state.finished}/{state.total}", elapsed, *_eta(state, now, eta)]
 
 
 def _eta(state: ViewState, now: float, eta: Estimate | None) -> list[str]:
@@ -110,6 +114,7 @@ def counts(state: ViewState, look: Look) -> list[Text]:
         f"{signs.running} {len(state.running)} running" * bool(state.running),
         f"{signs.done} {state.complete} complete" * bool(state.complete),
         f"{signs.pruned} {state.pruned} pruned" * bool(state.pruned),
+        f"{signs.stopped} {state.interrupted} interrupted" * bool(state.interrupted),
         f"{signs.queued} {state.queued} queued" * (bool(state.queued) and state.phase == "search"),
     ]
     return [signs.line(look.fitted(words))] if any(words) else []
@@ -139,10 +144,9 @@ def health(state: ViewState, now: float, look: Look) -> list[Text]:
         return []
     hours = max(1.0, now - state.began) / 3600
     several = len({bracket for bracket, _ in state.rungs}) > 1
+    pruning = "nothing is pruned" if state.start.scheduler == "none" else f"{state.start.scheduler} prunes"
     words = [
-        f"search: {state.start.algorithm} proposes, {state.start.scheduler} prunes".replace(
-            "none prunes", "no pruning"
-        ),
+        f"search: {state.start.algorithm} proposes, {pruning}",
         f"{state.finished / hours:.0f} trials/h" if state.finished else "",
         *(
             f"{f'bracket {bracket}, ' * several}epoch {epoch}: kept {rung.kept} of {rung.reached}, "
@@ -163,12 +167,12 @@ def machine(state: ViewState, look: Look) -> list[Text]:
         f"memory {_gib(seen.memory_used)} of {_gib(seen.memory_total)} GiB",
         *(
             f"gpu{gpu.get('index', '')} {_percent(gpu.get('use'))}, "
-            f"{_gib(gpu.get('memory_used'))} of {_gib(gpu.get('memory_total'))} GiB"
+            f"{_gib(gpu.get('memory_used'))}/{_gib(gpu.get('memory_total'))} GiB"
             for gpu in seen.gpus
         ),
         f"disk {_gib(seen.disk_free)} GiB free",
     ]
-    return [look.signs.line(text, "dim") for text in look.wrapped(words, 1 if look.height < LOW else GPU_LINES)]
+    return [look.signs.line(text, "dim") for text in look.wrapped(words, 1 if look.height < LOW else MACHINE_LINES)]
 
 
 def _percent(share: float | None) -> str:

@@ -41,6 +41,7 @@ class RunningTrial:
     images_per_second: float | None = None
     curve: tuple[float, ...] = ()  # the metric at the last epochs
     reported: float = 0.0  # when its last epoch ended
+    trained: float = 0.0  # seconds that its epochs took, without what came before the first of them
     plan: ev.Plan = field(default_factory=dict[str, object])
 
 
@@ -77,8 +78,8 @@ class Replicate:
     epoch: int = 0
     epochs: int = 0
     value: float | None = None
-    seconds: float = 0.0
     reported: float = 0.0  # when its last epoch ended
+    trained: float = 0.0  # seconds that its epochs took
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,12 @@ class ViewState:
     start: ev.RunStarted | None = None
     end: ev.RunFinished | None = None
     began: float = 0.0  # when the search proper began
+    warm_up: float = 0.0  # seconds that the first worker took to start
     t: float = 0.0
     running: Mapping[str, RunningTrial] = field(default_factory=dict[str, RunningTrial])
     complete: int = 0
     pruned: int = 0
+    interrupted: int = 0
     failed: int = 0
     best: Scored | None = None
     best_curve: tuple[float, ...] = ()  # each value that was the best when it came
@@ -150,7 +153,7 @@ class ViewState:
     @property
     def finished(self) -> int:
         """Return how many trials have ended, in whatever way."""
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.interrupted + self.failed
 
     @property
     def queued(self) -> int:
@@ -198,7 +201,8 @@ def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
 def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
     epochs = state.start.epochs if state.start else 0
     trial = RunningTrial(event.trial, event.label, started=state.t, epochs=epochs, plan=event.plan)
-    return replace(state, running={**state.running, event.trial: trial})
+    warm_up = state.warm_up or state.t - state.began
+    return replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
 
 
 @_fold.register
@@ -214,6 +218,7 @@ def _trial_epoch(event: ev.TrialEpoch, state: ViewState) -> ViewState:
         images_per_second=event.metrics.get("images_per_second"),
         curve=before.curve if value is None else (*before.curve, value)[-CURVE:],
         reported=state.t,
+        trained=before.trained + event.metrics.get("seconds", 0.0),
     )
     return replace(state, running={**state.running, event.trial: trial})
 
@@ -233,6 +238,11 @@ def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
 @_fold.register
 def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> ViewState:
     return replace(_ended(state, event, "pruned", event.seconds), pruned=state.pruned + 1)
+
+
+@_fold.register
+def _trial_interrupted(event: ev.TrialInterrupted, state: ViewState) -> ViewState:
+    return replace(_ended(state, event, "interrupted", event.seconds), interrupted=state.interrupted + 1)
 
 
 @_fold.register
@@ -268,7 +278,14 @@ def _replicate_started(event: ev.ReplicateStarted, state: ViewState) -> ViewStat
 def _replicate_epoch(event: ev.ReplicateEpoch, state: ViewState) -> ViewState:
     before = state.replicates.get((event.trial, event.replicate), Replicate("running", state.t))
     value = event.metrics.get(state.metric)
-    after = replace(before, epoch=event.epoch, epochs=event.epochs, value=value, reported=state.t)
+    after = replace(
+        before,
+        epoch=event.epoch,
+        epochs=event.epochs,
+        value=value,
+        reported=state.t,
+        trained=before.trained + event.metrics.get("seconds", 0.0),
+    )
     return _with_replicate(state, event.trial, event.replicate, after)
 
 
@@ -318,9 +335,10 @@ def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
     return replace(state, phase="over", end=event, running={})
 
 
-def _ended(
-    state: ViewState, event: ev.TrialFinished | ev.TrialPruned | ev.TrialFailed, how: str, seconds: float
-) -> ViewState:
+TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
+
+
+def _ended(state: ViewState, event: TrialEnd, how: str, seconds: float) -> ViewState:
     """Return the state without that trial among the running ones, and with it among those that ended last."""
     metrics: ev.Metrics = getattr(event, "metrics", {})
     one = Ended(event.trial, how, state.label(event.trial), event.epoch, metrics.get(state.metric), seconds)
@@ -336,7 +354,7 @@ def _end_replicate(
     state: ViewState, trial: str, number: int, end: Literal["done", "failed"], value: float | None
 ) -> ViewState:
     before = state.replicates.get((trial, number), Replicate("running", state.t))
-    after = replace(before, state=end, value=value, seconds=state.t - before.started)
+    after = replace(before, state=end, value=value)
     return _with_replicate(state, trial, number, after)
 
 

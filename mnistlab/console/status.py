@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
 from mnistlab.console.eta import estimate
 from mnistlab.console.frame import frame
 from mnistlab.console.look import Look
+from mnistlab.console.picture import THEMES, svg
 from mnistlab.console.signs import signs_for
 from mnistlab.console.state import ViewState
+from mnistlab.errors import Fault, SpecError, near_miss
 
 SCHEMA = "mnistlab.status/1"
 WIDTH, HEIGHT = 120, 200
@@ -19,6 +22,26 @@ def as_text(state: ViewState, now: float, *, encoding: str | None = "utf-8") -> 
     """Return the dashboard's lines without colour, wide and tall enough for everything."""
     look = Look(WIDTH, HEIGHT, signs_for(encoding), hint="")
     return [line.plain.rstrip() for line in frame(state, now, look, estimate(state, now))]
+
+
+def picture_of(state: ViewState, now: float, size: str, theme: str) -> str:
+    """Return the dashboard as an SVG document of `size`, for example `110x30`, in a `dark` or `light` theme.
+
+    Raises:
+        SpecError: if size or theme are wrong.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", size)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    faults: list[Fault] = []
+    if not (20 <= width <= 400 and 4 <= height <= 200):
+        faults.append(Fault("--size", "must be columns x lines, from 20x4 to 400x200, for example 110x30", size))
+    if theme not in THEMES:
+        faults.append(Fault("--theme", f"must be one of {', '.join(THEMES)}", theme, near_miss(theme, THEMES)))
+    if faults:
+        raise SpecError("status", faults)
+    lines = frame(state, now, Look(width, height + 1), estimate(state, now))
+    title = f"mnistlab search: {state.start.run}" if state.start else "mnistlab search"
+    return svg(lines, width, title, "light" if theme == "light" else "dark")
 
 
 def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
@@ -35,6 +58,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
             "total": state.total,
             "complete": state.complete,
             "pruned": state.pruned,
+            "interrupted": state.interrupted,
             "failed": state.failed,
             "running": [asdict(trial) for trial in state.running.values()],
         },

@@ -55,13 +55,18 @@ def print_leaderboard(
         console.print()
         console.print(ranking_table(board, console.width, top=top, encoding=console.encoding))
         console.print()
-    told = [ended] * bool(ended)
-    for text in (*_hidden(board, top), verdict(board), *told, *_footnotes(board), *_failures(board)):
+    for text in notes(board, ended=ended, top=top):
         _say(console, text)
     for name in files:
         _say(console, f"Written: {name}")
     for command in commands:
         _say(console, f"Next: {command}")
+
+
+def notes(board: Leaderboard, *, ended: str = "", top: int | None = None) -> list[str]:
+    """Return what stands below a ranking, a line each: rows left out, verdict, how it `ended`, footnotes, failures."""
+    told = [ended] * bool(ended)
+    return [*_hidden(board, top), verdict(board), *told, *_footnotes(board), *_failures(board)]
 
 
 def ended_text(event: RunFinished) -> str:

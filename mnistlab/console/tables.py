@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from mnistlab.console.look import Look
+from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
 from mnistlab.labels import ACCURACIES, counted, metric_text, plan_label, seconds_text
 from mnistlab.statistics import mean_interval
@@ -25,7 +26,7 @@ def wanted_rows(state: ViewState) -> int:
     if state.phase == "over":
         return 0
     if state.confirming:
-        return len(state.confirming) + 2
+        return len(state.confirming) + 3
     return len(state.running) + 1 if state.running else int(state.phase == "search")
 
 
@@ -60,9 +61,9 @@ _COLUMNS = (
     _Column("trial", 0, 5),
     _Column("plan", 0, 0),
     _Column("epoch", 0, 7, right=True),
-    _Column("bar", 80, 8),
+    _Column("bar", 90, 8),
     _Column("metric", 0, 12, right=True),
-    _Column("curve", 70, 10),
+    _Column("curve", 76, 10),
     _Column("images/s", 110, 8, right=True),
     _Column("elapsed", 60, 7, right=True),
 )
@@ -122,12 +123,15 @@ def ended(state: ViewState, room: int, look: Look) -> list[Text]:
     return [look.line("ended last", "dim"), *(_ended_row(one, state, look) for one in shown)] if shown else []
 
 
+def sign_of(state: str, signs: Signs) -> str:
+    """Return the sign that stands beside the word for how a trial has ended."""
+    return {"complete": signs.done, "failed": signs.failed, "pruned": signs.pruned}.get(state, signs.stopped)
+
+
 def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
-    signs = look.signs
-    sign = {"complete": signs.done, "failed": signs.failed, "pruned": signs.pruned}.get(one.state, signs.stopped)
-    value = metric_text(state.metric, one.value)
+    sign, value = sign_of(one.state, look.signs), metric_text(state.metric, one.value)
     head = f"{one.trial}   {sign} {one.state:<11}  {value:>9}  epoch {one.epoch:<3}  {seconds_text(one.seconds):>6}  "
-    return look.line(head + one.label, "red" if one.state == "failed" else "dim")
+    return look.line(head + one.label, {"failed": "red", "complete": ""}.get(one.state, "dim"))
 
 
 # --- the confirmation ---------------------------------------------------------------------------------------------
@@ -135,29 +139,35 @@ def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
 
 def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
     """Return plans x seeds: the epochs of a training that runs, the value of one that has ended, the mean of all."""
-    done, total = state.replicated, len(state.confirming) * state.seeds
-    title = f"confirmation: {done} of {counted(total, 'training')} on fresh seeds have ended; mean [95 %], each seed"
-    fit = len(state.confirming) if len(state.confirming) + 1 <= room else max(0, room - 2)
-    lines = [look.line(title)]
-    lines += [_plan_line(state, trial, look) for trial in state.confirming[:fit]]
-    return (lines + _more(len(state.confirming) - fit, "plans", look))[:room]
+    plans, total = len(state.confirming), len(state.confirming) * state.seeds
+    head = [look.line(f"confirmation: {state.replicated} of {counted(total, 'training')} on fresh seeds have ended")]
+    if plans + 2 <= room:
+        seeds = [f"seed {number}" if number == 1 else str(number) for number in range(1, state.seeds + 1)]
+        head.append(_plan_row("trial", "mean [95 % interval]", seeds, "plan", look, "dim"))
+    fit = plans if plans + len(head) <= room else max(0, room - len(head) - 1)
+    rows = [_plan_line(state, trial, look) for trial in state.confirming[:fit]]
+    return [*head, *rows, *_more(plans - fit, "plans", look)][:room]
 
 
 def _plan_line(state: ViewState, trial: str, look: Look) -> Text:
-    """Return a plan's line: its mean with interval, a cell for each seed as far as they fit, then its settings."""
     ones = [state.replicates.get((trial, number)) for number in range(1, state.seeds + 1)]
     values = [one.value for one in ones if one is not None and one.state == "done" and one.value is not None]
-    head = f"{trial}  {_mean(state.metric, values):<23}"
-    cells = [look.signs.cell(_replicate(state.metric, one, look), CELL, right=True) for one in ones]
-    room = max(0, (look.width - cell_len(head) - GAP) // (CELL + 1))
+    cells = [replicate_text(state.metric, one, look) for one in ones]
+    return _plan_row(trial, mean_text(state.metric, values), cells, state.label(trial), look)
+
+
+def _plan_row(trial: str, mean: str, cells: Sequence[str], label: str, look: Look, style: str = "") -> Text:
+    """Return a row: the mean with its interval, a cell for each seed as far as they fit, then the plan's settings."""
+    head = f"{trial:<5}  {mean:<22}"
+    room = max(0, (look.width - cell_len(head)) // (CELL + 1))
     more = f" +{len(cells) - room}" if len(cells) > room else ""
-    text = f"{head}{' '.join(['', *cells[: room - bool(more)]])}{more}"
+    shown = [look.signs.cell(cell, CELL, right=True) for cell in cells[: room - bool(more)]]
+    text = f"{head}{' '.join(['', *shown])}{more}"
     left = look.width - cell_len(text) - GAP
-    label = f"  {look.signs.cut(state.label(trial), left)}" if left >= LEAST_PLAN else ""
-    return look.line(text + label)
+    return look.line(text + (f"  {look.signs.cut(label, left)}" if left >= LEAST_PLAN else ""), style)
 
 
-def _mean(metric: str, values: Sequence[float]) -> str:
+def mean_text(metric: str, values: Sequence[float]) -> str:
     """Return for example `98.91 [98.80, 99.02] %`: the mean over the seeds so far with its 95 % interval."""
     if not values:
         return "-"
@@ -165,11 +175,13 @@ def _mean(metric: str, values: Sequence[float]) -> str:
     text = metric_text(metric, mean)
     if interval is None:
         return text
-    low, high = (metric_text(metric, value).removesuffix(" %") for value in (interval.low, interval.high))
+    most = 1.0 if metric in ACCURACIES else float("inf")  # Student's interval knows of no limits
+    low, high = (metric_text(metric, min(most, v)).removesuffix(" %") for v in (interval.low, interval.high))
     return f"{text.removesuffix(' %')} [{low}, {high}]{' %' if metric in ACCURACIES else ''}"
 
 
-def _replicate(metric: str, one: Replicate | None, look: Look) -> str:
+def replicate_text(metric: str, one: Replicate | None, look: Look) -> str:
+    """Return what is known of one training: its value once it has ended, before that its epochs."""
     if one is None:
         return "-"
     if one.state == "failed":

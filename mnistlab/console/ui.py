@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
@@ -15,9 +15,10 @@ from typing import Literal, TextIO, cast, get_args
 from mnistlab.console.guard import Streams, guarded
 from mnistlab.console.look import DRIVER_HINT
 from mnistlab.console.plain import line
-from mnistlab.console.screen import Painter, Screen, size_of
+from mnistlab.console.screen import Painter, Screen
 from mnistlab.console.state import ViewState, advance
-from mnistlab.console.text import encodable
+from mnistlab.console.terminal import left_in_order, size_of
+from mnistlab.console.text import encodable, visible
 from mnistlab.errors import Fault, SpecError, near_miss
 from mnistlab.events import RunFinished, Stamped, to_json
 
@@ -25,40 +26,53 @@ Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
 Handle = Callable[[Stamped], None]
 
-VARIABLE = "MNISTLAB_UI"
+VARIABLE, FPS_VARIABLE = "MNISTLAB_UI", "MNISTLAB_FPS"
 LEAST_WIDTH, LEAST_HEIGHT = 60, 10
+FPS, LEAST_FPS, MOST_FPS = 2.0, 0.1, 4.0
 
 
 @dataclass(frozen=True)
 class Ui:
-    """A view that was chosen: `kind` is not `auto` any more."""
+    """A view that was chosen: `kind` is not `auto` any more; `fps` is how many frames a second it draws at most."""
 
     kind: Kind
     color: bool
+    fps: float = FPS
 
 
 def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str]) -> Ui:
     """Return the view and whether it is coloured; `auto` asks MNISTLAB_UI first and then looks at the stream.
 
     Live needs an interactive terminal of at least 60 x 10 that can move its cursor, outside continuous integration.
-    NO_COLOR (not empty) takes colour away, FORCE_COLOR gives it, `--color` beats both.
+    NO_COLOR (not empty) takes colour away, FORCE_COLOR gives it, `--color` beats both. MNISTLAB_FPS is the number of
+    frames a second.
 
     Raises:
-        SpecError: if a name is none of those known.
+        SpecError: if a name is none of those known, or the number of frames out of range.
     """
     place = "--ui"
     if ui == "auto" and environ.get(VARIABLE):
         place, ui = VARIABLE, environ[VARIABLE]
     faults = [*_fault(place, ui, get_args(Kind)), *_fault("--color", color, get_args(Color))]
+    fps = _fps(environ.get(FPS_VARIABLE) or str(FPS), faults)
     if faults:
         raise SpecError("user interface", faults)
     if ui == "auto":
         ui = "live" if _can_live(stream, environ) else "plain"
-    return Ui(cast("Kind", ui), color == "always" or (color == "auto" and _is_colored(environ)))
+    return Ui(cast("Kind", ui), color == "always" or (color == "auto" and _is_colored(environ)), fps)
 
 
 def _fault(place: str, word: str, known: tuple[str, ...]) -> list[Fault]:
     return [] if word in known else [Fault(place, f"must be one of {', '.join(known)}", word, near_miss(word, known))]
+
+
+def _fps(word: str, faults: list[Fault]) -> float:
+    """Return the number that `word` stands for; add to `faults` if that is none or out of range."""
+    with suppress(ValueError):
+        if LEAST_FPS <= float(word) <= MOST_FPS:
+            return float(word)
+    faults.append(Fault(FPS_VARIABLE, f"must be a number from {LEAST_FPS:g} to {MOST_FPS:g} (frames a second)", word))
+    return FPS
 
 
 def _is_colored(environ: Mapping[str, str]) -> bool:
@@ -108,7 +122,7 @@ def open_view(
 def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Generator[Handle]:
     """Draw a dashboard; at the end it goes, and a line that says how the run ended takes its place."""
     painter = Painter(stream, color=ui.color, whole_screen=ui.kind == "full")
-    screen = Screen(painter, stream, clock, hint)
+    screen = Screen(painter, stream, clock, hint, 1 / ui.fps)
     last: list[Stamped] = []
 
     def handle(stamped: Stamped) -> None:
@@ -116,14 +130,15 @@ def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Ge
         if isinstance(stamped.event, RunFinished):
             last.append(stamped)
 
-    screen.begin()
-    try:
-        yield handle
-    finally:
-        state = screen.end()
-        say = _writer(stream)
-        for stamped in last:
-            say(line(stamped, state))
+    with left_in_order(screen.aside):
+        screen.begin()
+        try:
+            yield handle
+        finally:
+            state = screen.end()
+            say = _writer(stream)
+            for stamped in last:
+                say(line(stamped, state))
 
 
 def _lines(stream: TextIO) -> Handle:
@@ -131,8 +146,12 @@ def _lines(stream: TextIO) -> Handle:
 
     def handle(stamped: Stamped) -> None:
         nonlocal state
-        state = advance(state, stamped)
-        say(line(stamped, state))
+        try:
+            state = advance(state, stamped)
+            text = line(stamped, state)
+        except Exception as fault:  # a fault in a view must not reach the search
+            text = visible(f"mnistlab: event {stamped.seq} can't be put into words ({type(fault).__name__}: {fault})")
+        say(text)
 
     return handle
 

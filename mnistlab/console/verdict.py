@@ -77,7 +77,7 @@ def _nothing_succeeded(board: Leaderboard) -> str:
         return "No trial has ended yet: there is no champion."
     counts = Counter(row.state for row in board.rows)
     causes = ", ".join(f"{cause} {count}" for cause, count in sorted(board.failures.items()))
-    parts = [f"{counts['pruned']} pruned"] * bool(counts["pruned"])
-    parts += [f"{counts['failed']} failed ({causes})"] * bool(counts["failed"])
-    reason = "No trial succeeded" if not counts["pruned"] else "No trial has used its full budget"
-    return f"{reason}: {listed(parts)}; there is no champion."
+    early = [f"{counts[state]} {state}" for state in ("pruned", "interrupted") if counts[state]]
+    failed = [f"{counts['failed']} failed ({causes})"] * bool(counts["failed"])
+    reason = "No trial has used its full budget" if early else "No trial succeeded"
+    return f"{reason}: {listed(early + failed)}; there is no champion."

@@ -104,9 +104,7 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
         bridge.close()
 
 
-def _tuner(
-    search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping, stopper: tune.Stopper
-) -> tune.Tuner:
+def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping, stopper: tune.Stopper) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))
     trainable = tune.with_resources(

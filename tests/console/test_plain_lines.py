@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import itertools
+
+import pytest
+
 from mnistlab import events as ev
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
@@ -16,10 +20,10 @@ def lines(recording: list[ev.Stamped]) -> list[str]:
 def test_the_lines_of_a_whole_run(recording):
     assert lines(recording) == [
         "[  0.0s] run cnn-1: up to 16 trials of 8 epochs on mnist, 2 at a time on 2 CPUs (tpe, asha, seed 0); "
-        "files in runs/cnn-1",
+        "plugins -; files in runs/cnn-1",
         "[  1.0s] trial 0000 started: cnn depth=3 · adamw lr=0.003",
         "[  1.5s] trial 0001 started: mlp width=64 · sgd lr=0.1",
-        "[ 1m01s] 2 running, 0 of 16 finished, 1m01s",
+        "[ 1m01s] 2 running (0000 epoch 2/8, 0001 epoch 0/8), 0 of 16 finished",
         "[ 1m03s] trial 0001 pruned: val_accuracy 90.00 % after 1 epoch, 1m02s (1 of 16 finished)",
         "[ 1m04s] trial 0002 started: cnn depth=9 · sgd lr=9",
         "[ 1m30s] trial 0002 failed (nan) after 0 epochs: loss is nan; log: trials/0002/log.txt (2 of 16 finished)",
@@ -35,18 +39,48 @@ def test_the_lines_of_a_whole_run(recording):
     ]
 
 
-def test_epochs_are_a_heartbeat_once_a_minute(recording, stamped):
-    epochs = [(float(t), ev.TrialEpoch(trial="0000", epoch=1, epochs=8, metrics={})) for t in range(2, 200)]
-    said = lines(stamped([(stamp.t, stamp.event) for stamp in recording[:2]] + epochs))
-    assert [text for text in said if "running" in text] == [
-        f"[ {minute}m00s] 1 running, 0 of 16 finished, {minute}m00s" for minute in (1, 2, 3)
-    ]
+@pytest.mark.parametrize(
+    "often",
+    [
+        ev.TrialEpoch(trial="0000", epoch=1, epochs=8, metrics={}),
+        ev.Resources(cpu=0.5),
+        ev.ReplicateEpoch(trial="0000", replicate=1, epoch=1, epochs=8, metrics={}),
+    ],
+)
+def test_what_happens_often_is_a_heartbeat_within_each_minute(recording, stamped, often):
+    seldom = [(stamp.t, stamp.event) for stamp in recording[:2]]
+    stream = stamped([*seldom, *((float(t), often) for t in range(2, 200, 5))])
+    state, told = ViewState(), []
+    for one in stream:
+        state = advance(state, one)
+        told += [one.t] * (line(one, state) is not None)
+    silences = [later - earlier for earlier, later in itertools.pairwise(told)]
+    assert max(silences) < 60
+    assert len(told) == 2 + 3  # one heartbeat a minute, not a line for each
+
+
+def test_a_heartbeat_tells_what_is_at_work_and_how_much_more(recording, stamped):
+    timed = [(stamp.t, stamp.event) for stamp in recording[:1]]
+    timed += [(1.0, ev.TrialStarted(trial=f"{i:04}", number=i, seed=i, label="", plan={})) for i in range(6)]
+    timed.append((200.0, ev.Resources(cpu=0.5)))
+    assert lines(stamped(timed))[-1] == (
+        "[ 3m20s] 6 running (0000 epoch 0/8, 0001 epoch 0/8, 0002 epoch 0/8, 0003 epoch 0/8, +2 more), 0 of 16 finished"
+    )
+
+
+def test_the_confirmation_has_heartbeats_too(recording, stamped):
+    timed = [(stamp.t, stamp.event) for stamp in recording[:13]]
+    timed.append((131.0, ev.ReplicateStarted(trial="0000", replicate=1, seed=7)))
+    timed.append((200.0, ev.ReplicateEpoch(trial="0000", replicate=1, epoch=3, epochs=8, metrics={})))
+    assert lines(stamped(timed))[-1] == (
+        "[ 3m20s] 1 running (0000 replicate 1 epoch 3/8), 3 of 16 finished, best 99.12 %"
+    )
 
 
 def test_the_heartbeat_tells_the_best(recording, stamped):
     epoch = (200.0, ev.TrialEpoch(trial="0009", epoch=1, epochs=8, metrics={}))
     said = lines(stamped([(stamp.t, stamp.event) for stamp in recording[:11]] + [epoch]))
-    assert said[-1] == "[ 3m20s] 0 running, 3 of 16 finished, best 99.12 %, 3m20s"
+    assert said[-1] == "[ 3m20s] 0 running, 3 of 16 finished, best 99.12 %"
 
 
 def test_hostile_text_stays_text_on_one_line(crowd):

@@ -7,7 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from mnistlab.console.summary import print_leaderboard, ranking_table, result_console
+from mnistlab.console.summary import ended_text, print_leaderboard, ranking_table, result_console
+from mnistlab.events import RunFinished
 from mnistlab.results import ReplicateResult
 
 
@@ -22,7 +23,13 @@ def head(lines: list[str]) -> str:
 
 
 def test_a_whole_summary(make_board):
-    lines = printed(make_board(), 200, files=["runs/cnn-1/run.json"])
+    lines = printed(
+        make_board(),
+        200,
+        ended="Run over: done; 5 trials.",
+        files=["runs/cnn-1/run.json"],
+        commands=["mnistlab leaderboard runs/cnn-1", "mnistlab replay runs/cnn-1"],
+    )
     assert lines == [
         "Run cnn-1 on mnist",
         "Rule: the mean over fresh seeds decides",
@@ -45,13 +52,29 @@ def test_a_whole_summary(make_board):
     ]
     assert set(lines[4]) == {"─"}
     assert lines[11].startswith("On mnist, trial 0000 (cnn · adamw width=8 lr=0.008) leads with mean test accuracy")
-    assert lines[-5:] == [
+    assert lines[12] == "Run over: done; 5 trials."
+    assert lines[-6:] == [
         "Plugins: mnistlab:cnn 0.1.0, mnistlab:resnet 0.1.0.",
         "Failed: plugin 1.",
         "  0003 (plugin): boom [/red]\\x1b]0;x\\x07\\n\\u202eevil",
         "Written: runs/cnn-1/run.json",
         "Next: mnistlab leaderboard runs/cnn-1",
+        "Next: mnistlab replay runs/cnn-1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        (
+            {"complete": 9, "pruned": 15, "failed": 0},
+            "Run over: done; 24 trials (9 complete, 15 pruned) in 4m02s, exit code 0.",
+        ),
+        ({}, "Run over: done; no trial ended in 4m02s, exit code 0."),
+    ],
+)
+def test_how_a_run_ended_is_one_sentence(counts, text):
+    assert ended_text(RunFinished(outcome="done", exit_code=0, counts=counts, seconds=242.0)) == text
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])

@@ -17,7 +17,15 @@ def test_the_fold_of_a_whole_run(recording):
     assert state.best is not None
     assert (state.best.trial, state.best.value) == ("0000", 0.9912)
     assert state.failures == {"nan": 1, "memory": 1}
-    assert state.replicates == {("0000", 1): 0.99, ("0000", 2): None}
+    assert {key: (one.state, one.value) for key, one in state.replicates.items()} == {
+        ("0000", 1): ("done", 0.99),
+        ("0000", 2): ("failed", None),
+    }
+    assert [(one.trial, one.state) for one in state.recent] == [
+        ("0001", "pruned"),
+        ("0002", "failed"),
+        ("0000", "complete"),
+    ]
     assert state.warnings == ("the time budget is nearly used up",)
     assert (state.openings, state.interruption) == (1, "Ctrl-C")
     assert state.label("0000") == "cnn depth=3 · adamw lr=0.003"

@@ -56,6 +56,7 @@ def test_optuna_is_told_fail_fail_pruned_and_complete(
     assert good.value == good.intermediate_values[4] == ran.trials[0].metrics["val_accuracy"] > 0.9
     assert list(stuck.intermediate_values) == [1]
     assert stuck.value == stuck.intermediate_values[1] == pytest.approx(0.5)
+    assert stuck.user_attrs == {}
     assert [ran.trials[n].cause for n in range(4)] == ["", "nan", "plugin", ""]
     assert "this plan can't be built" in ran.trials[2].message
     assert "this plan can't be built" in (ran.path / "trials" / "0002" / "log.txt").read_text()
@@ -92,6 +93,17 @@ def test_a_search_in_which_the_same_thing_goes_wrong_is_given_up(run_tiny: RunTi
     assert 5 <= len(ran.results) <= 6
     assert common_failure(ran.results) == "plugin"
     assert common_failure(ran.results[:4]) == ""
+
+
+def test_a_search_that_is_given_up_interrupts_what_runs(run_tiny: RunTiny) -> None:
+    text = (
+        moods("lonely", scheduler="none").replace("trials = 1", "trials = 30").replace("epochs = 4", "epochs = 10000")
+    )
+    ran = run_tiny(text.replace('"grid"', '"random"').replace("gain = 1.0\n", ""), parallel=2)
+    first, *others = [ran.trials[number] for number in sorted(ran.trials)]
+    assert (first.state, first.message) == ("interrupted", "search given up")
+    assert {result.cause for result in others} == {"plugin"}
+    assert ran.study[0].user_attrs == {"interrupted": "search given up"}
 
 
 def test_what_a_trial_prints_goes_to_its_log_alone(run_tiny: RunTiny, capfd: pytest.CaptureFixture[str]) -> None:
@@ -200,8 +212,9 @@ def test_a_stopped_population_ends_at_once_and_everybody_agrees(run_tiny: RunTin
     text = SEARCHED.format(trials=6, algorithm="random", scheduler="pbt", extra="")
     ran = run_tiny(text.replace("epochs = 4", "epochs = 100000"), parallel=2, stop_after=50)
     assert ran.results
-    assert {result.state for result in ran.results} == {"pruned"}
+    assert {(result.state, result.message) for result in ran.results} == {("interrupted", "stop request")}
     assert {trial.state for trial in ran.study} == {TrialState.PRUNED}
+    assert {trial.user_attrs["interrupted"] for trial in ran.study} == {"stop request"}
     assert len(ran.of(events.TrialEpoch)) < 100
 
 
@@ -224,13 +237,16 @@ def test_the_time_budget_ends_running_trials_and_starts_no_more(run_tiny: RunTin
     start = time.monotonic()
     ran = run_tiny(text.replace("trials = 1", "trials = 3\ntime_budget = 25"))
     assert time.monotonic() - start < 120
-    assert [result.state for result in ran.results] == ["pruned"]
+    assert [(result.state, result.message) for result in ran.results] == [("interrupted", "time budget")]
+    (event,) = ran.of(events.TrialInterrupted)
+    assert (event.reason, event.epoch) == ("time budget", len(ran.results[0].history))
     assert [trial.state for trial in ran.study] == [TrialState.PRUNED]
+    assert ran.study[0].user_attrs == {"interrupted": "time budget"}
 
 
 def test_a_request_to_stop_ends_the_search_at_the_next_epoch(run_tiny: RunTiny) -> None:
     ran = run_tiny(moods("slow", scheduler="none").replace("epochs = 4", "epochs = 10000"), stop_after=3)
-    assert [result.state for result in ran.results] == ["pruned"]
+    assert [result.state for result in ran.results] == ["interrupted"]
     assert 3 <= len(ran.results[0].history) <= 5
 
 

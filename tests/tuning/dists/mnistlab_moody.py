@@ -25,7 +25,7 @@ from mnistlab.api import (
     hookimpl,
 )
 
-MOODS = Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late")
+MOODS = Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late", "lonely")
 
 
 class Moody(Config):
@@ -58,13 +58,13 @@ class Net(nn.Module):
         if self.mood == "noisy":
             print("\x1b[31mprinted by the model\x1b[0m")
             os.write(2, b"written to descriptor 2\n")
-        if self.mood == "slow":
+        if self.mood in {"slow", "lonely"}:
             time.sleep(0.05)
         return logits
 
 
 def build(config: Moody, shape: ImageShape) -> nn.Module:
-    if config.mood == "raise":
+    if config.mood == "raise" or (config.mood == "lonely" and config.gain != 1.0):
         raise ValueError("this plan can't be built")
     if config.mood == "exit":
         sys.exit(7)

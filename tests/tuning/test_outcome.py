@@ -1,0 +1,56 @@
+"""The one rule of how a trial ended, without a Ray."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
+
+HALF = {"epoch": 1, "epochs": 2, "val_accuracy": 0.5}
+WHOLE = HALF | {"epoch": 2}
+BROKEN = {"epoch": 1, "epochs": 2, "cause": "plugin", "message": "boom"}
+
+
+@pytest.mark.parametrize(
+    ("report", "error", "interruption", "expected"),
+    [
+        (HALF, "", "", Outcome("pruned")),
+        (None, "", "", Outcome("pruned")),
+        (HALF, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        (None, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        ({"training_iteration": 1}, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        # whoever asks to stop in the moment of a trial's end changes nothing about that end
+        (WHOLE, "", "", Outcome("complete")),
+        (WHOLE, "", "Ctrl-C", Outcome("complete")),
+        (BROKEN, "", "Ctrl-C", Outcome("failed", "plugin", "boom")),
+        (HALF | {"val_accuracy": math.nan}, "", "Ctrl-C", Outcome("failed", "nan", "val_accuracy is nan")),
+        (HALF, "it died", "Ctrl-C", Outcome("failed", "worker", "it died")),
+    ],
+)
+def test_how_a_trial_ended(report: Any, error: str, interruption: str, expected: Outcome) -> None:
+    assert outcome_of(report, metrics=["val_accuracy"], error=error, interruption=interruption) == expected
+
+
+def test_a_trial_keeps_the_reason_for_which_it_was_cut_short() -> None:
+    reason = ""
+    cut = Interruptions(lambda: reason)
+    assert not cut.takes("a")
+    reason = "time budget"
+    assert cut.takes("a")
+    reason = "Ctrl-C"
+    assert cut.takes("a")
+    cut.breaks_off("a")
+    assert cut.reason("a") == "time budget"
+    assert cut.reason("b") == ""
+
+
+def test_a_trial_that_is_left_over_is_interrupted_for_the_reason_there_is() -> None:
+    reason = ""
+    cut = Interruptions(lambda: reason)
+    cut.breaks_off("a")
+    reason = "SIGTERM"
+    cut.breaks_off("b")
+    assert [cut.reason(trial) for trial in "ab"] == ["search broken off", "SIGTERM"]
