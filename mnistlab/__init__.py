@@ -6,6 +6,8 @@ that of an earlier one. Plugins are written with `mnistlab.api` and tested with 
 
 from __future__ import annotations
 
+import logging
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,9 +21,16 @@ __all__ = ["SearchResult", "__version__", "open_run", "search"]
 
 def __getattr__(name: str) -> object:
     """Import what is public here once it is asked for: it brings torch and Ray along, which takes seconds."""
-    if name in __all__:
-        return getattr(import_module("mnistlab.python"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # in a notebook Ray asks for ipywidgets, which are not needed
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="IProgress not found")  # as does tqdm
+            return getattr(import_module("mnistlab.python"), name)
+    finally:
+        logging.disable(before)
 
 
 def __dir__() -> list[str]:

@@ -6,12 +6,13 @@ it, so `import mnistlab` waits with it until one of its names is used.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -21,14 +22,15 @@ import pandas as pd
 
 from mnistlab import experiment, run, store
 from mnistlab.console import html
+from mnistlab.console.guard import held_back
 from mnistlab.console.notebook import notebook_output, open_notebook
-from mnistlab.console.summary import ended_text, print_leaderboard, result_console
+from mnistlab.console.summary import ended_text, ranking_text
 from mnistlab.console.ui import VARIABLE, chosen, open_console
 from mnistlab.data import default_place
 from mnistlab.discovery import selection
 from mnistlab.environment import check_environment
-from mnistlab.errors import Fault, SpecError
-from mnistlab.events import RunFinished
+from mnistlab.errors import ExitCode, Fault, SpecError
+from mnistlab.events import RunFinished, Stamped
 from mnistlab.labels import Plan, counted, settings, varying
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.results import RunRecord
@@ -80,7 +82,7 @@ class SearchResult:
         plans = {trial.trial: trial.plan for trial in self.record.trials}
         keys = varying(plans.values())
         rows = [_trial_cells(row, plans[row.trial], self.leaderboard.metrics, keys) for row in self.leaderboard.rows]
-        columns = pd.DataFrame(rows, dtype=object)
+        columns = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["rank", "trial", "state"])
         return pd.DataFrame({name: _typed(column) for name, column in columns.items()})
 
     @property
@@ -95,11 +97,8 @@ class SearchResult:
 
     def __str__(self) -> str:
         """Return the ranking as the command line prints it, for the width of the terminal."""
-        text = io.StringIO()
-        console = result_console(text)
-        console.width = shutil.get_terminal_size((100, 24)).columns
-        print_leaderboard(self.leaderboard, console, ended=self._ended(), top=TOP)
-        return text.getvalue().rstrip("\n")
+        width = shutil.get_terminal_size((100, 24)).columns
+        return ranking_text(self.leaderboard, width, ended=self._ended(), top=TOP)
 
     def __repr__(self) -> str:
         best = f"best trial {self.best.trial}, {self.best.model}" if self.best else "no trial used its full budget"
@@ -138,7 +137,8 @@ def search(
     view that the command line would choose. The ranking is returned, not printed.
 
     Interrupting the kernel (or Ctrl-C) once lets the running trials end their epoch, twice stops at once. Either way
-    what was found until then is returned, with the exit code 130.
+    what was found until then is returned, with the exit code 130. SIGTERM, which ends a process, does so once all of
+    this is written.
 
     Raises:
         MnistlabError: if the experiment, its data or a plugin is wrong, the machine lacks what it asks for, or the run
@@ -158,6 +158,8 @@ def search(
         command=_call(str(file), changes),
         view=_view(ui, color),
     )
+    if finished.exit_code == ExitCode.TERMINATED:
+        signal.raise_signal(signal.SIGTERM)  # the search has taken it for as long as it had something to write
     if not (finished.path / "run.json").exists():
         raise KeyboardInterrupt("the search was interrupted before it had begun")
     return _result(finished.path, finished.end)
@@ -191,10 +193,17 @@ def run_file(
     Raises:
         MnistlabError: as `search`.
     """
-    check_environment()
-    wanted, registry = experiment.open_with(file, overrides, selection(plugins, only_built_in=no_plugins))
+    with held_back() as said:  # what plugins print when they are imported
+        check_environment()
+        wanted, registry = experiment.open_with(file, overrides, selection(plugins, only_built_in=no_plugins))
     options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
-    return run.search(wanted, options, registry, view)
+
+    def view_and_log(path: Path) -> AbstractContextManager[Callable[[Stamped], None]]:
+        if said():
+            store.write_bytes(path / "driver.log", said())
+        return view(path)
+
+    return run.search(wanted, options, registry, view_and_log)
 
 
 def _result(path: Path, end: RunFinished | None) -> SearchResult:

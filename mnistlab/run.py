@@ -8,16 +8,14 @@ import platform
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from mnistlab import __version__, events
@@ -30,6 +28,7 @@ from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run
 from mnistlab.tuning.cluster import cluster
@@ -84,69 +83,7 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
 # --- the run ------------------------------------------------------------------------------------------------------
 
 
-TERM_SECONDS = 10.0  # a batch system that ends a job kills it soon after it has asked
 USAGE_SECONDS = 5.0  # between two looks at the machine
-
-
-class Requests:
-    """What signals have asked of the run: to stop (the first asks, the second insists), or to say where it stands."""
-
-    def __init__(self) -> None:
-        """Nobody has asked yet."""
-        self.signal: signal.Signals | None = None
-        self.begun = False  # whether a trial has been started: until then there is nothing to wait for
-        self.told = False  # whether the user has been told that the request was heard
-        self.status = False
-
-    def __call__(self) -> bool:
-        """Return whether to stop."""
-        return self.signal is not None
-
-    def reason(self) -> str:
-        """Return in words who asked to stop: `Ctrl-C`, or the name of another signal; "" where nobody has."""
-        if self.signal is None:
-            return ""
-        return "Ctrl-C" if self.signal == signal.SIGINT else self.signal.name
-
-    def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Take a signal that ends the run; all but Ctrl-C set a limit to how long that may take.
-
-        Raises:
-            KeyboardInterrupt: at the second one, and at the first where no trial has begun and so nothing can be saved.
-        """
-        insists, self.signal = self.signal is not None, self.signal or signal.Signals(number)
-        if not insists and number != signal.SIGINT:
-            signal.setitimer(signal.ITIMER_REAL, TERM_SECONDS)
-        if insists or not self.begun:
-            raise KeyboardInterrupt
-
-    def insist(self, _number: int, _frame: FrameType | None) -> None:
-        """End the run at once: the time is up."""
-        raise KeyboardInterrupt
-
-    def ask_status(self, _number: int, _frame: FrameType | None) -> None:
-        """Have the run say where it stands, at the next turn of its loop."""
-        self.status = True
-
-
-@contextmanager
-def signals_as(requests: Requests) -> Generator[None]:
-    """Send the signals that this process gets to `requests` for a while. Only the main thread may: others get none."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in _handlers(requests).items()}
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _handlers(requests: Requests) -> Mapping[signal.Signals, Callable[[int, FrameType | None], None]]:
-    ends = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), requests.receive)
-    return {**ends, signal.SIGALRM: requests.insist, signal.SIGUSR1: requests.ask_status}
 
 
 def search(experiment: Experiment, options: Options, registry: Registry, view: View) -> Finished:
@@ -195,8 +132,6 @@ def _to_the_end(run: _Run, here: Machine) -> events.RunFinished:
         _search_and_confirm(run, here)
     except KeyboardInterrupt:
         run.requests.signal = run.requests.signal or signal.SIGINT
-    except SystemExit:  # while Ray starts, it answers SIGTERM in its own way
-        run.requests.signal = run.requests.signal or signal.SIGTERM
     except Exception as error:
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
@@ -212,7 +147,6 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
     data = find_data(run.experiment, run.options.place)
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
     with cluster(run.options.address, here) as machine:
-        _keep_signals(run.requests)
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -263,7 +197,7 @@ def _ticker(run: _Run) -> Callable[[], None]:
 
     def tick() -> None:
         nonlocal due
-        _keep_signals(run.requests)
+        run.requests.claim()  # Tune takes SIGUSR1 for itself, and has no setting against that
         _stopping(run)
         if run.requests.status:
             run.requests.status = False
@@ -273,13 +207,6 @@ def _ticker(run: _Run) -> Callable[[], None]:
             due = time.monotonic() + USAGE_SECONDS
 
     return tick
-
-
-def _keep_signals(requests: Requests) -> None:
-    """Take back SIGTERM from Ray and SIGUSR1 from Tune, which claim them with no setting against that."""
-    if threading.current_thread() is threading.main_thread():
-        for number, handler in _handlers(requests).items():
-            signal.signal(number, handler)
 
 
 def _ending(run: _Run) -> tuple[str, ExitCode]:

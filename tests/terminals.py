@@ -5,8 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
+import select
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -20,6 +23,12 @@ from pyte.screens import Char
 
 PATIENCE = 60.0  # seconds; longer than anything here takes on a busy machine
 Row = dict[int, Char]
+
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 class Cropping(pyte.HistoryScreen):
@@ -71,8 +80,10 @@ class Wrapping(Cropping):
             used = 1 + max((x for x, char in row.items() if char.data != " "), default=0)
             if y == self.cursor.y:
                 cursor = len(fitted) + self.cursor.x // columns
-            for start in range(0, used, columns):
-                fitted.append({x - start: char for x, char in row.items() if start <= x < start + columns})
+            fitted += [
+                {x - start: char for x, char in row.items() if start <= x < start + columns}
+                for start in range(0, used, columns)
+            ]
         return fitted, cursor
 
     def _hidden(self, rows: int, cursor: int, lines: int) -> int:
@@ -90,15 +101,18 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self._set_size(width, height)
         self.stream = open(os.dup(self.slave), "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        self._closing = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
-        with suppress(OSError):  # the other side is closed
-            while data := os.read(self.master, 65_536):
-                with self._lock:
-                    self.raw += data
-                    self._bytes.feed(data)
+        while not self._closing:
+            if not select.select([self.master], [], [], 0.05)[0]:
+                continue
+            with self._lock:
+                data = os.read(self.master, 65_536)
+                self.raw += data
+                self._bytes.feed(data)
 
     def _set_size(self, width: int, height: int) -> None:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
@@ -121,7 +135,8 @@ class Terminal:
         return shown
 
     def everything(self) -> list[str]:
-        """What stands on the screen and in the scrollback."""
+        """What stands on the screen and in the scrollback, once all that was written has arrived."""
+        self.settle()
         with self._lock:
             return self.screen.everything()
 
@@ -142,25 +157,33 @@ class Terminal:
 
     def settle(self) -> None:
         """Wait until all that was written has arrived."""
-        mark = f"\x1b]2;{time.monotonic_ns()}\x07"  # a title: it changes nothing on the screen
-        os.write(self.slave, mark.encode())
-        self.until(lambda: mark.encode() in self.raw)
+        mark = f"\x1b]2;mark {time.monotonic_ns()}\x07".encode()  # a title: it changes nothing on the screen
+        os.write(self.slave, mark)
+        self.until(lambda: mark in self.raw)
+
+    def written(self) -> str:
+        """All that has been written by others than `settle`."""
+        self.settle()
+        return re.sub(rb"\x1b\]2;mark \d+\x07", b"", self.raw).decode("utf-8", "replace")
 
     def run(self, command: Sequence[str], cwd: Path, environ: Mapping[str, str], **streams: Any) -> subprocess.Popen:
         """Start a program whose controlling terminal this is."""
         streams = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave} | streams
         return subprocess.Popen(
-            command,
+            [sys.executable, "-c", TAKE_TERMINAL, *command],
             cwd=cwd,
             env=environ,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             **streams,
         )
 
     def hang_up(self) -> None:
-        """Close the window."""
-        self.stream.close()
-        for descriptor in (self.slave, self.master):
-            with suppress(OSError):
-                os.close(descriptor)
+        """Close the window. Once done, doing it again changes nothing."""
+        if self._closing:
+            return
+        self._closing = True
+        self._reader.join()
+        with suppress(OSError):
+            self.stream.close()
+        os.close(self.slave)
+        os.close(self.master)

@@ -327,7 +327,7 @@ def test_every_environment_variable_is_documented() -> None:
 
 @pytest.mark.parametrize("kind", events.EVENT_TYPES.values(), ids=events.EVENT_TYPES)
 def test_every_event_is_documented_with_its_keys(kind: type[events.Event]) -> None:
-    _says, keys = rows("run-directory.md")[kind.type]
+    _says, keys = rows("event-stream.md")[kind.type]
     assert quoted(keys) == [field.name for field in fields(kind)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import mnistlab
 from mnistlab import api, hooks, testing
 from tests.test_api_surface import public
 
@@ -28,6 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("page", "names"),
     [
         ("api", {name for name, value in public(api).items() if inspect.isclass(value) or inspect.isfunction(value)}),
+        ("python", {*mnistlab.__all__} - {"__version__"}),
         ("hooks", {name for name in public(hooks) if name.startswith("mnistlab_")}),
         ("testing", {*testing.__all__, "lab"}),
     ],

@@ -25,6 +25,7 @@ TYPED = (
     "docs/howto/use-your-own-images.md",
     "docs/howto/use-real-mnist-offline.md",
     "docs/howto/write-and-test-a-plugin.md",
+    "docs/howto/watch-a-search.md",
 )
 NOT_TYPED = {  # beginnings of lines
     "make ": "it installs what is installed here; continuous integration runs both targets",
@@ -85,8 +86,10 @@ def type_in(project: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, write_four: WriteFour) -> Path:
-    """A folder with the shipped experiments, and a home with images of one's own."""
+    """A folder with the shipped experiments and a run that is over, and a home with images of one's own."""
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    (tmp_path / "runs" / "flat-1").mkdir(parents=True)
+    shutil.copy(ROOT / "tests" / "recordings" / "flat.jsonl", tmp_path / "runs" / "flat-1" / "events.jsonl")
     write_four(tmp_path / "home" / "images" / "letters", compress=False, shape=(16, 16))
     return tmp_path
 

@@ -73,6 +73,10 @@ def _harmless(text: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):  # started without one of them, as by `2>&-`
+        from mnistlab.console.guard import open_what_is_closed
+
+        open_what_is_closed()
     try:
         app(arguments, prog_name="mnistlab")
     except MnistlabError as error:

@@ -24,12 +24,10 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Load this Python file as a plugin; may be repeated."),
 ]
-View = Annotated[
-    str, typer.Option("--ui", help="auto, live, full, plain, json or quiet (also MNISTLAB_UI).", show_default="auto")
-]
+View = Annotated[str, typer.Option("--ui", help="auto, live, full, plain, json or quiet (also MNISTLAB_UI).")]
 Color = Annotated[str, typer.Option("--color", help="auto, always or never (also NO_COLOR, FORCE_COLOR).")]
 RunName = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run directory, or its name in --runs.", show_default=False)
+    str | None, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.", show_default=False)
 ]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 

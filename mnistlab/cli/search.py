@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
+
+if TYPE_CHECKING:
+    from mnistlab.run import Finished
 
 TOP = 5  # rows of the ranking at the end of a search; `mnistlab leaderboard` prints all
 
@@ -37,36 +43,81 @@ def search(
     ] = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
-    from mnistlab import store
-    from mnistlab.console.summary import ended_text, print_leaderboard, result_console
+    from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.leaderboard import rank
-    from mnistlab.python import run_file
 
     view = chosen(ui, color)
-    finished = run_file(
-        file,
-        overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed),
-        plugins=plugin or (),
-        no_plugins=no_plugins,
-        data_dir=data_dir,
-        runs=runs,
-        address=address,
-        command=shlex.join(["mnistlab", *sys.argv[1:]]),
-        view=lambda path: open_console(view, path / "driver.log"),
-    )
-    if (finished.path / "run.json").exists():
-        # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
-        console = result_console(sys.stderr if view.kind == "json" else None)
-        print_leaderboard(
-            rank(store.read_run(finished.path)),
-            console,
-            ended=ended_text(finished.end),
-            files=_written(finished.path),
-            commands=[f"mnistlab leaderboard {finished.path}", f"mnistlab replay {finished.path}"],
-            top=TOP,
+    with _announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
+        with held_back():
+            from mnistlab.python import run_file  # seconds long: torch and Ray come with it
+
+        finished = run_file(
+            file,
+            overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed),
+            plugins=plugin or (),
+            no_plugins=no_plugins,
+            data_dir=data_dir,
+            runs=runs,
+            address=address,
+            command=shlex.join(["mnistlab", *sys.argv[1:]]),
+            view=lambda path: open_console(view, path / "driver.log"),
         )
+    # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
+    stream = sys.stderr if view.kind == "json" else sys.stdout
+    with _unread_if_gone(stream):
+        _print_ranking(finished, stream)
     raise typer.Exit(int(finished.exit_code))
+
+
+@contextmanager
+def _announced(text: str, *, drawn: bool) -> Generator[None]:
+    """Say on a terminal what is being waited for until the dashboard is drawn over it; nothing of it stays."""
+    if not drawn:
+        yield
+        return
+    from mnistlab.console.text import visible
+
+    _show(visible(text))
+    try:
+        yield
+    finally:
+        _show("\r\x1b[2K")
+
+
+def _show(text: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal may have gone
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+@contextmanager
+def _unread_if_gone(stream: TextIO) -> Generator[None]:
+    """Let whoever reads `stream` go (`| head -1`, a closed window): the exit code tells of the search all the same."""
+    try:
+        yield
+        stream.flush()
+    except (OSError, SystemExit):  # rich ends the process where a pipe has no reader
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # for what is still held back
+        os.close(nowhere)
+
+
+def _print_ranking(finished: Finished, stream: TextIO) -> None:
+    """Print the end of a run."""
+    from mnistlab import store
+    from mnistlab.console.summary import ended_text, print_leaderboard, result_console
+    from mnistlab.leaderboard import rank
+
+    if not (finished.path / "run.json").exists():
+        return
+    print_leaderboard(
+        rank(store.read_run(finished.path)),
+        result_console(stream),
+        ended=ended_text(finished.end),
+        files=_written(finished.path),
+        commands=[f"mnistlab leaderboard {finished.path}", f"mnistlab replay {finished.path}"],
+        top=TOP,
+    )
 
 
 def _written(path: Path) -> list[str]:

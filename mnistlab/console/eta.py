@@ -16,7 +16,7 @@ from mnistlab.console.state import Replicate, RunningTrial, ViewState
 from mnistlab.labels import counted
 
 STEADY = 5.0  # seconds for which a view keeps an estimate: it costs more than a frame, and jumping it is no help
-LEAST = 3  # trials that must have ended before anything is said
+LEAST = 3  # durations that must be known before anything is said: of ended trials, and of running ones by their pace
 DRAWS = 60
 QUEUE = 200  # trials that are played one by one; of a longer queue the first ones are taken together
 
@@ -35,7 +35,9 @@ def estimate(state: ViewState, now: float) -> Estimate | None:
 
     `now` is in seconds of the run. The same state and time always give the same answer.
     """
-    if state.start is None or state.phase not in {"search", "confirmation"} or len(state.durations) < LEAST:
+    if state.start is None or state.phase not in {"search", "confirmation"} or not state.durations:
+        return None
+    if len(state.durations) + sum(trial.epoch > 0 for trial in state.running.values()) < LEAST:
         return None
     draw = random.Random(state.finished)
     ends = sorted(_confirmed(state, now, draw, _searched(state, now, draw)) for _ in range(DRAWS))
@@ -123,11 +125,25 @@ def _confirmed(state: ViewState, now: float, draw: random.Random, free: list[flo
         expected = min(state.start.confirm_top, state.complete + len(state.running) + state.queued)
         # Its workers are new ones, and start as slowly as those of the search did.
         slots = [max(free) + state.warm_up * bool(expected)] * len(free)
-        full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
-        # The plans that win are rarely the quick ones, so a plan's chance to be confirmed grows with its duration.
-        left = draw.choices(full, full, k=expected) * state.start.confirm_seeds
+        left = _winners(state, now, draw, expected) * state.start.confirm_seeds
     _play(left, slots)
     return max(slots)
+
+
+def _winners(state: ViewState, now: float, draw: random.Random, count: int) -> list[float]:
+    """Return how long each of the plans that will be confirmed takes to train.
+
+    The further the search is, the likelier are the leaders of now; the others are rarely quick ones, so a plan's
+    chance to win grows with its duration.
+    """
+    full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
+    leaders = [scored.seconds for scored in state.leaders[:count]]
+    others = draw.choices(full, full, k=count)
+    settled = state.finished / max(1, state.total)
+    return [
+        leaders[place] if place < len(leaders) and draw.random() < settled else other
+        for place, other in enumerate(others)
+    ]
 
 
 def _replicates(state: ViewState, now: float) -> tuple[list[float], list[float]]:

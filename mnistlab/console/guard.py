@@ -45,16 +45,16 @@ def open_what_is_closed() -> None:
 
 
 @contextmanager
-def guarded(log: Path, before: bytes = b"") -> Generator[Streams]:
+def guarded(log: Path) -> Generator[Streams]:
     """Yield the streams that lead to the user; everything that is written elsewhere is appended to `log`.
 
-    What was said `before` comes first in it. A log in which nothing was written is removed.
+    A log in which nothing was written is removed.
 
     Raises:
-        RunWriteError: if `log` can't be opened or written.
+        RunWriteError: if `log` can't be opened.
     """
     open_what_is_closed()
-    descriptor = _open(log, before)
+    descriptor = _open(log)
     try:
         with _led_to(descriptor) as streams:
             yield streams
@@ -124,14 +124,11 @@ def _flush(streams: Iterable[TextIO]) -> None:
         library.fflush(ctypes.c_void_p.in_dll(library, "stdout"))  # not all of them: someone may wait in another one
 
 
-def _open(log: Path, before: bytes) -> int:
+def _open(log: Path) -> int:
     try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "ab", closefd=False) as file:
-            file.write(before)
+        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise RunWriteError(f"can't write {log}: {error.strerror}") from error
-    return descriptor
 
 
 def _leading_to(stream: TextIO, number: int, copy: int) -> TextIO:

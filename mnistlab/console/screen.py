@@ -111,7 +111,7 @@ class Painter:
             return ""
         self._taken = True
         self._echo = set_echo(self._stream, on=False) or self._echo  # a shell brings back what it found at a stop
-        return (ENTER if self._whole else "") + HIDE
+        return ("\r" + ERASE_BELOW + ENTER if self._whole else "") + HIDE
 
     def _home(self) -> str:
         return "\x1b[H" if self._whole else "\r"
@@ -121,7 +121,7 @@ class Painter:
             segment.style.render(segment.text, color_system=self._console._color_system)  # pyright: ignore[reportPrivateUsage]
             if segment.style
             else segment.text
-            for segment in line.render(self._console)
+            for segment in Text.assemble(line).render(self._console)  # a text alone is rendered without its own style
         )
 
     def _write(self, text: str) -> None:
@@ -238,7 +238,7 @@ class Screen:
     def _fold(self) -> bool:
         """Take in the events that have come; return whether someone has asked for the status."""
         asked = False
-        while self._waiting:
+        for _ in range(len(self._waiting)):  # those that come meanwhile wait for the next frame
             stamped, came = self._waiting.popleft()
             self._state, self._offset = advance(self._state, stamped), stamped.t - came
             asked = asked or isinstance(stamped.event, StatusAsked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,14 @@ def print_leaderboard(
         _say(console, f"Written: {name}")
     for command in commands:
         _say(console, f"Next: {command}")
+
+
+def ranking_text(board: Leaderboard, width: int, *, ended: str = "", top: int | None = None) -> str:
+    """Return what `print_leaderboard` prints as plain text for `width` columns, whatever rich makes of the terminal."""
+    text = io.StringIO()
+    plain = Console(file=text, width=width, force_terminal=False, force_jupyter=False, color_system=None, markup=False)
+    print_leaderboard(board, plain, ended=ended, top=top)
+    return text.getvalue().rstrip("\n")
 
 
 def notes(board: Leaderboard, *, ended: str = "", top: int | None = None) -> list[str]:

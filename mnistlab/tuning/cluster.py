@@ -14,14 +14,18 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray import _raylet
+from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
 
 from mnistlab.errors import ResourceError
+from mnistlab.signals import signals_held
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
 
 ANSWER_SECONDS = 5.0
@@ -54,10 +58,29 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
             _start(address, machine, folder)
             yield machine if address is None else _reached()
         finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+            _shut_down(folder)
+
+
+def _shut_down(folder: Path) -> None:
+    """End Ray, and whatever of it is still there: where its start or its end was broken off, it forgets processes."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.shutdown()
+    finally:
+        left = [process for process in psutil.Process().children(recursive=True) if _names(process, folder)]
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=ANSWER_SECONDS)  # until then they may still write into the folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _names(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return any(str(folder) in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _check_address(address: str) -> None:
@@ -119,7 +142,7 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _unbroken():
             warnings.simplefilter("ignore")
             if address:
                 ray.init(address=address, **quiet)
@@ -136,6 +159,33 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ResourceError(f"can't reach {where}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _unbroken() -> Generator[None]:
+    """Make it safe to break off Ray's start by an exception from a signal's handler.
+
+    A process crashes at its end if it was interrupted while Ray's part of it was made, so signals wait for that. And
+    Ray claims SIGTERM for a handler of its own, which would end the process in the middle of anything.
+    """
+    compiled: Any = _raylet  # has no stubs
+    ours: Any = ray_worker.global_worker
+    make, claim = compiled.CoreWorker, ray_utils.set_sigterm_handler
+
+    def make_whole(*arguments: object) -> object:
+        with signals_held():
+            ours.core_worker = make(*arguments)  # where `ray.shutdown` looks for it
+        return ours.core_worker
+
+    compiled.CoreWorker, ray_utils.set_sigterm_handler = make_whole, _leave
+    try:
+        yield
+    finally:
+        compiled.CoreWorker, ray_utils.set_sigterm_handler = make, claim
+
+
+def _leave(_handler: object) -> None:
+    pass
 
 
 def _reached() -> Machine:

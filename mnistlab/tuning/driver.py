@@ -70,6 +70,16 @@ class _StopAtEpoch(Unsaved, tune.Stopper):
         return self._stopping() and self._idle()
 
 
+class _NoReport(Unsaved, tune.ProgressReporter):
+    """Says nothing. In a notebook Tune's own one would clear the cell's output, whatever its verbosity."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:  # noqa: ARG002 - Tune's signature
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        pass
+
+
 def run_search(search: Search, ended: list[TrialResult]) -> None:
     """Run the trials of `search` on the Ray that is up; add to `ended` how each of them ended, in that order.
 
@@ -125,6 +135,7 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
             storage_path=str((search.store.path / "ray").resolve()),
             stop=stopper,
             callbacks=[recorder],
+            progress_reporter=_NoReport(),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it
             verbose=0,

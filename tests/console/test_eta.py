@@ -124,12 +124,15 @@ def test_a_confirmation_that_runs_is_told_by_its_own_trainings(even, stamped) ->
     assert found.basis == "from 22 ended trainings"
 
 
-def test_nothing_is_said_before_there_is_a_ground_for_it(even, recording) -> None:
+def test_nothing_is_said_before_there_is_a_ground_for_it(even, recording, stamped) -> None:
     _, recorded = even
     assert estimate(ViewState(), 3.0) is None
     assert estimate(state_at(recorded, 9.0), 9.0) is None
     assert estimate(state_at(recorded, 10.0), 10.0) is None  # two have ended
     assert estimate(state_at(recorded, 20.0), 20.0) is not None
+    epoch = ev.TrialEpoch(trial="0002", epoch=1, epochs=9, metrics={"seconds": 3.0})
+    timed = [(one.t, one.event) for one in recorded if one.t <= 10.0]
+    assert estimate(state_at(stamped([*timed, (13.0, epoch)]), 13.0), 13.0) is not None  # and one tells its pace
     over = reduce(advance, recording, ViewState())
     assert estimate(over, over.t) is None
 

@@ -20,6 +20,7 @@ from mnistlab.console.look import Look
 from mnistlab.console.picture import THEMES, svg
 from mnistlab.console.signs import ASCII, UNICODE, Signs
 from mnistlab.console.state import ViewState, advance
+from mnistlab.console.status import picture_of
 from mnistlab.events import Stamped, from_json
 from mnistlab.store import read_lines
 
@@ -75,6 +76,7 @@ def picture(moment: str, width: int, height: int, kind: str, theme) -> str:
     return svg(drawn(moment, width, height, SIGNS[kind]), width, f"{moment} {width}x{height}", theme)
 
 
+README_PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.svg"
 WHOLE = [(moment, theme) for moment in ("failure", "confirming") for theme in THEMES]
 
 
@@ -95,6 +97,17 @@ def test_some_pictures_are_kept_whole(moment: str, theme) -> None:
     assert "url(" not in kept.replace("url(#", "")  # it asks nobody for anything
 
 
+def readme_picture() -> str:
+    """The picture that `mnistlab status RUN --at 200s --svg FILE` makes of a recorded run."""
+    name, at = MOMENTS["searching"]
+    state = reduce(advance, (one for one in stream(name) if one.t <= at), ViewState())
+    return picture_of(state, at, "110x30", "dark")
+
+
+def test_the_picture_in_the_readme_is_what_people_see() -> None:
+    assert readme_picture() == README_PICTURE.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECORDINGS.glob("*.jsonl")))
 def test_no_frame_of_a_recorded_run_leaves_its_terminal(name: str) -> None:
     state = ViewState()
@@ -113,6 +126,9 @@ def write_down() -> None:
         (GOLDEN / f"{moment}.sha256").write_text(as_digests(moment), encoding="utf-8")
     for moment, theme in WHOLE:
         (GOLDEN / f"{moment}-{theme}.svg").write_text(picture(moment, 120, 24, "unicode", theme), encoding="utf-8")
+
+    README_PICTURE.parent.mkdir(exist_ok=True)
+    README_PICTURE.write_text(readme_picture(), encoding="utf-8")
 
 
 if __name__ == "__main__":
