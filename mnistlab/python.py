@@ -56,12 +56,12 @@ class SearchResult:
 
     @property
     def outcome(self) -> str:
-        """Return in words how the run ended: `done`, `interrupted` ...; "" where it has not."""
+        """Return in words how the run ended, such as `done` or `interrupted`; "" where it has not."""
         return self.end.outcome if self.end else ""
 
     @property
     def exit_code(self) -> int | None:
-        """Return the exit code that `mnistlab search` would have had (130: interrupted); None without an end."""
+        """Return the exit code that `mnistlab search` would have had, 130 of an interrupt; None without an end."""
         return self.end.exit_code if self.end else None
 
     @property
@@ -87,7 +87,7 @@ class SearchResult:
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """Return the learning curves, a row for each trial and epoch: trial, epoch, val_accuracy, val_loss ..."""
+        """Return the learning curves, a row for each trial and epoch, with val_accuracy, val_loss and so on."""
         rows = [
             {"trial": trial.trial, "epoch": number, **metrics}
             for trial in self.record.trials

@@ -7,19 +7,22 @@ both lead to `driver.log` until the guard ends.
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO, cast
 
 from mnistlab.console.text import encodable, visible
 from mnistlab.errors import RunWriteError
 
-OUT_AND_ERR = (1, 2)
+Name = Literal["stdout", "stderr"]
+
+DESCRIPTORS: dict[Name, int] = {"stdout": 1, "stderr": 2}
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,14 @@ def open_what_is_closed() -> None:
 
     Otherwise its descriptor would be the next file that is opened, and what a library prints would be written into it.
     """
-    for number in (0, *OUT_AND_ERR):
+    for number in (0, *DESCRIPTORS.values()):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    for name in DESCRIPTORS:
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
 
 
 @contextmanager
@@ -96,34 +100,6 @@ def _say(text: bytes) -> None:
             sys.stderr.write(encodable(visible(line), sys.stderr.encoding) + "\n")
 
 
-@contextmanager
-def _led_to(descriptor: int) -> Generator[Streams]:
-    """Lead descriptors 1 and 2 and Python's streams to `descriptor`; yield what leads to where they led before."""
-    streams = (sys.stdout, sys.stderr)
-    _flush(streams)
-    saved = [os.dup(number) for number in OUT_AND_ERR]  # no child process inherits these
-    mine = [_leading_to(stream, number, copy) for stream, number, copy in zip(streams, OUT_AND_ERR, saved, strict=True)]
-    chatter = open(descriptor, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    try:
-        _lead(OUT_AND_ERR, (descriptor, descriptor))
-        with chatter, redirect_stdout(chatter), redirect_stderr(chatter):
-            yield Streams(*mine)
-    finally:
-        _flush(streams)  # whoever kept one of them, or writes in C, has written to the descriptor that is ours still
-        _lead(OUT_AND_ERR, saved)
-        _close([own for own, stream in zip(mine, streams, strict=True) if own is not stream], saved)
-
-
-def _flush(streams: Iterable[TextIO]) -> None:
-    """Have everything written that Python or C holds back in this process."""
-    for stream in streams:
-        with suppress(OSError, ValueError):
-            stream.flush()
-    with suppress(OSError, AttributeError, ValueError):  # a C library that has no such name
-        library = ctypes.CDLL(None)
-        library.fflush(ctypes.c_void_p.in_dll(library, "stdout"))  # not all of them: someone may wait in another one
-
-
 def _open(log: Path) -> int:
     try:
         return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -131,28 +107,102 @@ def _open(log: Path) -> int:
         raise RunWriteError(f"can't write {log}: {error.strerror}") from error
 
 
-def _leading_to(stream: TextIO, number: int, copy: int) -> TextIO:
-    """Return a stream of its own where `stream` writes to the descriptor that is about to be redirected."""
+# --- redirection --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _led_to(descriptor: int) -> Generator[Streams]:
+    """Lead descriptors 1 and 2 and Python's streams to `descriptor`; yield what leads to where they led before."""
+    with ExitStack() as stack:
+        yield Streams(*(stack.enter_context(_one_led_to(descriptor, name)) for name in DESCRIPTORS))
+
+
+@contextmanager
+def _one_led_to(descriptor: int, name: Name) -> Generator[TextIO]:
+    number, stream = DESCRIPTORS[name], cast("TextIO", getattr(sys, name))
+    _flush(stream)
+    copy = os.dup(number)  # no child process inherits it
     try:
-        if stream.fileno() != number:
-            return stream
-    except (OSError, ValueError, AttributeError):  # a stream in memory: redirecting descriptors does not touch it
-        return stream
-    return open(copy, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)
-
-
-def _lead(numbers: Sequence[int], to: Sequence[int]) -> None:
-    for number, descriptor in zip(numbers, to, strict=True):
         os.dup2(descriptor, number)
+        if _number_of(stream) == number:
+            with _copied(stream, copy) as own, _prompt(stream):
+                yield own
+        else:  # a stream in memory, say: redirecting descriptors does not touch it
+            with _replaced(name, descriptor):
+                yield stream
+    finally:
+        _flush(stream)  # whoever kept it, or writes in C, has written to the descriptor that is ours still
+        os.dup2(copy, number)
+        os.close(copy)
 
 
-def _close(streams: Iterable[TextIO], descriptors: Iterable[int]) -> None:
-    for stream in streams:
+def _number_of(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _flush(stream: TextIO) -> None:
+    """Have everything written that Python and C hold back in this process."""
+    with suppress(OSError, ValueError):
+        stream.flush()
+    with suppress(OSError, AttributeError, ValueError):  # a C library that has no such name
+        library = ctypes.CDLL(None)
+        library.fflush(ctypes.c_void_p.in_dll(library, "stdout"))  # not all of them: someone may wait in another one
+
+
+@contextmanager
+def _copied(stream: TextIO, descriptor: int) -> Generator[TextIO]:
+    """Yield a stream like `stream` that leads to `descriptor`; at its end nobody may be there any more to read it."""
+    own = open(descriptor, "w", encoding=stream.encoding, errors=stream.errors, buffering=1, closefd=False)  # noqa: SIM115
+    try:
+        yield own
+    finally:
         with suppress(OSError, ValueError):
-            stream.close()
-    for descriptor in descriptors:
-        os.close(descriptor)
+            own.close()
 
 
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
+@contextmanager
+def _prompt(stream: TextIO) -> Generator[None]:
+    """Have `stream` write every line at once, and take every character: it leads into a log."""
+    if not isinstance(stream, io.TextIOWrapper):
+        yield
+        return
+    by_line, errors = stream.line_buffering, stream.errors
+    stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            stream.reconfigure(line_buffering=by_line, errors=errors)
+
+
+@contextmanager
+def _replaced(name: Name, descriptor: int) -> Generator[None]:
+    """Put a stream that leads to `descriptor` in the place of `sys.stdout` or `sys.stderr`."""
+    before = getattr(sys, name)
+    with open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False) as file:
+        setattr(sys, name, _Stand(name, file))
+        try:
+            yield
+        finally:
+            setattr(sys, name, before)
+
+
+class _Stand(io.TextIOBase):
+    """Stands in for a stream of `sys`. Whoever keeps it, as loggers do, writes later to what stands there then."""
+
+    def __init__(self, name: Name, file: TextIO) -> None:
+        self._name: Name = name
+        self._file = file
+
+    def write(self, s: str) -> int:
+        return self._now().write(s)
+
+    def flush(self) -> None:
+        self._now().flush()
+
+    def _now(self) -> TextIO:
+        now: TextIO = getattr(sys, self._name)
+        return self._file if now is cast("object", self) else now

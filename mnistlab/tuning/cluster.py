@@ -68,12 +68,18 @@ def _shut_down(folder: Path) -> None:
             warnings.simplefilter("ignore")
             ray.shutdown()
     finally:
-        left = [process for process in psutil.Process().children(recursive=True) if _names(process, folder)]
-        for process in left:
-            with suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(left, timeout=ANSWER_SECONDS)  # until then they may still write into the folder
-        shutil.rmtree(folder, ignore_errors=True)
+        with signals_held():  # it is a moment's work, and whoever insists would leave it undone
+            _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Kill the processes of this one that have to do with `folder`, and remove it."""
+    left = [process for process in psutil.Process().children(recursive=True) if _names(process, folder)]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=ANSWER_SECONDS)  # until then they may still write into it
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _names(process: psutil.Process, folder: Path) -> bool:

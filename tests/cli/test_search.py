@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -158,10 +158,7 @@ def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str
 def test_nothing_is_left_behind(finished: tuple[Path, str, str, int], temporary: Path) -> None:
     assert finished[3] == 0
     assert not list(temporary.glob("mnistlab-*"))
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and _processes_of(temporary):
-        time.sleep(0.5)
-    assert not _processes_of(temporary)
+    wait_for(lambda: not _processes_of(temporary), seconds=20)
 
 
 def _processes_of(folder: Path) -> list[str]:
@@ -207,28 +204,71 @@ def test_a_run_in_which_everything_fails_says_so(tmp_path_factory: pytest.TempPa
     assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded"
 
 
-@pytest.mark.parametrize("signals", [1, 2])
-def test_an_interrupt_keeps_what_there_is(tmp_path_factory: pytest.TempPathFactory, signals: int) -> None:
+def wait_for(found: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not found():
+        time.sleep(0.1)
+    assert found()
+
+
+def has_happened(folder: Path, kind: type[events.Event]) -> bool:
+    """Whether the only run in a folder has come to an event of a kind."""
+    return any(
+        isinstance(s.event, kind) for path in (folder / "runs").glob("*/events.jsonl") for s in read_events(path.parent)
+    )
+
+
+def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Send a signal as it usually comes: Ctrl-C to the whole group, Ray and its workers included, others to one."""
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "reason"),
+    [
+        ([signal.SIGINT], 130, "Ctrl-C"),
+        ([signal.SIGINT, signal.SIGINT], 130, "Ctrl-C"),
+        ([signal.SIGTERM], 143, "SIGTERM"),
+    ],
+)
+def test_an_interrupt_keeps_what_there_is(
+    tmp_path_factory: pytest.TempPathFactory, signals: list[signal.Signals], code: int, reason: str
+) -> None:
     folder = tmp_path_factory.mktemp("i")
     text = EXPERIMENT.replace("epochs = 2", "epochs = 2000").replace('dataset = "mnist"', 'dataset = "digits"')
     process = start(folder, text)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        runs = list((folder / "runs").glob("*/events.jsonl"))
-        if runs and any(isinstance(s.event, events.TrialEpoch) for s in read_events(runs[0].parent)):
-            break
-        time.sleep(0.3)
-    for _ in range(signals):  # to the whole group, Ray and its workers included, as Ctrl-C does
-        os.killpg(process.pid, signal.SIGINT)
+    wait_for(lambda: has_happened(folder, events.TrialEpoch))
+    for number in signals:
+        send(process, number)
         time.sleep(0.05)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
     stream = [stamped.event for stamped in read_events(only_run(folder))]
     assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
-    pruned = [event for event in stream if isinstance(event, events.TrialPruned)]
-    assert pruned
-    assert stream[-1].counts == {"pruned": len(pruned)}
+    cut = [event for event in stream if isinstance(event, events.TrialInterrupted)]
+    assert {event.reason for event in cut} == {reason}
+    assert stream[-1].counts == {"interrupted": len(cut)}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
+    tmp_path_factory: pytest.TempPathFactory, number: signal.Signals, code: int
+) -> None:
+    folder, ours = tmp_path_factory.mktemp("early"), Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    process = start(folder, EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"'), TMPDIR=str(ours))
+    try:
+        wait_for(lambda: _processes_of(ours))
+        send(process, number)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        assert "Traceback" not in out + err
+        assert err.splitlines()[-1].endswith(f"run over: interrupted (no trial ended) in {err.split()[-1]}")
+        assert not list((folder / "runs").iterdir())
+        assert not list(ours.glob("mnistlab-*"))
+        wait_for(lambda: not _processes_of(ours), seconds=20)
+    finally:
+        shutil.rmtree(ours)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mnistlab.signals import TERM_SECONDS, Requests, signals_as, signals_held
+
+ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_the_first_signal_asks_and_the_second_insists_once_a_trial_has_begun(number: signal.Signals) -> None:
+    requests = Requests()
+    requests.begun = True
+    with signals_as(requests):
+        assert not requests()
+        assert requests.reason() == ""
+        signal.raise_signal(number)
+        assert requests()
+        assert requests.signal == number
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert requests.signal == number  # the first one says how the run ends
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_before_any_trial_has_begun_the_first_signal_ends_the_run(number: signal.Signals) -> None:
+    requests = Requests()
+    with signals_as(requests), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    assert requests.signal == number
+
+
+@pytest.mark.parametrize(("number", "limited"), list(zip(ENDS, [False, True, True], strict=True)))
+def test_all_but_ctrl_c_set_a_limit_to_how_long_the_end_may_take(number: signal.Signals, limited: bool) -> None:
+    requests = Requests()
+    requests.begun = True
+    with signals_as(requests):
+        signal.raise_signal(number)
+        left = signal.getitimer(signal.ITIMER_REAL)[0]
+        assert (0 < left <= TERM_SECONDS) == limited
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGALRM)  # as the timer does at its end
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.parametrize(("number", "words"), list(zip(ENDS, ["Ctrl-C", "SIGTERM", "SIGHUP"], strict=True)))
+def test_who_asked_in_words(number: signal.Signals, words: str) -> None:
+    requests = Requests()
+    requests.signal = number
+    assert requests.reason() == words
+
+
+def test_sigusr1_asks_for_the_status_and_ends_nothing() -> None:
+    requests = Requests()
+    with signals_as(requests):
+        signal.raise_signal(signal.SIGUSR1)
+    assert requests.status
+    assert not requests()
+
+
+def test_whoever_had_the_signals_before_gets_them_back() -> None:
+    before = [signal.getsignal(number) for number in ENDS]
+    with signals_as(Requests()):
+        assert signal.getsignal(signal.SIGTERM) not in before
+        with signals_held():
+            pass
+    assert [signal.getsignal(number) for number in ENDS] == before
+
+
+def test_a_signal_that_is_held_comes_at_the_end() -> None:
+    requests, told = Requests(), list[object]()
+
+    def be_held() -> None:
+        with signals_held():
+            signal.raise_signal(signal.SIGTERM)
+            told.append(requests.signal)
+
+    with signals_as(requests), pytest.raises(KeyboardInterrupt):
+        be_held()
+    assert told == [None]
+    assert requests.signal == signal.SIGTERM
