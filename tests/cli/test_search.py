@@ -20,6 +20,8 @@ import pytest
 from safetensors.torch import load
 
 from mnistlab import events
+from mnistlab.console.plain import line
+from mnistlab.console.state import ViewState, advance
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
 from tests.tuning.conftest import DISTS
@@ -101,23 +103,30 @@ def test_a_whole_search_ends_well(finished: tuple[Path, str, str, int]) -> None:
     folder, out, err, code = finished
     assert code == 0, err
     run = only_run(folder)
-    stream = [stamped.event for stamped in read_events(run)]
-    kinds = [event.type for event in stream]
-    assert kinds[0] == "run_started"
+    kinds = [stamped.event.type for stamped in read_events(run)]
+    assert next(kind for kind in kinds if kind != "run_preparing") == "run_started"
     assert kinds[-1] == "run_finished"
     assert kinds.count("trial_finished") == 3
     assert kinds.count("trial_epoch") == 6
     assert kinds.count("replicate_finished") == 4
     assert kinds.count("test_opened") == 1
     assert kinds.index("test_opened") > max(i for i, kind in enumerate(kinds) if kind == "replicate_finished")
-    # progress on standard error: one line an event that people need, nothing else from anybody
-    shown = [kind for kind in kinds if kind not in ("trial_epoch",)]
-    assert len([line for line in err.splitlines() if line.startswith("[")]) == len(shown)
+    # progress on standard error: the lines of the events, nothing else from anybody
+    assert [text.partition("] ")[2] for text in err.splitlines()] == lines_of(run)
     # the result on standard output
     assert "\x1b" not in out + err
     assert "1" in out
     assert "digits (fallback for mnist)" in out
     assert str(run / "run.json").removeprefix(str(folder) + "/") in out
+
+
+def lines_of(run: Path) -> list[str]:
+    """What the plain view says of a run's events, without the times at which it does."""
+    state, said = ViewState(), list[str | None]()
+    for stamped in read_events(run):
+        state = advance(state, stamped)
+        said.append(line(stamped, state))
+    return [text.partition("] ")[2] for text in said if text is not None]
 
 
 def test_the_run_directory_tells_everything(finished: tuple[Path, str, str, int]) -> None:
