@@ -25,8 +25,8 @@ from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
+from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.space import TrainingConfig
-from mnistlab.training import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
