@@ -22,6 +22,7 @@ import pyte
 from pyte.screens import Char
 
 PATIENCE = 240.0  # seconds; longer than anything here takes on a busy machine
+ALTERNATE = 1049  # the mode in which programs draw on a screen of their own
 Row = dict[int, Char]
 
 TAKE_TERMINAL = """
@@ -36,6 +37,7 @@ class Cropping(pyte.HistoryScreen):
 
     def __init__(self, columns: int, lines: int) -> None:
         super().__init__(columns, lines, history=10_000)
+        self._main: tuple[dict[int, Row], int, int] = {}, 0, 0  # what stands there, and where its cursor is
 
     def resize(self, lines: int | None = None, columns: int | None = None) -> None:
         lines, columns = lines or self.lines, columns or self.columns
@@ -47,6 +49,20 @@ class Cropping(pyte.HistoryScreen):
             self.buffer[y].update(row)
         self.lines, self.columns = lines, columns
         self.cursor.y, self.cursor.x = max(0, cursor - hidden), min(self.cursor.x, columns - 1)
+
+    def set_mode(self, *modes: int, **kwargs: Any) -> None:
+        super().set_mode(*modes, **kwargs)
+        if ALTERNATE in modes:
+            self._main = {y: dict(row) for y, row in self.buffer.items()}, self.cursor.x, self.cursor.y
+            self.buffer.clear()
+
+    def reset_mode(self, *modes: int, **kwargs: Any) -> None:
+        super().reset_mode(*modes, **kwargs)
+        if ALTERNATE in modes:
+            rows, self.cursor.x, self.cursor.y = self._main
+            self.buffer.clear()
+            for y, row in rows.items():
+                self.buffer[y].update(row)
 
     def _row(self, row: Row) -> Any:
         made = type(self.buffer[0])(default=self.default_char)

@@ -52,6 +52,30 @@ def test_who_asked_in_words(number: signal.Signals, words: str) -> None:
     assert requests.reason() == words
 
 
+@pytest.mark.parametrize("number", [*ENDS, signal.SIGALRM])
+def test_once_the_run_is_over_there_is_nothing_to_stop(number: signal.Signals) -> None:
+    requests = Requests()
+    requests.over = True
+    with signals_as(requests):
+        signal.raise_signal(number)
+    assert not requests()
+
+
+@pytest.mark.parametrize("number", ENDS)
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    requests = Requests()
+    try:
+        with signals_as(requests):
+            signal.raise_signal(number)
+            with signals_held():
+                signal.raise_signal(number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert not requests()
+
+
 def test_sigusr1_asks_for_the_status_and_ends_nothing() -> None:
     requests = Requests()
     with signals_as(requests):
@@ -80,4 +104,18 @@ def test_a_signal_that_is_held_comes_at_the_end() -> None:
     with signals_as(requests), pytest.raises(KeyboardInterrupt):
         be_held()
     assert told == [None]
+    assert requests.signal == signal.SIGTERM
+
+
+def test_a_signal_that_somebody_takes_meanwhile_can_be_held_again() -> None:
+    requests = Requests()
+
+    def be_held() -> None:
+        with signals_held() as hold:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            hold()
+            signal.raise_signal(signal.SIGTERM)
+
+    with signals_as(requests), pytest.raises(KeyboardInterrupt):
+        be_held()
     assert requests.signal == signal.SIGTERM

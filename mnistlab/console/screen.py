@@ -87,8 +87,9 @@ class Painter:
         if not self._taken:
             self._write(text)
             return
-        out, back = (LEAVE, ENTER) if self._whole else ("", "")  # on the whole screen they would be drawn over
-        self._write(out + BEGIN + self._home() + ERASE_BELOW + text + back + _over_each_other(self._drawn) + END)
+        # On the whole screen they would be drawn over: they go to the other one, and are there when this one is left.
+        around = LEAVE + text + ENTER if self._whole else self._home() + ERASE_BELOW + text
+        self._write(BEGIN + around + _over_each_other(self._drawn) + END)
 
     def give_back(self) -> None:
         """Give the terminal back as it was: nothing drawn, the cursor visible, what is typed shown."""

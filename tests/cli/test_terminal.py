@@ -20,6 +20,7 @@ import pytest
 from rich.console import Console
 
 from mnistlab import events
+from mnistlab.cli.search import TOP
 from mnistlab.console.summary import print_leaderboard
 from mnistlab.leaderboard import rank
 from mnistlab.store import read_events, read_lines, read_run
@@ -88,6 +89,7 @@ def mnistlab_models():
 def mnistlab_trial_finished(trial):
     say("in the driver")
 """
+WRITTEN = ("run.json", "events.jsonl", "study.db", "test_ledger.jsonl", "driver.log", "trials")
 WAYS = ("printed", "warned", "logged", "by descriptor 1", "by descriptor 2", "by a shell", "by C")
 
 
@@ -201,12 +203,18 @@ def assert_in_order(terminal: Terminal) -> None:
     assert not [line for line in terminal.everything() if re.search("searching|queued|starting", line)]
 
 
-def ranking(run: Path, width: int) -> list[str]:
-    """The ranking of a run, line by line as a terminal of that width shows it."""
+def assert_ends(terminal: Terminal, run: Path, width: int, outcome: str) -> None:
+    """The terminal holds how the run ended and its ranking, in that width, and no other line, scrollback included."""
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=True, color_system=None, highlight=False)
-    print_leaderboard(rank(read_run(run)), console, top=5)
-    return [line.rstrip() for line in text.getvalue().splitlines()]
+    print_leaderboard(rank(read_run(run)), console, top=TOP)
+    ranking = [line.rstrip() for line in text.getvalue().splitlines()]
+    shown, files = terminal.everything(), [path.name for path in run.iterdir()]
+    told = {"Run over: ": 1, "Written: ": len([name for name in WRITTEN if name in files]), "Next: ": 2}
+    assert f"run over: {outcome}" in shown[0]
+    assert [line for line in shown[1:] if not line.startswith(tuple(told))] == ranking
+    assert {word: sum(line.startswith(word) for line in shown) for word in told} == told
+    assert len(shown) == 1 + len(ranking) + sum(told.values())
 
 
 # --- from start to end --------------------------------------------------------------------------------------------
@@ -225,13 +233,9 @@ def test_a_search_leaves_its_end_and_its_ranking_and_no_other_line(
     terminal.type("x\n")  # as people do who wait
     terminal.resize(90, 20)
     assert process.wait(timeout=PATIENCE) == 0
-    shown, run = terminal.everything(), only_run(folder)
-    assert "run over: done (2 complete)" in shown[0]
-    told = ("Run over: ", "Written: ", "Next: ")
-    assert [line for line in shown[1:] if not line.startswith(told)] == ranking(run, 90)
-    assert [sum(line.startswith(word) for line in shown) for word in told] == [1, 6, 2]
+    assert_ends(terminal, only_run(folder), 90, "done (2 complete)")
     assert_in_order(terminal)
-    log = (run / "driver.log").read_text()
+    log = (only_run(folder) / "driver.log").read_text()
     wanted = [f"{way} at import" for way in WAYS] + [f"{way} in the driver" for way in WAYS if way != "warned"]
     assert [words for words in wanted if words not in log] == []
     assert "\n".join(line for line in log.splitlines() if "NOISE" not in line and "warnings.warn" not in line) == ""
@@ -254,11 +258,9 @@ def test_whoever_stops_a_search_gets_what_there_is(
     else:
         process.terminate()
     assert process.wait(timeout=PATIENCE) == code
-    shown, run = terminal.everything(), only_run(folder)
-    assert "run over: interrupted" in shown[0]
-    assert ranking(run, 100)[1:3] == shown[2:4]  # the rule, and so on
-    assert [line for line in shown if line.startswith("   1  0000")]
-    assert "^C" not in "".join(shown)
+    run = only_run(folder)
+    assert_ends(terminal, run, 100, "interrupted")
+    assert [line for line in terminal.everything() if line.startswith("   1  0000")]
     assert_in_order(terminal)
     assert [trial.trial for trial in read_run(run).trials] == ["0000"]
     assert [stamped.event.type for stamped in read_events(run)][-2:] == ["run_interrupted", "run_finished"]
@@ -341,6 +343,24 @@ def test_a_reader_that_goes_after_the_first_line_does_not_stop_the_search(
     assert ui == "json" or err == ""
     assert [trial.state for trial in read_run(only_run(folder)).trials] == ["complete"] * 2
     assert [stamped.event.type for stamped in read_events(only_run(folder))][-1] == "run_finished"
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_command_that_was_started_without_its_streams_works(folder: Path, closed: str) -> None:
+    command = ["sh", "-c", f'exec "$0" plugins list --json {closed}', MNISTLAB]
+    done = subprocess.run(command, cwd=folder, env=environ(folder), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("mnistlab" in done.stdout) == ("1>&-" not in closed)
+
+
+def test_a_reader_that_never_was_is_no_error(folder: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [MNISTLAB, "plugins", "list", "--json"]
+    done = subprocess.run(command, cwd=folder, env=environ(folder), stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.stderr == b""
+    assert done.returncode == 1
 
 
 def without_sums(run: Path) -> Iterator[dict[str, object]]:

@@ -142,10 +142,13 @@ def test_the_screen_says_what_the_events_say(folder: Path, tmux: Callable[[str],
     shown.resize(72, 18)
     shown.until(lambda: shown.shows("1 running"))
     driver, watcher = Seen(run, Look(72, 18, hint=DRIVER_HINT)), Seen(run, Look(100, 30, hint=WATCH_HINT))
-    while not shown.shows("run over"):
+
+    def ended() -> bool:
         driver.compare(shown.screen())
         watcher.compare(shown.screen("s:1"))
-        time.sleep(0.2)
+        return shown.shows("code=")
+
+    shown.until(ended)
     assert len(driver.states) > 5
     assert len(watcher.states) > 5
     shown.until(lambda: shown.shows("code="))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 from mnistlab import events as ev
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from tests.terminals import Cropping, Terminal
 
 START = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 HOSTILE = "[/red]\x1b]0;x\x07\n\u202eevil"
@@ -42,6 +43,20 @@ def stamp(timed: list[tuple[float, ev.Event]]) -> list[ev.Stamped]:
         ev.Stamped(seq=i, time=START + timedelta(seconds=t), t=t, event=event)
         for i, (t, event) in enumerate(timed, start=1)
     ]
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Makes terminals of a width, a height and a kind; they are closed when the test is over."""
+    made: list[Terminal] = []
+
+    def make(width: int = 100, height: int = 30, kind: type[Cropping] = Cropping) -> Terminal:
+        made.append(Terminal(width, height, kind))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.hang_up()
 
 
 @pytest.fixture

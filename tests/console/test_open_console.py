@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,22 +15,6 @@ from mnistlab.console.guard import Streams
 from mnistlab.console.ui import Ui, choose_ui, open_console, open_view
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.events import to_json
-from tests.terminals import Terminal
-
-SizedTerminal = Callable[..., Terminal]
-
-
-@pytest.fixture
-def terminal() -> Iterator[SizedTerminal]:
-    made: list[Terminal] = []
-
-    def make(width: int = 100, height: int = 30) -> Terminal:
-        made.append(Terminal(width, height))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.hang_up()
 
 
 def shown_by(ui: Ui, stamped: list[ev.Stamped], encoding: str = "utf-8") -> tuple[str, str]:
@@ -152,8 +135,7 @@ def test_a_drawn_view_leaves_one_line_and_its_terminal_in_order(terminal, record
     assert "run over: done" in shown.lines()[-1]
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1  # the cursor is hidden, and shown again
     assert text.rpartition("\x1b[?25h")[2].rstrip().endswith("run over: done (1 complete, 1 pruned, 1 failed) in 2m53s")
-    if kind == "live":
-        assert len(shown.everything()) == 1
+    assert len(shown.everything()) == 1
 
 
 def test_the_cursor_comes_back_after_an_error(terminal):

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,10 +15,9 @@ from rich.text import Text
 
 from mnistlab import events as ev
 from mnistlab.console import screen as screen_module
-from mnistlab.console.guard import Streams
 from mnistlab.console.look import DRIVER_HINT
 from mnistlab.console.screen import Painter, Screen
-from mnistlab.console.ui import Ui, open_view
+from mnistlab.console.ui import Ui
 from tests.console.conftest import stamp
 from tests.terminals import Cropping, Terminal, Wrapping
 
@@ -32,18 +27,16 @@ MakeTerminal = Callable[..., Terminal]
 
 
 @pytest.fixture
-def terminal() -> Iterator[MakeTerminal]:
-    made: list[Terminal] = []
+def terminal(terminal: MakeTerminal) -> MakeTerminal:
+    """Terminals on which something stands already."""
 
-    def make(width: int = 100, height: int = 30, kind: type[Cropping] = Cropping) -> Terminal:
-        made.append(Terminal(width, height, kind))
-        made[-1].stream.write("".join(f"{line}\r\n" for line in SHELL))
-        made[-1].stream.flush()
-        return made[-1]
+    def make(*arguments: Any) -> Terminal:
+        shown = terminal(*arguments)
+        shown.stream.write("".join(f"{line}\n" for line in SHELL))
+        shown.stream.flush()
+        return shown
 
-    yield make
-    for one in made:
-        one.hang_up()
+    return make
 
 
 def rows(name: str, count: int, width: int) -> list[Text]:
@@ -185,11 +178,12 @@ def test_the_whole_screen_is_entered_and_left(terminal):
     painter = Painter(shown.stream, whole_screen=True)
     painter.paint(rows("a", 3, 100), 100, 30)
     painter.paint(rows("b", 2, 100), 100, 30)
+    assert shown.everything() == plain(rows("b", 2, 100))
     painter.give_back()
+    assert shown.everything() == SHELL
     text = shown.written()
     assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1
     assert text.endswith("\x1b[?25h\x1b[?1049l")
-    assert text.index("\x1b[?1049h") < text.index("a0") < text.index("b0") < text.index("\x1b[?1049l")
 
 
 def test_lines_that_are_said_on_the_whole_screen_are_there_when_it_is_left(terminal):
@@ -197,11 +191,10 @@ def test_lines_that_are_said_on_the_whole_screen_are_there_when_it_is_left(termi
     painter = Painter(shown.stream, whole_screen=True)
     painter.paint(rows("a", 3, 100), 100, 30)
     painter.say(rows("c", 2, 100))
+    painter.say(rows("d", 2, 100))
+    assert shown.everything() == plain(rows("a", 3, 100))
     painter.give_back()
-    outside = "".join(re.split(r"\x1b\[\?1049h.*?\x1b\[\?1049l", shown.written(), flags=re.DOTALL))
-    assert "c0" in outside
-    assert "c1" in outside
-    assert "a0" not in outside
+    assert shown.everything() == SHELL + plain(rows("c", 2, 100)) + plain(rows("d", 2, 100))
 
 
 # --- the thread that draws ----------------------------------------------------------------------------------------
@@ -342,82 +335,3 @@ class Impatient:
         if timeout is None:
             raise KeyboardInterrupt
         self._thread.join()
-
-
-# --- signals ------------------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import sys, time
-from datetime import UTC, datetime
-from mnistlab import events as ev
-from mnistlab.console.ui import Ui, open_view
-from tests.console.conftest import run_started
-
-with open_view(Ui(sys.argv[1], color=True, fps=4.0)) as handle:
-    handle(ev.Stamped(seq=1, time=datetime.now(UTC), t=0.0, event=run_started()))
-    for _ in range(10_000):
-        time.sleep(0.01)
-"""
-
-
-@pytest.mark.parametrize("kind", ["live", "full"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2), (signal.SIGHUP, 143)])
-def test_a_signal_that_ends_the_process_leaves_the_terminal_in_order(terminal, tmp_path, kind, number, code):
-    shown = terminal()
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = shown.run([sys.executable, "-c", PROGRAM, kind], tmp_path, environ, stdout=subprocess.DEVNULL)
-    shown.until(lambda: any("searching" in line for line in shown.lines()))
-    assert shown.cursor_hidden
-    assert not shown.echoes
-    process.send_signal(number)
-    assert process.wait(timeout=60) == code
-    shown.settle()
-    assert not shown.cursor_hidden
-    assert shown.echoes
-    assert not any("searching" in line for line in shown.lines())
-    assert shown.written().count("\x1b[?1049h") == shown.written().count("\x1b[?1049l") == (kind == "full")
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash, a shell with job control")
-def test_ctrl_z_gives_the_terminal_to_the_shell_and_fg_takes_it_back(terminal, tmp_path):
-    shown = terminal()
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PS1": "PROMPT> ", "TERM": "xterm"}
-    shell = shown.run(["bash", "--norc", "--noediting", "-i"], tmp_path, environ)
-    try:
-        (tmp_path / "program.py").write_text(PROGRAM)
-        shown.type(f"{sys.executable} program.py live\n")
-        shown.until(lambda: any("searching" in line for line in shown.lines()))
-        assert shown.cursor_hidden
-        shown.type("\x1a")
-        shown.until(lambda: shown.lines()[-1] == "PROMPT>")
-        assert not shown.cursor_hidden
-        assert shown.echoes
-        assert not any("searching" in line for line in shown.lines())
-        shown.type("bg\n")  # it runs on, and leaves the terminal to the shell
-        shown.type("echo $((6 * 7))\n")
-        shown.until(lambda: shown.lines()[-2].endswith("42"))
-        shown.type("fg\n")
-        shown.until(lambda: any("searching" in line for line in shown.lines()))
-        assert shown.cursor_hidden
-        shown.type("\x03")
-        shown.until(lambda: shown.lines()[-1] == "PROMPT>")
-        assert not shown.cursor_hidden
-        assert not any("searching" in line for line in shown.lines())
-    finally:
-        shown.type("exit\n")
-        shell.kill()
-        shell.wait()
-
-
-def test_outside_the_main_thread_the_view_works_without_signals(terminal, recording):
-    shown = terminal()
-
-    def show() -> None:
-        with open_view(FAST, Streams(shown.stream, shown.stream)) as handle:
-            handle(recording[0])
-            shown.until(lambda: any("searching" in line for line in shown.lines()))
-
-    thread = threading.Thread(target=show)
-    thread.start()
-    thread.join()
-    assert shown.everything() == SHELL
