@@ -120,6 +120,13 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
+def visible(text: str) -> str:
+    r"""Return `text` with every control, format and bidirectional character written out, so ESC becomes `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _dotted(prefix: str, config: Mapping[str, Any]) -> dict[str, Scalar]:
     flat: dict[str, Scalar] = {}
     for key, value in config.items():

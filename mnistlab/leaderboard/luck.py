@@ -12,6 +12,7 @@ from mnistlab.leaderboard.entries import Entry, bits, value_of
 from mnistlab.results import higher_is_better
 from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
 
+FEWEST = 2  # degrees of freedom, below which a spread is not told
 SEED = 20_250_101  # of the resampling: the same results always give the same chances
 
 
@@ -65,11 +66,13 @@ def chances(found: Sequence[Entry], metric: str) -> Mapping[int, float]:
 
 
 def _spread(found: Sequence[Entry], metric: str) -> float | None:
-    """Return the standard deviation between seeds within a plan, pooled over plans; None without two seeds of one."""
+    """Return the standard deviation between seeds within a plan, pooled over plans; None where there are too few."""
     values = [[v for r in entry.replicates if (v := value_of(r, metric)) is not None] for entry in found]
     several = [np.asarray(mine, dtype=np.float64) for mine in values if len(mine) > 1]
     degrees = sum(len(mine) - 1 for mine in several)
-    return math.sqrt(sum(float(((m - m.mean()) ** 2).sum()) for m in several) / degrees) if degrees else None
+    if degrees < FEWEST:
+        return None
+    return math.sqrt(sum(float(((m - m.mean()) ** 2).sum()) for m in several) / degrees)
 
 
 def _gap(champion: Entry, metric: str) -> Difference | None:
