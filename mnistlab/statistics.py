@@ -129,7 +129,7 @@ def paired_difference(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_], *, con
     """
     _check_pair(a, b)
     _check_confidence(confidence)
-    gain = a.astype(np.float64) - b  # (seeds, images), each -1, 0 or 1
+    gain = a.astype(np.int8) - b.astype(np.int8)  # (seeds, images), each -1, 0 or 1
     mean = float(gain.mean())
     if len(gain) < 2:
         return Difference(mean, Interval(-math.inf, math.inf))
@@ -358,18 +358,20 @@ def tie_groups(order: Sequence[T], is_tied: Callable[[T, T], bool]) -> tuple[int
     return tuple(ranks)
 
 
-def _mean_squares(gain: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+def _mean_squares(gain: npt.NDArray[np.int8]) -> tuple[float, float, float]:
     """Return the mean squares of `gain` (seeds, images) between seeds, between images, and of what is left.
 
-    With one image there is nothing between images and nothing left: both are 0.
+    With one image there is nothing between images and nothing left: both are 0. The sums are of whole numbers.
     """
     seeds, images = gain.shape
-    rows, columns = gain.mean(axis=1, keepdims=True), gain.mean(axis=0, keepdims=True)
-    by_seed = images * float(rows.var(ddof=1))
+    rows, columns = gain.sum(axis=1, dtype=np.int64), gain.sum(axis=0, dtype=np.int64)
+    middle = float(rows.sum()) ** 2 / gain.size
+    between_rows, between_columns = float(rows @ rows) / images - middle, float(columns @ columns) / seeds - middle
+    by_seed = max(between_rows, 0.0) / (seeds - 1)
     if images == 1:
         return by_seed, 0.0, 0.0
-    left = gain - rows - columns + gain.mean()
-    return by_seed, seeds * float(columns.var(ddof=1)), float(np.square(left).sum()) / ((seeds - 1) * (images - 1))
+    left = np.count_nonzero(gain) - middle - between_rows - between_columns
+    return by_seed, max(between_columns, 0.0) / (images - 1), max(left, 0.0) / ((seeds - 1) * (images - 1))
 
 
 def _ratio(distance: float, error: float) -> float:

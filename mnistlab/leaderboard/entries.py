@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from mnistlab.labels import Scalar, settings
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
 from mnistlab.statistics import Difference, MeanSd, holm, mean_sd, paired_difference, paired_mean_difference, tie_groups
 
@@ -26,7 +27,10 @@ Differ = Callable[[int, int], Difference]
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial with its good replicates and the counts of the others; `value` is None without a finite number."""
+    """A trial with its good replicates and the counts of the others; `value` is None without a finite number.
+
+    `settings` are those of its plan, as `labels.settings` gives them.
+    """
 
     record: RunRecord
     trial: TrialResult
@@ -34,7 +38,8 @@ class Entry:
     value: float | None
     replicates: tuple[ReplicateResult, ...]
     lost: int
-    untried: int = 0
+    untried: int
+    settings: Mapping[str, Scalar]
 
     @property
     def place(self) -> int:
@@ -70,9 +75,10 @@ def _planned(record: RunRecord) -> int:
 def _entry(record: RunRecord, trial: TrialResult, mine: Sequence[ReplicateResult], metric: str, planned: int) -> Entry:
     good = tuple(r for r in mine if not r.cause and value_of(r, metric) is not None)
     lost, untried = len(mine) - len(good), max(0, planned - len(mine))
+    flat = settings(trial.plan)
     if good:
-        return Entry(record, trial, "confirmed", summary(good, metric).mean, good, lost, untried)
-    return Entry(record, trial, trial.state, value_of(trial, metric), (), lost)
+        return Entry(record, trial, "confirmed", summary(good, metric).mean, good, lost, untried, flat)
+    return Entry(record, trial, trial.state, value_of(trial, metric), (), lost, 0, flat)
 
 
 def _on_shared_seeds(found: Sequence[Entry], metric: str) -> list[Entry]:
@@ -168,4 +174,4 @@ def difference_of(a: Entry, b: Entry, metric: str) -> Difference:
 
 def bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Return "0110" strings of one length as bool (seeds, images)."""
-    return np.array([np.frombuffer(text.encode("ascii"), dtype=np.uint8) for text in texts]) == ord("1")
+    return (np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8) == ord("1")).reshape(len(texts), -1)

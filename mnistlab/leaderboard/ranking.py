@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from mnistlab.labels import counted, varying
+from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Differ, Entry, difference_of, entries, ranks, tied_with
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name
@@ -166,7 +166,7 @@ def _rows(found: Sequence[Entry], metrics: Sequence[str], difference: Differ) ->
     def close(leader: int) -> frozenset[int]:
         return tied_with(leader, found, difference)
 
-    searched = varying([entry.trial.plan for entry in found])
+    searched = set(varying_settings([entry.settings for entry in found]))
     places, best = ranks(found, lambda a, b: b in close(a)), chances(found, metrics[0])
     rows = [
         make_row(entry, place, metrics, searched, best.get(i))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from mnistlab.labels import NAMES, names, settings, settings_text
+from mnistlab.labels import NAMES, Scalar, chosen_text, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.results import Cost, ReplicateResult, RunRecord, higher_is_better
@@ -38,7 +38,7 @@ class Row:
     terms. `cost` is what one prediction takes, the median over the seeds. `seeds` counts those that the means are
     over, `lost` the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
     because the run was cut short; both are missing in the means. `best` is the chance that the plan is the best of
-    those confirmed, by resampling the seeds. `created` says when the run began.
+    those confirmed, by resampling the seeds. `created` says when the run began, `values` is every setting.
     """
 
     rank: str
@@ -67,10 +67,10 @@ class Row:
     seeds: int = 0
     best: float | None = None
     created: str = ""
-    plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
 
 
-def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Sequence[str], best: float | None) -> Row:
+def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
     """Return the row of an entry that ranks as `place`; `searched` are the settings to be shown."""
     trial, run = entry.trial, entry.record.run
     parameters = value_of(trial, "parameters")
@@ -80,7 +80,7 @@ def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Sequenc
         trial=trial.trial,
         state=entry.state,
         model=names(trial.plan),
-        settings=settings_text(trial.plan, searched or settings(trial.plan).keys() - NAMES),
+        settings=chosen_text(entry.settings, searched or entry.settings.keys() - NAMES),
         validation=_validation(entry, metrics[0]),
         test=_test(entry.replicates),
         parameters=None if parameters is None else int(parameters),
@@ -96,12 +96,12 @@ def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Sequenc
         cause=trial.cause,
         message=trial.message,
         validation_interval=_validation_interval(entry, metrics[0]),
-        test_clean=_clean(entry.replicates, known_label_errors(run["dataset"])),
+        test_clean=_clean(entry.replicates, run["dataset"]),
         cost=_cost(entry.replicates),
         seeds=len(entry.replicates),
         best=best,
         created=str(run.get("created", "")),
-        plan=trial.plan,
+        values=entry.settings,
     )
 
 
@@ -136,10 +136,11 @@ def _test(replicates: Sequence[ReplicateResult]) -> TestEstimate | None:
     return _estimate([score.accuracy for score in scores], scores[0].images) if scores else None
 
 
-def _clean(replicates: Sequence[ReplicateResult], errors: tuple[int, ...]) -> TestEstimate | None:
-    """Return the estimate without the images at `errors`; None where there are none, or outcomes are not known."""
+def _clean(replicates: Sequence[ReplicateResult], dataset: Mapping[str, Any]) -> TestEstimate | None:
+    """Return the estimate without the images of known label errors; None where none or no outcomes are known."""
     outcomes = [r.test_correct for r in replicates if r.test is not None]
-    if not errors or not outcomes or any(len(text) <= max(errors) for text in outcomes):
+    errors = known_label_errors(dataset) if outcomes else ()
+    if not errors or any(len(text) <= max(errors) for text in outcomes):
         return None
     counts = [without(text, errors) for text in outcomes]
     return _estimate([right / images for right, images in counts], counts[0][1])

@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from mnistlab.errors import MnistlabError, near_miss
-from mnistlab.labels import counted, settings, visible
+from mnistlab.labels import counted, visible
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.results import higher_is_better
 
@@ -159,7 +159,7 @@ def _sorted(board: Leaderboard, rows: Sequence[Row], sort: str) -> list[Row]:
 
 def _sort_value(board: Leaderboard, row: Row, name: str) -> Cell:
     if name.startswith(PARAMETER):
-        return settings(row.plan).get(name.removeprefix(PARAMETER))
+        return row.values.get(name.removeprefix(PARAMETER))
     column = _BY_NAME.get(name)
     return None if column is None else cleaned(column.get(board, row), column.kind, column.digits)
 
@@ -191,7 +191,7 @@ def table_of(sections: Sequence[Section]) -> Table:
     """Return the table of all rows: the fixed columns, then `param.KEY` for every setting, by name."""
     pairs = [(part.board, row) for part in sections for row in part.rows]
     fixed = [[cleaned(c.get(board, row), c.kind, c.digits) for c in COLUMNS] for board, row in pairs]
-    flat = [{visible(key): value for key, value in settings(row.plan).items()} for _, row in pairs]
+    flat = [{visible(key): value for key, value in row.values.items()} for _, row in pairs]
     keys = sorted({key for each in flat for key in each})
     kinds: dict[str, Kind] = {key: _kind([each[key] for each in flat if key in each]) for key in keys}
     rows = (
@@ -210,7 +210,7 @@ def cleaned(value: Any, kind: Kind, digits: int = 6) -> Cell:
     if value is None or value == "":
         return None
     if kind == "text":
-        text = visible(str(value))
+        text = value if isinstance(value, str) and value.isprintable() else visible(str(value))
         return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     if kind == "float":
         return round(float(value), digits) + 0.0 if math.isfinite(value) else None  # + 0.0: no negative zero

@@ -21,17 +21,23 @@ def json_text(sections: Sequence[Section]) -> str:
     Only ASCII, and no character that means something in HTML, so that it may stand inside a page or on a terminal.
     """
     table, start = table_of(sections), 0
-    rankings: list[dict[str, Any]] = []
+    columns = [{"name": name, "kind": kind} for name, kind in zip(table.names, table.kinds, strict=True)]
+    rankings: list[str] = []
     for part in sections:
         rows = [dict(zip(table.names, cells, strict=True)) for cells in table.rows[start : start + len(part.rows)]]
-        rankings.append({**about(part.board), "notes": list(part.notes), "rows": rows})
+        said = json.dumps(_finite({**about(part.board), "notes": list(part.notes)}), allow_nan=False)
+        rankings.append(f'{said[:-1]}, "rows": {_lines([json.dumps(row, allow_nan=False) for row in rows])}}}')
         start += len(part.rows)
-    columns = [{"name": name, "kind": kind} for name, kind in zip(table.names, table.kinds, strict=True)]
-    body = {"schema": SCHEMA, "columns": columns, "rankings": rankings}
-    text = json.dumps(_finite(body), ensure_ascii=True, allow_nan=False, indent=1)
+    head = f'{{"schema": {json.dumps(SCHEMA)},\n"columns": {_lines([json.dumps(column) for column in columns])},\n'
+    text = f'{head}"rankings": {_lines(rankings)}}}\n'
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text + "\n"
+    return text
+
+
+def _lines(values: Sequence[str]) -> str:
+    """Return a JSON list of values that are written already, a line each."""
+    return "[\n" + ",\n".join(values) + "\n]"
 
 
 def _finite(value: Any) -> Any:
