@@ -191,7 +191,8 @@ def paired_bootstrap(
 
     a and b are bool (seeds, images), as for `paired_difference`. Seeds and images are drawn with replacement,
     independently of each other (A. B. Owen, 2007, Ann. Appl. Stat. 1:386). It takes the spread of the seeds at face
-    value, so with fewer than about ten the interval is too narrow: ties rest on `paired_difference`. Only images on
+    value, so with fewer than about ten it may be too narrow; where errors are accidents of one seed and image it is up
+    to 1.7 times too wide. Ties rest on `paired_difference`. Only images on
     which a and b differ are looked at, in blocks, so that memory stays bounded.
 
     Raises:

@@ -191,7 +191,7 @@ def table_of(sections: Sequence[Section]) -> Table:
     """Return the table of all rows: the fixed columns, then `param.KEY` for every setting, by name."""
     pairs = [(part.board, row) for part in sections for row in part.rows]
     fixed = [[cleaned(c.get(board, row), c.kind, c.digits) for c in COLUMNS] for board, row in pairs]
-    flat = [{visible(key): value for key, value in row.values.items()} for _, row in pairs]
+    flat = [{str(cleaned(key, "text")): value for key, value in row.values.items()} for _, row in pairs]
     keys = sorted({key for each in flat for key in each})
     kinds: dict[str, Kind] = {key: _kind([each[key] for each in flat if key in each]) for key in keys}
     rows = (

@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnistlab.labels import ACCURACIES, shortened
+from mnistlab.labels import ACCURACIES, shortened, visible
 from mnistlab.tables.cells import Cell, Section, table_of, title
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 SHOWN = 200  # characters of a cell that people read
+TOLD = 2_000  # characters of what is said below
 
 # --- CSV ----------------------------------------------------------------------------------------------------------
 
@@ -128,13 +129,14 @@ def _markdown_section(part: Section) -> str:
     rows = [[_markdown(column.title) for column in columns], *zip(*cells, strict=True)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     rule = "|" + "|".join(" ---: " if column.number else " --- " for column in columns) + "|"
-    notes = [f"\n{_markdown(note)}" for note in part.notes]
-    return "\n".join([f"## {_markdown(title(part.board))}", "", lines[0], rule, *lines[1:], *notes, ""])
+    notes = [f"\n{_markdown(shortened(note, TOLD))}" for note in part.notes]
+    body = ["", lines[0], rule, *lines[1:]] if part.rows else []
+    return "\n".join([f"## {_markdown(shortened(title(part.board), SHOWN))}", *body, *notes, ""])
 
 
 def _markdown(text: str) -> str:
     """Return text that Markdown shows as it is: no markup, no HTML, no link, also none that it would find itself."""
-    escaped = _MARKDOWN.sub(r"\\\1", text.strip())
+    escaped = _MARKDOWN.sub(r"\\\1", visible(text.strip()))
     escaped = re.sub(r"(?i)(https?|ftp)://", r"\1:\\/\\/", escaped)
     escaped = re.sub(r"(?i)\b(www|mailto|xmpp)([.:])", r"\1\\\2", escaped)
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escaped)  # what would begin a list, a rule or a heading
@@ -168,11 +170,17 @@ def latex_text(sections: Sequence[Section]) -> str:
 
 def _latex_section(part: Section) -> str:
     columns = _columns(part)
+    said = [
+        f"\\noindent {_latex(shortened(title(part.board), SHOWN))}.",
+        *(_latex(shortened(note, TOLD)) for note in part.notes),
+        "",
+    ]
+    if not columns:
+        return "\n".join(said)
     head = " & ".join(f"{{{_latex(column.title)}}}" for column in columns)
     rows = zip(*([_latex_cell(cell, column) for cell in column.cells] for column in columns), strict=True)
     return "\n".join(
         [
-            f"% {counted_rows(part)}",
             f"\\begin{{tabular}}{{{''.join(_latex_kind(column) for column in columns)}}}",
             "\\toprule",
             f"{head} \\\\",
@@ -181,16 +189,9 @@ def _latex_section(part: Section) -> str:
             "\\bottomrule",
             "\\end{tabular}",
             "",
-            f"\\noindent {_latex(title(part.board))}.",
-            *(_latex(note) for note in part.notes),
-            "",
+            *said,
         ]
     )
-
-
-def counted_rows(part: Section) -> str:
-    """Return how many rows stand below; no text of others is ever put into a comment."""
-    return f"{len(part.rows)} rows"
 
 
 def _latex_kind(column: _Column) -> str:
@@ -208,4 +209,4 @@ def _latex_cell(cell: str, column: _Column) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text)
+    return "".join(_LATEX.get(c, c) for c in visible(text))
