@@ -99,6 +99,7 @@ def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
         seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
         val_correct=_digits(answer.correct),
+        cost=answer.cost,
         cause=answer.cause,
         message=answer.message,
     )

@@ -57,8 +57,25 @@ class TestScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction takes: multiply-accumulates for one image, and median seconds for a batch of 1 and of 256.
+
+    `macs` counts convolutions and matrix products; it is None where torch can't count them. The times are of `device`,
+    while other trainings may have run on it.
+    """
+
+    macs: int | None
+    latency_1: float
+    latency_256: float
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplicateResult:
-    """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1"."""
+    """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1".
+
+    `cost` is None where it could not be measured, and in runs of before it was.
+    """
 
     trial: str
     replicate: int
@@ -70,6 +87,7 @@ class ReplicateResult:
     val_correct: str = ""
     test: TestScore | None = None
     test_correct: str = ""
+    cost: Cost | None = None
     cause: str = ""
     message: str = ""
 
@@ -91,6 +109,7 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     known: dict[str, Any] = {k: v for k, v in record.items() if k in ReplicateResult.__dataclass_fields__}
     known["history"] = tuple(known.get("history", ()))
     known["test"] = TestScore(**known["test"]) if known.get("test") else None
+    known["cost"] = Cost(**known["cost"]) if known.get("cost") else None
     return ReplicateResult(**known)
 
 

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from mnistlab import events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
 from mnistlab.events import Event, Stamped
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult, replicate_from_json, trial_from_json
 
 R = TypeVar("R")
 
@@ -326,9 +326,12 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         RunDirectoryError: if it is no run directory, or of a format that this version does not read.
     """
-    run = _read_json(path / "run.json", RUN_SCHEMA)
-    trials = [_read_result(p, results.trial_from_json) for p in path.glob("trials/*/result.json")]
-    replicates = [_read_result(p, results.replicate_from_json) for p in path.glob("trials/*/replicates/*/result.json")]
+    run = _read_json(str(path / "run.json"), RUN_SCHEMA)
+    if run is None:
+        raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
+    folders = _folders(path / "trials")
+    again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
+    trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
     return RunRecord(
         path=str(path),
         run=run,
@@ -362,18 +365,31 @@ class NoSuchRunError(MnistlabError):
     exit_code = MnistlabError.exit_code.USAGE
 
 
-def _read_result(path: Path, from_json: Callable[[Mapping[str, Any]], R]) -> R:
-    try:
-        return from_json(_read_json(path, RESULT_SCHEMA))
-    except (TypeError, ValueError) as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+def _folders(path: Path | str) -> list[str]:
+    """Return what lies in a folder, nothing where it is not there; strings, because there may be ten thousand."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [f"{path}/{name}" for name in os.listdir(path)]
+    return []
 
 
-def _read_json(path: Path, schema: str) -> dict[str, Any]:
+def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]], R]) -> list[R]:
+    """Return the results in `folders`; where there is none, nothing has ended yet."""
+    found: list[R] = []
+    for path in (f"{folder}/result.json" for folder in folders):
+        try:
+            found += [from_json(body)] if (body := _read_json(path, RESULT_SCHEMA)) is not None else []
+        except (TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    return found
+
+
+def _read_json(path: str, schema: str) -> dict[str, Any] | None:
+    """Return the JSON object of a file, or None where there is no such file."""
     try:
-        body = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+        with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
+            body = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:

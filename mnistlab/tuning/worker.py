@@ -28,8 +28,10 @@ from mnistlab.data.device import DeviceData, to_device, upload
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
+from mnistlab.results import Cost
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
+from mnistlab.tuning.cost import cost_of
 
 CHECKPOINT = "state.safetensors"
 
@@ -228,6 +230,7 @@ class ReplicateAnswer:
     parameters: int = 0
     correct: npt.NDArray[np.bool_] | None = None
     weights: bytes = b""
+    cost: Cost | None = None
     log: str = ""
     cause: str = ""
     message: str = ""
@@ -252,11 +255,21 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
             parameters=training.count_parameters(one.module),
             correct=found.correct.cpu().numpy(),
             weights=weights.pack_weights(one.module),
+            cost=_measured(one),
         )
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
     yield replace(answer, history=tuple(history), log=capture.take())
+
+
+def _measured(one: Training) -> Cost | None:
+    """Return what a prediction takes. Where that can't be measured, the training was good all the same."""
+    try:
+        return cost_of(one)
+    except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
+        traceback.print_exc()
+        return None
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
     }
     good = [r for r in record.replicates if r.trial == "0000"]
     assert all(r.test and r.test.accuracy > 0.9 and r.test.images == 40 for r in good)
+    assert all(r.cost and r.cost.macs and r.cost.latency_1 > 0 and "thread" in r.cost.device for r in good)
     assert good[0].seed not in {t.seed for t in record.trials}
     assert good[0].weights_sha256 != good[1].weights_sha256
     assert [entry["type"] for entry in read_lines(ran.path / "test_ledger.jsonl")] == ["opened", *["evaluated"] * 4]
