@@ -178,7 +178,14 @@ def rank(record: RunRecord) -> Leaderboard:
 
 
 def _planned(record: RunRecord) -> int:
-    """Return on how many seeds each plan was to be confirmed; of a run that does not say so, the most there are."""
+    """Return how many seeds a confirmed plan is held to; of a run that does not say so, the most that one has.
+
+    Where a later confirmation gave more seeds to some plans only, all are held to what every one of them was to get.
+    """
+    entries = [entry for entry in record.confirmations if entry.get("type") == "planned"]
+    asked = {trial: int(entry["seeds"]) for entry in entries for trial in entry["trials"]}
+    if asked:
+        return min(asked.values())
     said = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
     return int(said or max(Counter(r.trial for r in record.replicates).values(), default=0))
 

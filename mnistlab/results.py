@@ -103,3 +103,4 @@ class RunRecord:
     trials: tuple[TrialResult, ...] = ()
     replicates: tuple[ReplicateResult, ...] = ()
     test_openings: int = 0
+    confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`

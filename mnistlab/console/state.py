@@ -189,6 +189,8 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
+    if state.end:  # a run that was over is gone on with
+        state = replace(state, phase="starting", end=None, stop_asked="", interruption="")
     return replace(state, step=event.step)
 
 
@@ -266,7 +268,9 @@ def _rung_decided(event: ev.RungDecided, state: ViewState) -> ViewState:
 
 @_fold.register
 def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> ViewState:
-    return replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, replicates={})
+    wanted = {(trial, number) for trial in event.trials for number in range(1, event.seeds + 1)}
+    kept = {key: one for key, one in state.replicates.items() if key in wanted and one.state != "running"}
+    return replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, replicates=kept)
 
 
 @_fold.register

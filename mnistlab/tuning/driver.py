@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import warnings
@@ -16,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from mnistlab.events import Emit
+from mnistlab.identity import canonical
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
@@ -151,7 +151,7 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     sign = -1 if higher_is_better(metric) else 1
     complete = [result for result in results if result.state == "complete"]
     ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
-    distinct = {json.dumps(result.plan, sort_keys=True): result for result in reversed(ordered)}
+    distinct = {canonical(result.plan): result for result in reversed(ordered)}
     return [result for result in ordered if result in distinct.values()][:top]
 
 
