@@ -69,6 +69,7 @@ class TrialStarted(Event):
     seed: int
     label: str  # the plan in a few words, for people
     plan: Plan
+    repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,8 @@ class Row:
     `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
     value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms.
     `lost` counts the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
-    because the run was cut short; both are missing in the means.
+    because the run was cut short; both are missing in the means. `repeats` names the trial that tried the same plan
+    first: one plan, another seed.
     """
 
     rank: str
@@ -87,6 +88,7 @@ class Row:
     untried: int = 0
     cause: str = ""
     message: str = ""
+    repeats: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,6 +322,7 @@ def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], s
         untried=entry.untried,
         cause=trial.cause,
         message=trial.message,
+        repeats=trial.repeats,
     )
 
 

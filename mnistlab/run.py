@@ -27,6 +27,7 @@ from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences, versions
 from mnistlab.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store import RunWriter, create_run, read_run
@@ -97,7 +98,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
     writer, requests = RunWriter(path), Requests()
     try:
-        with view(path) as handle, signals_as(requests):
+        with view(path) as handle, signals_as(requests), sealed():
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, events.TrialStarted)
@@ -125,7 +126,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
         record = read_run(found.path)  # again: only now is nobody else writing
         if work_of(found.experiment.spec, record.trials, record.replicates).done:
             return None
-        with view(found.path) as handle, signals_as(requests):
+        with view(found.path) as handle, signals_as(requests), sealed():
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, events.ReplicateStarted)

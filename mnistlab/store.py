@@ -12,7 +12,6 @@ import json
 import os
 import socket
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from mnistlab import events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
 from mnistlab.events import Event, Stamped
+from mnistlab.lines import encode_line, last_line, read_lines
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 
 R = TypeVar("R")
@@ -74,13 +74,13 @@ class RunWriter:
         try:
             for name in (EVENTS, LEDGER, CONFIRMATION):
                 _cut_torn_tail(path / name)
-            self._seq, before = _last_event(path / EVENTS)
+            last = last_line(path / EVENTS) or {"seq": 0, "t": 0.0}
             self._events = _open(path / EVENTS, os.O_WRONLY | os.O_APPEND)
         except BaseException:
             os.close(self._lock)
             raise
-        self._synced = time.monotonic()
-        self._start = self._synced - before  # the time between two drivers is not the run's
+        self._seq, self._synced = int(last["seq"]), time.monotonic()
+        self._start = self._synced - float(last["t"])  # the time between two drivers is not the run's
         self._log_bytes: dict[str, int] = {}
 
     def close(self) -> None:
@@ -231,14 +231,6 @@ def _cut_torn_tail(path: Path) -> None:
         os.close(descriptor)
 
 
-def _last_event(path: Path) -> tuple[int, float]:
-    """Return `seq` and `t` of the last whole event of a stream, or zeros where there is none."""
-    seq, t = 0, 0.0
-    for record in read_lines(path):
-        seq, t = int(record["seq"]), float(record["t"])
-    return seq, t
-
-
 def _open(path: Path, flags: int) -> int:
     """Open a file of the run directory, made if it is missing. A link in its place is refused: it leads elsewhere."""
     with _refusals_told(path):
@@ -330,35 +322,7 @@ def _flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """Return one JSON line with a checksum of its other keys under `crc`."""
-    body = json.dumps(record, separators=(",", ":"), allow_nan=False)
-    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
-
-
 # --- reading ------------------------------------------------------------------------------------------------------
-
-
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """Return the object of a line that `encode_line` wrote, or None if the line is torn or changed."""
-    head, found, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
-    body = head + b"}"
-    if not found or tail != f'{zlib.crc32(body):08x}"}}'.encode():
-        return None
-    try:
-        record = json.loads(body)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of checksummed lines; lines that are torn or changed are skipped."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for line in file:
-            record = decode_line(line)
-            if record is not None:
-                yield record
 
 
 def read_events(run: Path) -> Iterator[Stamped]:

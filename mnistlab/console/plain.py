@@ -73,7 +73,8 @@ def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
 
 @_say.register
 def _trial_started(event: ev.TrialStarted, _state: ViewState) -> str:
-    return f"trial {event.trial} started: {event.label}"
+    again = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
+    return f"trial {event.trial} started: {event.label}{again}"
 
 
 @_say.register

@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from mnistlab.events import Emit
+from mnistlab.events import Emit, Warned
 from mnistlab.identity import canonical
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
@@ -101,7 +101,15 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
     cut = Interruptions(why)
-    bridge = Bridge(study, search.space, search.spec, parallel=parallel, interruptions=cut, stopping=stopping)
+    bridge = Bridge(
+        study,
+        search.space,
+        search.spec,
+        parallel=parallel,
+        interruptions=cut,
+        stopping=stopping,
+        say=lambda text: search.emit(Warned(message=text)),
+    )
     recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, cut, search.tick)
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
