@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mnistlab import events
 from mnistlab.errors import RunDirectoryError
 from mnistlab.identity import plan_sha256
+from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.spec import ExperimentSpec
@@ -91,7 +92,8 @@ def confirm(search: Search, trials: Sequence[TrialResult], command: str, before:
     planned = {"type": "planned", "time": _now(), "command": command, "trials": list(names), "seeds": seeds}
     search.store.append_confirmation(planned)
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
-    trained = [*_from_disk(search, work), *_train(search, work.tasks)]
+    train = _race if search.spec.confirm.racing else _train_all
+    trained = [*_from_disk(search, work), *train(search, work)]
     if trained and not search.stopping():
         _open_test_set(search, trained, command, count=(before.test_openings if before else 0) + 1)
 
@@ -120,6 +122,40 @@ def _from_disk(search: Search, work: Work) -> list[_Trained]:
             )
         found.append(_Trained(ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]), one, weights))
     return found
+
+
+def _train_all(search: Search, work: Work) -> list[_Trained]:
+    return _train(search, work.tasks)
+
+
+def _race(search: Search, work: Work) -> list[_Trained]:
+    """Train seed by seed; after each, from the third on, plans that can no longer win get no more of them.
+
+    A round is a seed, however many workers there are, so that the same results drop the same plans everywhere.
+    """
+    seeds, metric = search.spec.confirm.seeds, search.spec.search.metric[0]
+    confidence, alive = confidence_of(len(work.trials), seeds), [trial.trial for trial in work.trials]
+    trained: list[_Trained] = []
+    for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
+        trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])
+        if search.stopping():
+            break
+        good = [one for one in (*work.known, *(new.result for new in trained)) if not one.cause]
+        found = beaten({name: [one for one in good if one.trial == name] for name in alive}, metric, confidence)
+        for loser in found if last < seeds else ():
+            alive.remove(loser.trial)
+            _drop(search, loser)
+    return trained
+
+
+def _drop(search: Search, loser: Beaten) -> None:
+    """Write down, and say, that a plan has left the race."""
+    gap = loser.difference
+    about: dict[str, Any] = {"trial": loser.trial, "leader": loser.leader, "seeds": loser.seeds}
+    about |= {"difference": gap.mean, "low": gap.interval.low, "high": gap.interval.high}
+    about["confidence"] = loser.confidence
+    search.store.append_confirmation({"type": "dropped", "time": _now(), **about})
+    search.emit(events.PlanDropped(**about))
 
 
 def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:

@@ -7,7 +7,8 @@ share a rank, because ordering them would be a claim that the numbers do not car
 
 A confirmed plan without all of its seeds ranks below those that have theirs: a seed that failed speaks against the
 plan, and a mean over the seeds that happened to go well is no match for a mean over all. Among such plans those with
-fewer failed seeds come first, and means are compared over the seeds that all plans with as many failures share.
+fewer failed seeds come first, and means are compared over the seeds that all plans with as many failures share. A plan
+that left a race, because it could no longer win, lacks seeds by design: it ranks above those of which one failed.
 """
 
 from __future__ import annotations
@@ -20,18 +21,14 @@ from functools import cache
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mnistlab.labels import NAMES, names, settings, settings_text, varying
+from mnistlab.racing import difference as paired
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
 from mnistlab.statistics import (
     Difference,
     Interval,
     MeanSd,
     mean_sd,
-    paired_difference,
-    paired_mean_difference,
     tie_groups,
     wilson,
 )
@@ -65,7 +62,7 @@ class Row:
     value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms.
     `lost` counts the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
     because the run was cut short; both are missing in the means. `repeats` names the trial that tried the same plan
-    first: one plan, another seed.
+    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win.
     """
 
     rank: str
@@ -89,6 +86,7 @@ class Row:
     cause: str = ""
     message: str = ""
     repeats: str = ""
+    left_race: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +126,7 @@ class _Entry:
     replicates: tuple[ReplicateResult, ...]
     lost: int
     untried: int = 0
+    left: bool = False
 
     @property
     def place(self) -> int:
@@ -135,9 +134,13 @@ class _Entry:
         return CLASS[self.state]
 
     @property
-    def standing(self) -> tuple[bool, int]:
-        """Return what orders confirmed plans before their means do: seeds are missing, and how many failed."""
-        return (self.lost + self.untried > 0, self.lost)
+    def standing(self) -> tuple[bool, int, bool]:
+        """Return what orders confirmed plans before their means do.
+
+        That is whether seeds are missing, how many failed, and whether it left a race: the one that it could no longer
+        beat may lack seeds too, if the run was cut short, and stays above it.
+        """
+        return (self.lost + self.untried > 0 or self.left, self.lost, self.left)
 
 
 def rank(record: RunRecord) -> Leaderboard:
@@ -149,12 +152,13 @@ def rank(record: RunRecord) -> Leaderboard:
     metric = str(record.run["metric"])
     metrics = tuple(dict.fromkeys((metric, *record.run.get("metrics", ()))))
     planned = _planned(record)
-    found = [_entry(trial, record.replicates, metric, planned) for trial in record.trials]
+    left = _left_the_race(record)
+    found = [_entry(t, record.replicates, metric, planned, left=t.trial in left) for t in record.trials]
     entries = sorted(_on_shared_seeds(found, metric), key=_order(metric))
 
     @cache
     def difference(a: int, b: int) -> Difference:
-        return _difference(entries[a], entries[b], metric)
+        return paired(entries[a].replicates, entries[b].replicates, metric)
 
     rows = _rows(record, entries, _ranks(entries, lambda a, b: difference(a, b).tied), metrics)
     champion = rows[0] if entries and entries[0].state in {"confirmed", "complete"} else None
@@ -187,23 +191,32 @@ def _planned(record: RunRecord) -> int:
     entries = [entry for entry in record.confirmations if entry.get("type") == "planned"]
     asked = {trial: int(entry["seeds"]) for entry in entries for trial in entry["trials"]}
     if asked:
-        return min(asked.values())
+        left = _left_the_race(record)
+        return min([seeds for trial, seeds in asked.items() if trial not in left] or asked.values())
     said = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
     return int(said or max(Counter(r.trial for r in record.replicates).values(), default=0))
 
 
-def _entry(trial: TrialResult, replicates: Sequence[ReplicateResult], metric: str, planned: int) -> _Entry:
+def _left_the_race(record: RunRecord) -> frozenset[str]:
+    """Return the plans that got no more seeds because they could no longer win."""
+    return frozenset(str(entry["trial"]) for entry in record.confirmations if entry.get("type") == "dropped")
+
+
+def _entry(
+    trial: TrialResult, replicates: Sequence[ReplicateResult], metric: str, planned: int, *, left: bool
+) -> _Entry:
     mine = [r for r in replicates if r.trial == trial.trial]
     good = tuple(r for r in mine if not r.cause and _value(r, metric) is not None)
     lost, untried = len(mine) - len(good), max(0, planned - len(mine))
     if good:
-        return _Entry(trial, "confirmed", _summary(good, metric).mean, good, lost, untried)
+        out = left and untried > 0
+        return _Entry(trial, "confirmed", _summary(good, metric).mean, good, lost, 0 if out else untried, out)
     return _Entry(trial, trial.state, _value(trial, metric), (), lost)
 
 
 def _on_shared_seeds(entries: Sequence[_Entry], metric: str) -> list[_Entry]:
     """Return the entries; those that lack seeds with their mean over what all of the same standing share, if any."""
-    peers: dict[tuple[bool, int], list[set[int]]] = {}
+    peers: dict[tuple[bool, int, bool], list[set[int]]] = {}
     for entry in entries:
         if entry.replicates:
             peers.setdefault(entry.standing, []).append({r.seed for r in entry.replicates})
@@ -269,24 +282,6 @@ def _ranks(entries: Sequence[_Entry], tied: Callable[[int, int], bool]) -> tuple
     return (*text, *[UNRANKED] * (len(entries) - len(ranked)))
 
 
-def _difference(a: _Entry, b: _Entry, metric: str) -> Difference:
-    """Return a - b over the seeds both were confirmed on, image by image where that is what the metric counts."""
-    ours, theirs = ({r.seed: r for r in entry.replicates} for entry in (a, b))
-    seeds = sorted(ours.keys() & theirs.keys())
-    outcomes = [(ours[seed].val_correct, theirs[seed].val_correct) for seed in seeds]
-    lengths = {len(text) for pair in outcomes for text in pair}
-    if metric == "val_accuracy" and len(lengths) == 1 and lengths != {0}:
-        return paired_difference(_bits([x for x, _ in outcomes]), _bits([y for _, y in outcomes]))
-    return paired_mean_difference(
-        [ours[seed].metrics[metric] for seed in seeds], [theirs[seed].metrics[metric] for seed in seeds]
-    )
-
-
-def _bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return "0110" strings of one length as bool (seeds, images)."""
-    return np.array([np.frombuffer(text.encode("ascii"), dtype=np.uint8) for text in texts]) == ord("1")
-
-
 # --- rows ---------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +318,7 @@ def _row(record: RunRecord, entry: _Entry, place: str, metrics: Sequence[str], s
         cause=trial.cause,
         message=trial.message,
         repeats=trial.repeats,
+        left_race=entry.left,
     )
 
 

@@ -45,6 +45,7 @@ _DURABLE = (
     events.TrialFailed,
     events.ReplicateFinished,
     events.ReplicateFailed,
+    events.PlanDropped,
     events.TestOpened,
     events.RunInterrupted,
     events.RunFinished,
