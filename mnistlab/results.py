@@ -24,7 +24,8 @@ class TrialResult:
 
     `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds);
     `metrics` is its last entry plus `parameters`, or empty if no epoch ended. `message` says why it failed or was
-    interrupted; `cause` is the kind of a failure, in a word.
+    interrupted; `cause` is the kind of a failure, in a word. `repeats` names the trial that tried the same plan first:
+    this one is another seed of it; "" where the plan was new.
     """
 
     trial: str
@@ -38,6 +39,12 @@ class TrialResult:
     seconds: float = 0.0
     cause: str = ""
     message: str = ""
+    repeats: str = ""
+
+
+def trial_name(number: int) -> str:
+    """Return the name of trial `number` (from 0): `0007`."""
+    return f"{number:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +129,4 @@ class RunRecord:
     trials: tuple[TrialResult, ...] = ()
     replicates: tuple[ReplicateResult, ...] = ()
     test_openings: int = 0
+    confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`

@@ -17,6 +17,7 @@ from mnistlab import __version__
 from mnistlab.cli import plugins
 from mnistlab.cli.check import check
 from mnistlab.cli.compare import compare
+from mnistlab.cli.confirm import confirm
 from mnistlab.cli.leaderboard import leaderboard
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
@@ -49,7 +50,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard, compare, watch, replay, status):
+for each in (search, confirm, check, train, leaderboard, compare, watch, replay, status):
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))

@@ -20,8 +20,8 @@ _ELSEWHERE = re.compile(r"@font-face\s*\{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)
 def svg(lines: Sequence[Text], width: int, title: str, theme: Theme = "dark") -> str:
     """Return `lines`, none of them wider than `width` cells, as an SVG document; the same lines give the same bytes.
 
-    rich names fonts on a web server, and its own site; a picture that is looked at without a network must not ask for them, so the
-    reader's own monospace font is used.
+    rich names fonts on a web server, and its own site; a picture that is looked at without a network must not ask for
+    them, so the reader's own monospace font is used.
     """
     console = Console(record=True, width=width, file=io.StringIO(), color_system="standard", force_terminal=True)
     for line in lines:

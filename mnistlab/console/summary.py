@@ -272,6 +272,12 @@ def _footnotes(board: Leaderboard) -> list[str]:
     notes += luck_notes(board)
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
+    if again := [f"{row.trial} (of {row.repeats})" for row in board.rows if row.repeats]:
+        notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
+    if left := [row.trial for row in board.rows if row.left_race]:
+        notes.append(
+            f"Out of the race before all seeds: {listed(left)}; by then the leader was ahead by more than noise."
+        )
     notes += [_lost(row) for row in board.rows if row.lost or row.untried]
     if used := dict.fromkeys(plugin for row in board.rows for plugin in row.plugins):
         notes.append(f"Plugins: {', '.join(used)}.")

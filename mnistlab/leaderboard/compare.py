@@ -11,8 +11,9 @@ import numpy as np
 
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text
-from mnistlab.leaderboard.entries import Entry, bits, difference_of, entries
+from mnistlab.leaderboard.entries import Entry, difference_of, entries
 from mnistlab.leaderboard.rows import run_name
+from mnistlab.racing import bits
 from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
 from mnistlab.statistics import Difference, McNemar, holm, mcnemar, paired_bootstrap, paired_difference
 

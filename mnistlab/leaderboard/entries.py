@@ -7,12 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from mnistlab.labels import Scalar, settings
+from mnistlab.racing import difference
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
-from mnistlab.statistics import Difference, MeanSd, holm, mean_sd, paired_difference, paired_mean_difference, tie_groups
+from mnistlab.statistics import Difference, MeanSd, holm, mean_sd, tie_groups
 
 # Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all
 # that a ranking may hold against them. That a scheduler gave one up is in its few epochs already, and to put the other
@@ -29,7 +27,7 @@ Differ = Callable[[int, int], Difference]
 class Entry:
     """A trial with its good replicates and the counts of the others; `value` is None without a finite number.
 
-    `settings` are those of its plan, as `labels.settings` gives them.
+    `settings` are those of its plan, as `labels.settings` gives them; `left` says that it left a race.
     """
 
     record: RunRecord
@@ -40,6 +38,7 @@ class Entry:
     lost: int
     untried: int
     settings: Mapping[str, Scalar]
+    left: bool = False
 
     @property
     def place(self) -> int:
@@ -47,9 +46,13 @@ class Entry:
         return CLASS[self.state]
 
     @property
-    def standing(self) -> tuple[bool, int]:
-        """Return what orders confirmed plans before their means do: seeds are missing, and how many failed."""
-        return (self.lost + self.untried > 0, self.lost)
+    def standing(self) -> tuple[bool, int, bool]:
+        """Return what orders confirmed plans before their means do.
+
+        That is whether seeds are missing, how many failed, and whether it left a race: the one that it could no longer
+        beat may lack seeds too, if the run was cut short, and stays above it.
+        """
+        return (self.lost + self.untried > 0 or self.left, self.lost, self.left)
 
 
 def entries(records: Sequence[RunRecord], metric: str) -> list[Entry]:
@@ -62,28 +65,48 @@ def _entries(record: RunRecord, metric: str) -> list[Entry]:
     by_trial: dict[str, list[ReplicateResult]] = defaultdict(list)
     for replicate in sorted(record.replicates, key=lambda r: (r.replicate, r.seed)):
         by_trial[replicate.trial].append(replicate)
-    planned = _planned(record)
-    return [_entry(record, trial, by_trial.get(trial.trial, []), metric, planned) for trial in record.trials]
+    planned, left = _planned(record), _left_the_race(record)
+    return [
+        _entry(record, trial, by_trial.get(trial.trial, []), metric, planned, left=trial.trial in left)
+        for trial in record.trials
+    ]
 
 
 def _planned(record: RunRecord) -> int:
-    """Return on how many seeds each plan was to be confirmed; of a run that does not say so, the most there are."""
+    """Return how many seeds a confirmed plan is held to; of a run that does not say so, the most that one has.
+
+    Where a later confirmation gave more seeds to some plans only, all are held to what every one of them was to get.
+    """
+    planned = [entry for entry in record.confirmations if entry.get("type") == "planned"]
+    asked = {trial: int(entry["seeds"]) for entry in planned for trial in entry["trials"]}
+    if asked:
+        left = _left_the_race(record)
+        return min([seeds for trial, seeds in asked.items() if trial not in left] or asked.values())
     said = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
     return int(said or max(Counter(r.trial for r in record.replicates).values(), default=0))
 
 
-def _entry(record: RunRecord, trial: TrialResult, mine: Sequence[ReplicateResult], metric: str, planned: int) -> Entry:
+def _left_the_race(record: RunRecord) -> frozenset[str]:
+    """Return the plans that got no more seeds because they could no longer win."""
+    return frozenset(str(entry["trial"]) for entry in record.confirmations if entry.get("type") == "dropped")
+
+
+def _entry(
+    record: RunRecord, trial: TrialResult, mine: Sequence[ReplicateResult], metric: str, planned: int, *, left: bool
+) -> Entry:
     good = tuple(r for r in mine if not r.cause and value_of(r, metric) is not None)
     lost, untried = len(mine) - len(good), max(0, planned - len(mine))
     flat = settings(trial.plan)
     if good:
-        return Entry(record, trial, "confirmed", summary(good, metric).mean, good, lost, untried, flat)
+        out = left and untried > 0
+        mean = summary(good, metric).mean
+        return Entry(record, trial, "confirmed", mean, good, lost, 0 if out else untried, flat, out)
     return Entry(record, trial, trial.state, value_of(trial, metric), (), lost, 0, flat)
 
 
 def _on_shared_seeds(found: Sequence[Entry], metric: str) -> list[Entry]:
     """Return the entries; those that lack seeds with their mean over what all of the same standing share, if any."""
-    peers: dict[tuple[bool, int], list[set[int]]] = {}
+    peers: dict[tuple[bool, int, bool], list[set[int]]] = {}
     for entry in found:
         if entry.replicates:
             peers.setdefault(entry.standing, []).append({r.seed for r in entry.replicates})
@@ -146,7 +169,7 @@ def ranks(found: Sequence[Entry], tied: Callable[[int, int], bool]) -> tuple[str
     return (*text, *[UNRANKED] * (len(found) - len(ranked)))
 
 
-def tied_with(leader: int, found: Sequence[Entry], difference: Differ) -> frozenset[int]:
+def tied_with(leader: int, found: Sequence[Entry], differ: Differ) -> frozenset[int]:
     """Return the confirmed entries below `leader` that can't be told from it.
 
     The leader was found by looking at all of them, so Holm's correction is for every pair there is, though only those
@@ -155,23 +178,10 @@ def tied_with(leader: int, found: Sequence[Entry], difference: Differ) -> frozen
     others = [i for i, entry in enumerate(found) if entry.state == "confirmed"]
     below = [i for i in others if i > leader]
     pairs = len(others) * (len(others) - 1) // 2
-    corrected = holm([difference(leader, i).p for i in below], pairs)
+    corrected = holm([differ(leader, i).p for i in below], pairs)
     return frozenset(i for i, p in zip(below, corrected, strict=True) if p > ALPHA)
 
 
 def difference_of(a: Entry, b: Entry, metric: str) -> Difference:
     """Return a - b over the seeds both were confirmed on, image by image where that is what the metric counts."""
-    ours, theirs = ({r.seed: r for r in entry.replicates} for entry in (a, b))
-    seeds = sorted(ours.keys() & theirs.keys())
-    outcomes = [(ours[seed].val_correct, theirs[seed].val_correct) for seed in seeds]
-    lengths = {len(text) for pair in outcomes for text in pair}
-    if metric == "val_accuracy" and len(lengths) == 1 and lengths != {0}:
-        return paired_difference(bits([x for x, _ in outcomes]), bits([y for _, y in outcomes]))
-    return paired_mean_difference(
-        [ours[seed].metrics[metric] for seed in seeds], [theirs[seed].metrics[metric] for seed in seeds]
-    )
-
-
-def bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return "0110" strings of one length as bool (seeds, images)."""
-    return (np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8) == ord("1")).reshape(len(texts), -1)
+    return difference(a.replicates, b.replicates, metric)

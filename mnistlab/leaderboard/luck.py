@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mnistlab.leaderboard.entries import Entry, bits, value_of
+from mnistlab.leaderboard.entries import Entry, value_of
+from mnistlab.racing import bits
 from mnistlab.results import higher_is_better
 from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
 

@@ -7,7 +7,8 @@ share a rank, because ordering them would be a claim that the numbers do not car
 
 A confirmed plan without all of its seeds ranks below those that have theirs: a seed that failed speaks against the
 plan, and a mean over the seeds that happened to go well is no match for a mean over all. Among such plans those with
-fewer failed seeds come first, and means are compared over the seeds that all plans with as many failures share.
+fewer failed seeds come first, and means are compared over the seeds that all plans with as many failures share. A plan
+that left a race, because it could no longer win, lacks seeds by design: it ranks above those of which one failed.
 
 Only what is comparable is ranked together: runs of one dataset (to the byte), one split and one metric.
 """

@@ -38,7 +38,9 @@ class Row:
     terms. `cost` is what one prediction takes, the median over the seeds. `seeds` counts those that the means are
     over, `lost` the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
     because the run was cut short; both are missing in the means. `best` is the chance that the plan is the best of
-    those confirmed, by resampling the seeds. `created` says when the run began, `values` is every setting.
+    those confirmed, by resampling the seeds. `created` says when the run began, `values` is every setting. `repeats`
+    names the trial that tried the same plan first: one plan, another seed. `left_race` says that it got no more seeds
+    because it could no longer win.
     """
 
     rank: str
@@ -68,6 +70,8 @@ class Row:
     best: float | None = None
     created: str = ""
     values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    repeats: str = ""
+    left_race: bool = False
 
 
 def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
@@ -102,6 +106,8 @@ def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collect
         best=best,
         created=str(run.get("created", "")),
         values=entry.settings,
+        repeats=trial.repeats,
+        left_race=entry.left,
     )
 
 

@@ -29,6 +29,7 @@ from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
 from mnistlab.results import Cost
+from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import cost_of
@@ -109,6 +110,7 @@ class PlanTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         """Begin the first trial of this process."""
         assert shared is not None
+        seal_for_good()
         self._shared = shared
         self._capture = Capture()
         self._capture.start()
@@ -238,6 +240,7 @@ class ReplicateAnswer:
 
 def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
     """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
+    seal_for_good()
     capture = Capture()
     capture.start()
     history: list[dict[str, float]] = []
@@ -300,6 +303,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
     Only the confirmation sends this, once the ledger says so.
     """
+    seal_for_good()
     capture = Capture()
     capture.start()
     try:
@@ -307,7 +311,9 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
         data = data_for(shared, registry, device)
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)
-        images, labels = upload(open_test(*dataset_of(shared, registry), shared.place), device)
+        with opened():
+            test = open_test(*dataset_of(shared, registry), shared.place)
+        images, labels = upload(test, device)
         found = training.evaluate(model, images, labels)
         yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
     except (Exception, SystemExit) as error:  # a plugin may raise anything
