@@ -335,7 +335,12 @@ def test_every_event_is_documented_with_its_keys(kind: type[events.Event]) -> No
 
 @pytest.mark.parametrize(
     ("row", "kind"),
-    [("trial", results.TrialResult), ("replicate", results.ReplicateResult), ("test", results.TestScore)],
+    [
+        ("trial", results.TrialResult),
+        ("replicate", results.ReplicateResult),
+        ("test", results.TestScore),
+        ("cost", results.Cost),
+    ],
 )
 def test_every_result_is_documented_with_its_keys(row: str, kind: Any) -> None:
     assert quoted(rows("run-directory.md")[row][0]) == [field.name for field in fields(kind)]
