@@ -94,7 +94,8 @@ class Leaderboard:
     """The ranking of one run.
 
     `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
-    noise on the seeds they share, but lack seeds and so rank below it.
+    noise on the seeds they share, but lack seeds and so rank below it. `refit` is the champion trained once more, on
+    training and validation images; it is not ranked.
     """
 
     path: str
@@ -109,6 +110,7 @@ class Leaderboard:
     tied: tuple[str, ...]
     better: tuple[str, ...]
     failures: Mapping[str, int]
+    refit: ReplicateResult | None = None
 
     @property
     def metric(self) -> str:
@@ -176,6 +178,7 @@ def rank(record: RunRecord) -> Leaderboard:
         champion=champion,
         tied=tuple(name for name, rival in rivals.items() if rival.tied),
         better=tuple(name for name, rival in rivals.items() if not rival.tied and sign * rival.mean < 0),
+        refit=next((one for one in record.refits if champion and one.trial == champion.trial and not one.cause), None),
         failures=dict(Counter(entry.trial.cause or "unknown" for entry in entries if entry.state == "failed")),
     )
 
