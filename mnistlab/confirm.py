@@ -18,10 +18,12 @@ import numpy.typing as npt
 from mnistlab import events
 from mnistlab.errors import RunDirectoryError
 from mnistlab.identity import plan_sha256
+from mnistlab.leaderboard import rank
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
-from mnistlab.seeds import replicate_seed
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
+from mnistlab.store import WEIGHTS, read_run
 from mnistlab.tuning.driver import Lost, Search, best_trials, run_tasks
 from mnistlab.tuning.worker import (
     ReplicateAnswer,
@@ -41,16 +43,19 @@ class Work:
     trials: tuple[TrialResult, ...]
     tasks: tuple[ReplicateTask, ...]
     known: tuple[ReplicateResult, ...]
+    refits: tuple[ReplicateResult, ...]
+    refit_due: bool
 
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
         """Return the models of earlier confirmations that the test set was never opened for."""
-        return tuple(one for one in self.known if one.weights_sha256 and not one.cause and one.test is None)
+        before = (*self.known, *self.refits)
+        return tuple(one for one in before if one.weights_sha256 and not one.cause and one.test is None)
 
     @property
     def done(self) -> bool:
         """Return whether there is nothing to do."""
-        return not (self.tasks or self.untested)
+        return not (self.tasks or self.untested or self.refit_due)
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,14 @@ class _Trained:
     weights: bytes
 
 
-def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: Sequence[ReplicateResult] = ()) -> Work:
-    """Return what the confirmation that `spec` asks for has to do beside what was done `before`.
+def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunRecord | None = None) -> Work:
+    """Return what the confirmation that `spec` asks for has to do beside what the run holds from `before`.
 
     A seed that has failed was tried, and is not tried again: a plan must not get as many attempts as it needs.
     """
     chosen = best_trials(trials, spec.search.metric[0], spec.confirm.top)
-    there = {(one.trial, one.replicate) for one in before}
+    replicates, refits = (before.replicates, before.refits) if before else ((), ())
+    there = {(one.trial, one.replicate) for one in replicates}
     tasks = [
         ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
         for number in range(1, spec.confirm.seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
@@ -76,7 +82,9 @@ def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: Sequenc
         if (trial.trial, number) not in there
     ]
     names = {trial.trial for trial in chosen}
-    return Work(tuple(chosen), tuple(tasks), tuple(one for one in before if one.trial in names))
+    known = tuple(one for one in replicates if one.trial in names)
+    due = spec.confirm.refit and not refits and any(not one.cause for one in known)
+    return Work(tuple(chosen), tuple(tasks), known, tuple(one for one in refits if one.trial in names), due)
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
@@ -85,7 +93,7 @@ def confirm(search: Search, trials: Sequence[TrialResult], command: str, before:
     Which plans are confirmed is decided by validation alone; the test set is opened once, after everything that could
     be chosen has been chosen. Nothing is opened if the run was asked to stop. `before` is what the run holds already.
     """
-    work = work_of(search.spec, trials, before.replicates if before else ())
+    work = work_of(search.spec, trials, before)
     if work.done:
         return
     names, seeds = tuple(trial.trial for trial in work.trials), search.spec.confirm.seeds
@@ -94,6 +102,8 @@ def confirm(search: Search, trials: Sequence[TrialResult], command: str, before:
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
     train = _race if search.spec.confirm.racing else _train_all
     trained = [*_from_disk(search, work), *train(search, work)]
+    if search.spec.confirm.refit and not search.stopping():
+        trained += _refit(search, work)
     if trained and not search.stopping():
         _open_test_set(search, trained, command, count=(before.test_openings if before else 0) + 1)
 
@@ -114,7 +124,7 @@ def _from_disk(search: Search, work: Work) -> list[_Trained]:
     plans = {trial.trial: dict(trial.plan) for trial in work.trials}
     found: list[_Trained] = []
     for one in work.untested:
-        weights = search.store.read_weights(one)
+        weights = _weights_of(search, one)
         if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
             raise RunDirectoryError(
                 f"trial {one.trial}, replicate {one.replicate}: its weights in {search.store.path} are not those that "
@@ -122,6 +132,14 @@ def _from_disk(search: Search, work: Work) -> list[_Trained]:
             )
         found.append(_Trained(ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]), one, weights))
     return found
+
+
+def _weights_of(search: Search, one: ReplicateResult) -> bytes:
+    path = search.store.path.joinpath("trials", one.trial, *one.place, WEIGHTS)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
 
 
 def _train_all(search: Search, work: Work) -> list[_Trained]:
@@ -172,6 +190,44 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
         else:
             trained += filter(None, [_keep(search, task, answer)])
     return trained
+
+
+def _refit(search: Search, work: Work) -> list[_Trained]:
+    """Train the champion, which validation has chosen by now, on training and validation images together.
+
+    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again.
+    """
+    record = read_run(search.store.path)
+    about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
+    champion = rank(replace(record, run={**about, **record.run})).champion
+    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
+    if champion is None or champion.state != "confirmed" or champion.trial not in plans:
+        return []
+    name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
+    if name in {one.trial for one in work.refits}:
+        return []
+    search.emit(events.RefitStarted(trial=name, seed=seed))
+    task = ReplicateTask(name, REFIT, seed, plans[name])
+    answers = [answer for _, answer in run_tasks(search, train_replicate, [task], stopping=search.stopping)]
+    last = answers[-1] if answers else None
+    return [] if last is None or isinstance(last, ReplicateProgress) else _keep_refit(search, task, last)
+
+
+def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> list[_Trained]:
+    """Write a refit into the run directory, without what was measured on images that it was trained on."""
+    if isinstance(answer, Lost):
+        answer = ReplicateAnswer(cause="worker", message=answer.message)
+    history = [{key: value for key, value in epoch.items() if not key.startswith("val_")} for epoch in answer.history]
+    result = _result(task, replace(answer, history=tuple(history), correct=None))
+    search.store.append_log(task.trial, answer.log and f"\n[refit]\n{answer.log}", final=bool(answer.cause))
+    search.store.write_replicate(result, answer.weights or None)
+    if answer.cause:
+        said = f"the refit of trial {task.trial} came to nothing ({answer.cause}): {answer.message}"
+        search.emit(events.Warned(message=said))
+        return []
+    about: dict[str, Any] = {"metrics": result.metrics, "seconds": result.seconds}
+    search.emit(events.RefitFinished(trial=task.trial, seed=task.seed, **about))
+    return [_Trained(task, result, answer.weights)]
 
 
 def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:

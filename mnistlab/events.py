@@ -229,6 +229,26 @@ class PlanDropped(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefitStarted(Event):
+    """The champion of the confirmation is trained once more, on training and validation images together."""
+
+    type: ClassVar[str] = "refit_started"
+    trial: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitFinished(Event):
+    """That training has ended; `metrics` are those of its last epoch, none of which says how good it is."""
+
+    type: ClassVar[str] = "refit_finished"
+    trial: str
+    seed: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestOpened(Event):
     """The sealed test set is opened, once, to evaluate `models` trained models of these trials."""
 
@@ -315,6 +335,8 @@ EVENT_TYPES: dict[str, type[Event]] = {
         ReplicateFinished,
         ReplicateFailed,
         PlanDropped,
+        RefitStarted,
+        RefitFinished,
         TestOpened,
         Resources,
         StatusAsked,

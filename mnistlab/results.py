@@ -42,6 +42,9 @@ class TrialResult:
     repeats: str = ""
 
 
+REFIT = 0  # the number, among the replicates of a plan, of its training on training and validation images together
+
+
 def trial_name(number: int) -> str:
     """Return the name of trial `number` (from 0): `0007`."""
     return f"{number:04d}"
@@ -82,6 +85,7 @@ class ReplicateResult:
     """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1".
 
     `cost` is None where it could not be measured, and in runs of before it was.
+    The `replicate` REFIT was trained on the validation images too, and so knows nothing of `val_`.
     """
 
     trial: str
@@ -97,6 +101,11 @@ class ReplicateResult:
     cost: Cost | None = None
     cause: str = ""
     message: str = ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Return where in its trial's folder this lies."""
+        return ("refit",) if self.replicate == REFIT else ("replicates", str(self.replicate))
 
 
 def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
@@ -129,4 +138,5 @@ class RunRecord:
     trials: tuple[TrialResult, ...] = ()
     replicates: tuple[ReplicateResult, ...] = ()
     test_openings: int = 0
+    refits: tuple[ReplicateResult, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`

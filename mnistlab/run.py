@@ -128,7 +128,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
     writer, requests = RunWriter(found.path), Requests()
     try:
         record = read_run(found.path)  # again: only now is nobody else writing
-        if work_of(found.experiment.spec, record.trials, record.replicates).done:
+        if work_of(found.experiment.spec, record.trials, record).done:
             return None
         with signals_as(requests), view(found.path) as handle, sealed():
 

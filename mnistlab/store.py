@@ -46,6 +46,7 @@ _DURABLE = (
     events.ReplicateFinished,
     events.ReplicateFailed,
     events.PlanDropped,
+    events.RefitFinished,
     events.TestOpened,
     events.RunInterrupted,
     events.RunFinished,
@@ -127,23 +128,11 @@ class RunWriter:
 
     def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
         """Write a replicate's weights (safetensors), then its result; return its folder."""
-        folder = _make(self.trial_folder(result.trial), "replicates", str(result.replicate))
+        folder = _make(self.trial_folder(result.trial), *result.place)
         if weights is not None:
             write_bytes(folder / WEIGHTS, weights)
         write_json(folder / "result.json", {"schema": RESULT_SCHEMA, **results.to_json(result)})
         return folder
-
-    def read_weights(self, result: ReplicateResult) -> bytes:
-        """Return the weights of a replicate that was written, as they are.
-
-        Raises:
-            RunDirectoryError: if they are not there.
-        """
-        path = self.path / "trials" / result.trial / "replicates" / str(result.replicate) / WEIGHTS
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
 
     def append_log(self, trial: str, text: str, *, final: bool = False) -> None:
         """Append what a trial printed to `trials/ID/log.txt`, up to `MAX_LOG_BYTES`.
@@ -352,6 +341,7 @@ def read_run(path: Path) -> RunRecord:
         trials=tuple(sorted(trials, key=lambda t: t.number)),
         replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
         test_openings=sum(1 for entry in read_lines(path / LEDGER) if entry.get("type") == "opened"),
+        refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
         confirmations=tuple(read_lines(path / CONFIRMATION)),
     )
 

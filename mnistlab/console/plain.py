@@ -135,6 +135,16 @@ def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> str:
 
 
 @_say.register
+def _refit_started(event: ev.RefitStarted, _state: ViewState) -> str:
+    return f"trial {event.trial} is trained once more, on training and validation images together"
+
+
+@_say.register
+def _refit_finished(event: ev.RefitFinished, _state: ViewState) -> str:
+    return f"trial {event.trial} trained on training and validation images in {seconds_text(event.seconds)}"
+
+
+@_say.register
 def _test_opened(event: ev.TestOpened, _state: ViewState) -> str:
     models = f"{counted(event.models, 'model')} of {listed(event.trials)}"
     return f"test set opened to evaluate {models} (opening {event.count} of this run)"

@@ -21,6 +21,7 @@ from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.results import ReplicateResult
 from mnistlab.statistics import MeanSd
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
@@ -274,6 +275,8 @@ def _footnotes(board: Leaderboard) -> list[str]:
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
     if again := [f"{row.trial} (of {row.repeats})" for row in board.rows if row.repeats]:
         notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
+    if board.refit:
+        notes.append(_refit(board.refit))
     if left := [row.trial for row in board.rows if row.left_race]:
         notes.append(
             f"Out of the race before all seeds: {listed(left)}; by then the leader was ahead by more than noise."
@@ -284,6 +287,15 @@ def _footnotes(board: Leaderboard) -> list[str]:
     if board.fallback:
         notes.append(f"The dataset asked for was not used: {board.fallback}.")
     return notes
+
+
+def _refit(one: ReplicateResult) -> str:
+    """Return what came of the champion's training on all images; no validation speaks for it, so it has no rank."""
+    tested = metric_text("test_accuracy", one.test.accuracy) if one.test else "not evaluated yet"
+    epochs = counted(len(one.history), "epoch")
+    return (
+        f"Refit of trial {one.trial} on training and validation images, {epochs}, not ranked: test accuracy {tested}."
+    )
 
 
 def _lost(row: Row) -> str:

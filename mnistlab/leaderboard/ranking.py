@@ -25,7 +25,7 @@ from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Differ, Entry, difference_of, entries, ranks, tied_with
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name
-from mnistlab.results import RunRecord, higher_is_better
+from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Leaderboard:
 
     `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
     noise on the seeds they share, but lack seeds and so rank below it. A trial is named `0007`, of one of several runs
-    `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful.
+    `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
+    trained once more, on training and validation images; it is not ranked.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Leaderboard:
     runs: tuple[str, ...] = ()
     split: str = ""
     luck: Luck | None = None
+    refit: ReplicateResult | None = None
 
     @property
     def metric(self) -> str:
@@ -144,6 +146,7 @@ def _board(
         runs=tuple(run_name(record) for record in records),
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
+        refit=_refit(found[0]) if champion else None,
     )
     sign = 1 if higher_is_better(metrics[0]) else -1
     close = tied_with(0, found, difference) if found and found[0].state == "confirmed" else frozenset[int]()
@@ -153,6 +156,11 @@ def _board(
         tied=tuple(board.name(rows[i]) for i in sorted(close)),
         better=tuple(board.name(rows[i]) for i in far if sign * difference(0, i).mean < 0),
     )
+
+
+def _refit(winner: Entry) -> ReplicateResult | None:
+    refits = (one for one in winner.record.refits if one.trial == winner.trial.trial and not one.cause)
+    return next(refits, None)
 
 
 def _metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -24,11 +24,11 @@ from ray import tune
 from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
 from mnistlab.data import Division, open_test, open_train, prepare_dataset
-from mnistlab.data.device import DeviceData, to_device, upload
+from mnistlab.data.device import DeviceData, to_device, upload, whole
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
-from mnistlab.results import Cost
+from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
@@ -207,12 +207,16 @@ def _one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class ReplicateTask:
-    """One (plan, seed) of the confirmation."""
+    """One (plan, seed) of the confirmation; number REFIT stands for the training on training and validation images."""
 
     trial: str
     replicate: int
     seed: int
     plan: dict[str, Any]
+
+    def data(self, common: DeviceData) -> DeviceData:
+        """Return what this is trained on."""
+        return whole(common) if self.replicate == REFIT else common
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
     answer = ReplicateAnswer()
     try:
         registry = select(shared.plugins)
-        data = data_for(shared, registry, device_of(shared))
+        data = task.data(data_for(shared, registry, device_of(shared)))
         one = training.begin(task.plan, task.seed, data, registry)
         while one.epoch < one.epochs:
             history.append(training.run_epoch(one))
@@ -308,7 +312,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
     capture.start()
     try:
         registry, device = select(shared.plugins), device_of(shared)
-        data = data_for(shared, registry, device)
+        data = task.replicate.data(data_for(shared, registry, device))
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)
         with opened():

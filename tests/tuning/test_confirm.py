@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +13,7 @@ from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
-from mnistlab.results import RunRecord, State, TrialResult
+from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning.driver import Search, best_trials
@@ -201,3 +202,40 @@ def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: Ru
     *_, last = rank_of(record)
     assert (last.trial, last.left_race, last.untried) == ("0001", True, 0)
     assert record.confirmations[-1]["type"] == "dropped"
+
+
+def test_the_champion_is_trained_once_more_on_all_images_and_tested_in_the_same_opening(run_tiny: RunTiny) -> None:
+    text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=1) + "refit = true\n"
+    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    record = read_run(ran.path)
+    assert [(r.trial, r.replicate) for r in record.replicates] == [("0000", 1), ("0001", 1)]
+    (refit,) = record.refits
+    assert (refit.trial, refit.replicate, len(refit.history)) == ("0000", REFIT, 4)
+    assert refit.seed not in {r.seed for r in (*record.replicates, *record.trials)}
+    assert refit.val_correct == ""
+    assert not [name for epoch in refit.history for name in epoch if name.startswith("val_")]
+    assert refit.test
+    assert refit.test.accuracy > 0.9
+    weights = (ran.path / "trials" / "0000" / "refit" / "weights.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == refit.weights_sha256
+    (opened, *evaluated) = read_lines(ran.path / "test_ledger.jsonl")
+    assert (opened["type"], len(opened["models"]), record.test_openings) == ("opened", 3, 1)
+    assert refit.weights_sha256 in {entry["weights_sha256"] for entry in evaluated}
+    kinds = [event.type for event in ran.stream]
+    assert kinds.index("replicate_finished") < kinds.index("refit_started") < kinds.index("test_opened")
+    assert [row.trial for row in rank_of(record)] == ["0000", "0001"]
+
+
+def test_a_refit_that_was_not_reached_is_made_up_for_and_never_made_twice(run_tiny: RunTiny) -> None:
+    def confirm_thrice(search: Search, trials: list[TrialResult]) -> None:
+        confirm(search, trials, "the first")
+        for _ in range(2):
+            confirm(again(search, refit=True), trials, "again", read_run(search.store.path))
+
+    ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=confirm_thrice)
+    assert [event.type for event in ran.stream].count("refit_finished") == 1
+    record = read_run(ran.path)
+    assert record.test_openings == 2
+    assert [one.test is not None for one in record.refits] == [True]
+    opened = [entry for entry in read_lines(ran.path / "test_ledger.jsonl") if entry["type"] == "opened"]
+    assert [(m["trial"], m["replicate"]) for m in opened[1]["models"]] == [("0000", REFIT)]
