@@ -13,7 +13,9 @@ import typer
 from mnistlab import __version__
 from mnistlab.cli import plugins
 from mnistlab.cli.check import check
+from mnistlab.cli.export import export
 from mnistlab.cli.leaderboard import leaderboard
+from mnistlab.cli.predict import predict
 from mnistlab.cli.reproduce import reproduce
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
@@ -45,7 +47,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard, watch, replay, status, reproduce):
+for each in (search, check, train, leaderboard, watch, replay, status, reproduce, export, predict):
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))
