@@ -56,10 +56,11 @@ def predict(
         try:
             answer, prepared = _answer(found, path)
         except PictureError as error:
-            typer.echo(f"mnistlab: {visible(str(error))}", err=True)
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            typer.echo(f"mnistlab: {visible(text)}", err=True)
             trouble = error.exit_code
             continue
-        typer.echo(json.dumps(answer) if as_json else visible_lines(answer))
+        typer.echo(json.dumps(answer) if as_json else _lines(answer))
         if show and not as_json:
             typer.echo(_drawn(prepared))
     raise typer.Exit(int(trouble))
@@ -128,7 +129,7 @@ def _answer(model: Exported, path: Path) -> tuple[dict[str, Any], Prepared]:
     return answer, prepared
 
 
-def visible_lines(answer: Mapping[str, Any]) -> str:
+def _lines(answer: Mapping[str, Any]) -> str:
     """Return an answer for people: the class, how likely the first few are, and what was done to the picture."""
     from mnistlab.console.text import visible
 

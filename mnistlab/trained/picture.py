@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from mnistlab.errors import DataError
+from mnistlab.labels import counted
 from mnistlab.trained.framing import Framing
 
 MAX_BYTES = 64 << 20
@@ -32,6 +33,7 @@ DUST = 0.03  # of the largest piece of ink: what is smaller was not meant
 FINE = 8  # times the box: the scale at which strokes are made thicker or thinner
 THIN, THICK, GOOD = 1.5, 4.0, 2.4  # widths of strokes in pixels of a box of 20; MNIST's lie around 2.4
 DEEP_MODES = {"I": 65535.0, "I;16": 65535.0, "I;16L": 65535.0, "I;16B": 65535.0}
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 Grey = npt.NDArray[np.float64]
 
@@ -70,18 +72,27 @@ def decode(data: bytes, place: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own cap comes next
+            warnings.simplefilter("ignore")  # of large pictures, for which there is a cap here, and of odd metadata
             picture = Image.open(io.BytesIO(data))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise PictureError(f"{place}: {picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are read")
-        picture.load()
-        return ImageOps.exif_transpose(picture)
+            _check_size(picture, place)
+            picture.load()
+            return ImageOps.exif_transpose(picture)
+    except PictureError:
+        raise
     except Image.DecompressionBombError:
-        raise PictureError(f"{place}: more than {MAX_PIXELS:,} pixels") from None
+        raise PictureError(f"{place}: a picture may have at most {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
         raise PictureError(f"{place} is no picture that can be read (PNG, JPEG, WebP, GIF, TIFF, BMP, ...)") from None
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, RuntimeError) as error:
-        raise PictureError(f"{place} is a damaged picture: {error}") from None  # a stranger's bytes in many decoders
+    except Exception as error:  # a stranger's bytes in many decoders: they may raise anything
+        raise PictureError(f"{place} is a damaged picture: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _check_size(picture: Image.Image, place: str) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(f"{place}: {width} x {height} pixels; a picture may have at most {MAX_PIXELS:,} pixels")
+    if width < 1 or height < 1:
+        raise PictureError(f"{place} has no pixels")
 
 
 def prepare(picture: Image.Image, height: int, width: int, framing: Framing) -> Prepared:
@@ -104,18 +115,25 @@ def prepare(picture: Image.Image, height: int, width: int, framing: Framing) -> 
 
 def _grey(picture: Image.Image, say: Callable[[str], None]) -> Grey:
     """Return luminance float64 (H, W) in [0, 1], transparency laid on paper, at most `WORKING_SIDE` wide and high."""
-    if picture.width < 1 or picture.height < 1:
-        raise PictureError("the picture has no pixels")
-    if picture.width * picture.height > MAX_PIXELS:
-        raise PictureError(f"{picture.width} x {picture.height} pixels; at most {MAX_PIXELS:,} are read")
+    _check_size(picture, "the picture")
     if picture.mode in DEEP_MODES or picture.mode == "F":
         return _deep(picture)
-    if picture.has_transparency_data:
-        return _on_paper(_smaller(picture.convert("RGBA")), say)
-    colours = picture.convert("RGB")
+    if picture.has_transparency_data or picture.mode in PREMULTIPLIED:
+        return _on_paper(_smaller(_converted(picture, "RGBA")), say)
     if picture.mode not in {"1", "L"}:
         say("colours as grey")
-    return np.asarray(_smaller(colours.convert("L")), dtype=np.float64) / 255.0
+    return np.asarray(_smaller(_converted(picture, "L")), dtype=np.float64) / 255.0
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    if picture.mode in PREMULTIPLIED:
+        picture = picture.convert(PREMULTIPLIED[picture.mode])
+    if picture.mode == "LAB":
+        picture = picture.getchannel("L")  # there is no other way out of it
+    try:
+        return picture.convert("RGB" if mode == "L" and picture.mode not in {"1", "L"} else mode).convert(mode)
+    except ValueError as error:
+        raise PictureError(f"pictures of mode {picture.mode} can't be read: {error}") from None
 
 
 def _smaller(picture: Image.Image) -> Image.Image:
@@ -224,16 +242,15 @@ def _margin(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
 
 
 def _without_dust(ink: Grey, say: Callable[[str], None]) -> Grey:
-    """Return the ink without pieces so small that they were hardly meant."""
+    """Return the ink without pieces so small that they were hardly meant, and without the grain around the others."""
     labelled: Any = ndimage.label(ink > 0.2, structure=np.ones((3, 3)))
     pieces, count = labelled
-    if count < 2:
+    if count < 1:
         return ink
     mass = ndimage.sum_labels(ink, pieces, np.arange(1, count + 1))
     kept = mass >= DUST * mass.max()
-    if kept.all():
-        return ink
-    say(f"{int((~kept).sum())} specks left out")
+    if not kept.all():
+        say(f"{counted(int((~kept).sum()), 'speck')} left out")
     meant = np.isin(pieces, 1 + np.flatnonzero(kept))
     reach = 1 + max(ink.shape) // 100  # the soft edge of a stroke belongs to it
     return np.where(_distance(~meant) <= reach, ink, 0.0)

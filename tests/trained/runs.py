@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from typer.testing import CliRunner
 
 from mnistlab import experiment, training, weights
+from mnistlab.cli.main import app
 from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
 from mnistlab.dataset import find_data
 from mnistlab.discovery import selection
+from mnistlab.errors import MnistlabError
 from mnistlab.labels import plan_label
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
@@ -104,3 +108,19 @@ def _replicate(
         test=TestScore(correct=int(tested.correct.sum()), images=len(tested.correct), loss=tested.loss),
         test_correct=bits(tested.correct),
     )
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> None:
+    """Edit a JSON file of a run."""
+    body = json.loads(path.read_text())
+    edit(body)
+    path.write_text(json.dumps(body))
+
+
+def typed(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process; what is refused comes as its message, as `main` prints it."""
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    if isinstance(result.exception, MnistlabError):
+        return int(result.exception.exit_code), str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output

@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
-from typer.testing import CliRunner
 
-from mnistlab.cli.main import app
-from mnistlab.errors import MnistlabError
 from mnistlab.results import RunRecord
 from mnistlab.trained.again import compare, differences
-from tests.trained.runs import finished_run
-
-
-def change(path: Path, edit: Callable[[Any], None]) -> None:
-    """Edit a JSON file of a run."""
-    body = json.loads(path.read_text())
-    edit(body)
-    path.write_text(json.dumps(body))
-
-
-def typed(*arguments: object) -> tuple[int, str]:
-    """Run a command in this process; what is refused comes as its message, as `main` prints it."""
-    result = CliRunner().invoke(app, [str(word) for word in arguments])
-    if isinstance(result.exception, MnistlabError):
-        return int(result.exception.exit_code), str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output
+from tests.trained.runs import change, finished_run, typed
 
 
 def test_the_champion_s_first_replicate_comes_out_bit_for_bit(small_run):
