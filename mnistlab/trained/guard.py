@@ -37,19 +37,26 @@ def check_pt2(data: bytes, place: str) -> None:
     Raises:
         DataError: saying what it holds.
     """
+    if _is_old(data):
+        raise DataError(f"{place} is of an old format that torch unpickles; it is not read")
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:  # torch falls back to this reader for old formats
-            old = "version" in archive.namelist()
         reader = PT2ArchiveReader(cast("Any", io.BytesIO(data)))
         names: list[str] = reader.get_file_names()
         bodies = {name: json.loads(reader.read_bytes(name)) for name in (*_CONFIGS, _GRAPH)}
         samples = len(reader.read_bytes(_SAMPLES))
     except Exception as error:  # whatever a reader says of a stranger's bytes
         raise DataError(f"{place} is no .pt2 file that mnistlab exported: {type(error).__name__}") from None
-    if old:
-        raise DataError(f"{place} is of an old format that torch unpickles; it is not read")
     for fault in _faults(names, samples, bodies):
         raise DataError(f"{place} is not read: it holds {fault}, which an exported model has no need of")
+
+
+def _is_old(data: bytes) -> bool:
+    """Return whether torch would take the content for an archive of an old format, which it reads by zipfile."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return "version" in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return False
 
 
 def _faults(names: list[str], samples: int, bodies: dict[str, Any]) -> Iterator[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mnistlab import training, weights
 from mnistlab.api import ImageShape, LabelledImages
@@ -16,6 +18,16 @@ from mnistlab.registry import Registry
 from mnistlab.trained import formats, framing
 from mnistlab.trained.portable import About, build
 from tests.trained.runs import finished_run
+
+
+@pytest.fixture(autouse=True)
+def as_other_tests_have_it() -> Iterator[None]:
+    """Training sets this process up; other tests, hypothesis above all, want denormal numbers."""
+    threads = torch.get_num_threads()
+    torch.set_flush_denormal(False)
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
