@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.", show_default=False)]
 Trial = Annotated[
     str | None,
-    typer.Argument(metavar="[TRIAL]", help="A trial; the champion if none is given.", show_default=False),
+    typer.Argument(metavar="TRIAL", help="A trial; the champion if none is given.", show_default=False),
 ]
 Replicate = Annotated[
     int | None, typer.Option("--replicate", min=1, help="This replicate of the trial.", show_default=False)

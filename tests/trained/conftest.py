@@ -14,7 +14,8 @@ from mnistlab import training, weights
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.data import Division, read_idx
 from mnistlab.data.device import to_device
-from mnistlab.registry import Registry
+from mnistlab.discovery import selection
+from mnistlab.registry import Registry, select
 from mnistlab.trained import formats, framing
 from mnistlab.trained.portable import About, build
 from tests.trained.runs import finished_run
@@ -60,14 +61,20 @@ def plan_of(registry: Registry, **settings: object) -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def mnist_model(mnist_folder: Path, builtins: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_plugins() -> Registry:
+    """mnistlab's own plugins alone: the others take seconds to import."""
+    return select(selection(only_built_in=True))
+
+
+@pytest.fixture(scope="session")
+def mnist_model(mnist_folder: Path, own_plugins: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model trained on 6,000 images of MNIST for three epochs."""
     images = read_idx(mnist_folder / "train-images-idx3-ubyte.gz", (3,)).values[:6500, None]
     labels = read_idx(mnist_folder / "train-labels-idx1-ubyte.gz", (1,)).values[:6500].astype(np.int64)
     division, shape = Division(train=np.arange(6000), validation=np.arange(6000, 6500)), ImageShape(1, 28, 28, 10)
     data = to_device(LabelledImages(images=images, labels=labels), division, shape, "cpu")
-    plan = plan_of(builtins)
-    one = training.train(plan, 0, data, builtins)
+    plan = plan_of(own_plugins)
+    one = training.train(plan, 0, data, own_plugins)
     assert one.history[-1]["val_accuracy"] > 0.95
     packed = weights.pack_weights(one.module)
     about = About.model_validate(
@@ -87,7 +94,7 @@ def mnist_model(mnist_folder: Path, builtins: Registry, tmp_path_factory: pytest
             "versions": {},
         }
     )
-    module = build(plan, packed, shape, data.mean, data.std, builtins)
+    module = build(plan, packed, shape, data.mean, data.std, own_plugins)
     path = tmp_path_factory.mktemp("mnist") / "mnist.pt2"
     path.write_bytes(formats.write(module, about, ".pt2"))
     return path

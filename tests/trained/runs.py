@@ -54,7 +54,7 @@ def finished_run(
     """Train, confirm and write a run as a search would; return its directory."""
     file = root / "x.toml"
     file.write_text(text)
-    asked, registry = experiment.open_with(file, (), selection(plugins))
+    asked, registry = experiment.open_with(file, (), selection(plugins, only_built_in=True))
     place = default_place(data_dir)
     found = find_data(asked, place)
     path = create_run(root / "runs", asked.spec.name, datetime(2026, 11, 24, tzinfo=UTC))

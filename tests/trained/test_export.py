@@ -380,13 +380,13 @@ def test_hostile_class_names_stay_inert_in_card_and_answers(tmp_path):
     assert len(text.splitlines()) == 2
 
 
-def test_a_plan_of_the_registry_here_is_needed_for_safetensors(builtins):
-    plan = plan_of(builtins)
+def test_a_plan_of_the_registry_here_is_needed_for_safetensors(own_plugins):
+    plan = plan_of(own_plugins)
     plan["model"] = {**plan["model"], "version": "0.0.0"}  # type: ignore[dict-item]
-    offer = builtins.find("model", "mnistlab:cnn")
+    offer = own_plugins.find("model", "mnistlab:cnn")
     module = portable(offer.record.build(offer.record.config(depth=2, channels=16), SHAPE))
     data = formats.write(module, about_of(plan=plan), ".safetensors")
     from mnistlab.errors import PluginError
 
     with pytest.raises(PluginError, match=r"but the plan was made with 0\.0\.0"):
-        formats.read(data, "m.safetensors", lambda: builtins)
+        formats.read(data, "m.safetensors", lambda: own_plugins)

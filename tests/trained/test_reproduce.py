@@ -35,6 +35,49 @@ def test_a_pruned_trial_is_trained_as_far_as_it_came(own_run):
     assert "Agrees exactly: 1 epochs, 3 numbers" in text
 
 
+def test_a_failure_that_does_not_come_again_is_no_agreement(own_run):
+    change(own_run / "trials/0000/result.json", lambda trial: trial.update(state="failed", cause="nan", history=[]))
+    code, text = typed("reproduce", own_run, "0000")
+    assert code == 1
+    assert "the training failed now: no, then: nan" in text
+
+
+def test_a_trial_of_which_no_epoch_ended_can_t_be_compared(own_run):
+    change(own_run / "trials/0000/result.json", lambda trial: trial.update(state="interrupted", history=[]))
+    code, text = typed("reproduce", own_run, "0000")
+    assert code == 2
+    assert "no epoch of it has ended" in text
+
+
+BROKEN = """
+name = "broken"
+[data]
+dataset = "digits"
+validation = 300
+[model.mlp]
+depth = 1
+width = 32
+[training]
+epochs = 1
+[optimizer.sgd]
+[confirm]
+seeds = 1
+"""
+
+
+def test_a_failure_that_comes_again_agrees(tmp_path):
+    run = finished_run(tmp_path, BROKEN)
+
+    def break_it(trial):
+        trial["plan"]["optimizer"]["config"]["lr"] = 1e30
+        trial.update(state="failed", cause="nan", history=[])
+
+    change(run / "trials/0000/result.json", break_it)
+    code, text = typed("reproduce", run, "0000")
+    assert code == 0, text
+    assert "it failed again (nan)" in text
+
+
 def test_numbers_that_differ_are_shown_with_what_is_other_here(own_run):
     def spoil(result):
         result["history"][1]["val_loss"] += 0.25
