@@ -18,7 +18,10 @@ from mnistlab.cli import plugins
 from mnistlab.cli.check import check
 from mnistlab.cli.compare import compare
 from mnistlab.cli.confirm import confirm
+from mnistlab.cli.export import export
 from mnistlab.cli.leaderboard import leaderboard
+from mnistlab.cli.predict import predict
+from mnistlab.cli.reproduce import reproduce
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
@@ -50,7 +53,21 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, confirm, check, train, leaderboard, compare, watch, replay, status):
+COMMANDS = (
+    search,
+    confirm,
+    check,
+    train,
+    leaderboard,
+    compare,
+    watch,
+    replay,
+    status,
+    reproduce,
+    export,
+    predict,
+)
+for each in COMMANDS:
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))
