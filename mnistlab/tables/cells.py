@@ -190,11 +190,12 @@ def table_of(sections: Sequence[Section]) -> Table:
     columns = [_cells([c.get(board, row) for board, row in pairs], c.kind, c.digits) for c in COLUMNS]
     flat = _named([row.values for _, row in pairs])
     keys = sorted({key for each in flat for key in each})
-    kinds: dict[str, Kind] = {key: _kind([each[key] for each in flat if key in each]) for key in keys}
-    columns += [[_setting(each.get(key), kinds[key]) for each in flat] for key in keys]
+    set_to = [[each.get(key) for each in flat] for key in keys]
+    kinds: list[Kind] = [_kind(values) for values in set_to]
+    columns += [_settings(values, kind) for values, kind in zip(set_to, kinds, strict=True)]
     return Table(
         names=(*(column.name for column in COLUMNS), *(f"{PARAMETER}{key}" for key in keys)),
-        kinds=(*_KINDS, *kinds.values()),
+        kinds=(*_KINDS, *kinds),
         rows=tuple(zip(*columns, strict=True)),
     )
 
@@ -227,22 +228,27 @@ def cleaned(value: Any, kind: Kind, digits: int = 6) -> Cell:
 
 
 def _kind(values: Sequence[Any]) -> Kind:
-    """Return the narrowest kind that holds all of the values of a setting."""
-    kinds = {type(value) for value in values}
+    """Return the narrowest kind that holds all of the values of a setting; None is where a plan does not have it."""
+    kinds = set(map(type, values)) - {type(None)}
     if kinds == {bool}:
         return "bool"
-    if kinds == {int} and all(abs(value) < 2**63 for value in values):
+    if kinds == {int} and _reach(values) < 2**63:
         return "int"
-    numbers = kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int))
-    return "float" if numbers else "text"
+    return "float" if kinds <= {int, float} and (int not in kinds or _reach(values) <= 2**53) else "text"
 
 
-def _setting(value: Any, kind: Kind) -> Cell:
-    if kind == "float":  # a learning rate of 1e-7 must not be rounded away
-        return None if value is None or not math.isfinite(value) else float(value) + 0.0
-    if kind == "text" and isinstance(value, bool):
-        return str(value).lower()
-    return cleaned(value, kind)
+def _reach(values: Sequence[Any]) -> int:
+    """Return the greatest distance of whole numbers from 0."""
+    return max(abs(value) for value in {value for value in values if type(value) is int})
+
+
+def _settings(values: Sequence[Any], kind: Kind) -> list[Cell]:
+    """Return a setting's column. Numbers are not rounded: a learning rate of 1e-7 must stay."""
+    if kind in {"int", "bool"}:
+        return list(values)
+    if kind == "float":
+        return [None if value is None or not math.isfinite(value) else float(value) + 0.0 for value in values]
+    return [str(v).lower() if isinstance(v, bool) else cleaned(v, "text") for v in values]
 
 
 def about(board: Leaderboard) -> Mapping[str, Any]:
