@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from mnistlab.errors import MnistlabError, near_miss
-from mnistlab.labels import counted, visible
+from mnistlab.labels import Scalar, counted, visible
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.results import higher_is_better
 
@@ -34,13 +34,10 @@ class Column:
 def _of(path: str) -> Getter:
     """Return what gets `a.b` of a row, None where a is None."""
     first, _, rest = path.partition(".")
-    inner = attrgetter(rest) if rest else None
-
-    def get(_: Leaderboard, row: Row) -> Any:
-        found = getattr(row, first)
-        return found if found is None or inner is None else inner(found)
-
-    return get
+    outer, inner = attrgetter(first), attrgetter(rest or first)
+    if not rest:
+        return lambda _, row: outer(row)
+    return lambda _, row: None if (found := outer(row)) is None else inner(found)
 
 
 def _means(name: str, path: str) -> tuple[Column, ...]:
@@ -190,19 +187,32 @@ class Table:
 def table_of(sections: Sequence[Section]) -> Table:
     """Return the table of all rows: the fixed columns, then `param.KEY` for every setting, by name."""
     pairs = [(part.board, row) for part in sections for row in part.rows]
-    fixed = [[cleaned(c.get(board, row), c.kind, c.digits) for c in COLUMNS] for board, row in pairs]
-    flat = [{str(cleaned(key, "text")): value for key, value in row.values.items()} for _, row in pairs]
+    columns = [_cells([c.get(board, row) for board, row in pairs], c.kind, c.digits) for c in COLUMNS]
+    flat = _named([row.values for _, row in pairs])
     keys = sorted({key for each in flat for key in each})
-    kinds: dict[str, Kind] = {key: _kind([each[key] for each in flat if key in each]) for key in keys}
-    rows = (
-        (*cells, *(_setting(each.get(key), kinds[key]) for key in keys))
-        for cells, each in zip(fixed, flat, strict=True)
-    )
+    set_to = [[each.get(key) for each in flat] for key in keys]
+    kinds: list[Kind] = [_kind(values) for values in set_to]
+    columns += [_settings(values, kind) for values, kind in zip(set_to, kinds, strict=True)]
     return Table(
         names=(*(column.name for column in COLUMNS), *(f"{PARAMETER}{key}" for key in keys)),
-        kinds=(*_KINDS, *kinds.values()),
-        rows=tuple(rows),
+        kinds=(*_KINDS, *kinds),
+        rows=tuple(zip(*columns, strict=True)),
     )
+
+
+def _named(flats: Sequence[Mapping[str, Scalar]]) -> Sequence[Mapping[str, Scalar]]:
+    """Return settings under harmless keys, which they nearly always have."""
+    names = {key: str(cleaned(key, "text")) for key in {key for flat in flats for key in flat}}
+    if all(key == name for key, name in names.items()):
+        return flats
+    return [{names[key]: value for key, value in flat.items()} for flat in flats]
+
+
+def _cells(values: Sequence[Any], kind: Kind, digits: int) -> list[Cell]:
+    """Return a column of cells; most are what they should be already."""
+    if kind in {"int", "bool"}:
+        return [v if v is None or type(v) in {int, bool} else cleaned(v, kind) for v in values]
+    return [None if v is None else cleaned(v, kind, digits) for v in values]
 
 
 def cleaned(value: Any, kind: Kind, digits: int = 6) -> Cell:
@@ -218,22 +228,27 @@ def cleaned(value: Any, kind: Kind, digits: int = 6) -> Cell:
 
 
 def _kind(values: Sequence[Any]) -> Kind:
-    """Return the narrowest kind that holds all of the values of a setting."""
-    kinds = {type(value) for value in values}
+    """Return the narrowest kind that holds all of the values of a setting; None is where a plan does not have it."""
+    kinds = set(map(type, values)) - {type(None)}
     if kinds == {bool}:
         return "bool"
-    if kinds == {int} and all(abs(value) < 2**63 for value in values):
+    if kinds == {int} and _reach(values) < 2**63:
         return "int"
-    numbers = kinds <= {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int))
-    return "float" if numbers else "text"
+    return "float" if kinds <= {int, float} and (int not in kinds or _reach(values) <= 2**53) else "text"
 
 
-def _setting(value: Any, kind: Kind) -> Cell:
-    if kind == "float":  # a learning rate of 1e-7 must not be rounded away
-        return None if value is None or not math.isfinite(value) else float(value) + 0.0
-    if kind == "text" and isinstance(value, bool):
-        return str(value).lower()
-    return cleaned(value, kind)
+def _reach(values: Sequence[Any]) -> int:
+    """Return the greatest distance of whole numbers from 0."""
+    return max(abs(value) for value in {value for value in values if type(value) is int})
+
+
+def _settings(values: Sequence[Any], kind: Kind) -> list[Cell]:
+    """Return a setting's column. Numbers are not rounded: a learning rate of 1e-7 must stay."""
+    if kind in {"int", "bool"}:
+        return list(values)
+    if kind == "float":
+        return [None if value is None or not math.isfinite(value) else float(value) + 0.0 for value in values]
+    return [str(v).lower() if isinstance(v, bool) else cleaned(v, "text") for v in values]
 
 
 def about(board: Leaderboard) -> Mapping[str, Any]:

@@ -27,16 +27,21 @@ def csv_text(sections: Sequence[Section]) -> str:
     table, out = table_of(sections), io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow([_csv_cell(name) for name in table.names])
-    writer.writerows([_csv_cell(cell) for cell in row] for row in table.rows)
+    columns = zip(*table.rows, strict=True)
+    cells = (_csv_cells(column, kind) for column, kind in zip(columns, table.kinds, strict=False))
+    writer.writerows(zip(*cells, strict=True))
     return out.getvalue()
 
 
-def _csv_cell(cell: Cell) -> str:
+def _csv_cells(column: Sequence[Cell], kind: str) -> Sequence[Cell]:
+    """Return a column as the writer takes it, which writes numbers so that they read back the same."""
+    return column if kind in {"int", "float"} else [_csv_cell(cell) for cell in column]
+
+
+def _csv_cell(cell: Cell) -> Cell:
     if isinstance(cell, str):
         return f"'{cell}" if cell.startswith(FORMULA) else cell
-    if cell is None:
-        return ""
-    return str(cell).lower() if isinstance(cell, bool) else repr(cell)
+    return str(cell).lower() if isinstance(cell, bool) else cell
 
 
 # --- what people read ---------------------------------------------------------------------------------------------
