@@ -118,12 +118,14 @@ class Bridge(Unsaved, Searcher):
         elif self._spec.search.algorithm == "grid":
             return self._exhausted()
         trial, plan = self._proposal()
-        first = self._first.setdefault(canonical(plan), trial.number)
-        self._asked += 1
-        self._live[trial_id], self._numbers[trial_id] = trial, trial.number
+        number, self._asked = self._asked, self._asked + 1
+        if number != trial.number:  # Optuna counts the proposals that were refused
+            trial.set_user_attr("trial", trial_name(number))
+        first = self._first.setdefault(canonical(plan), number)
+        self._live[trial_id], self._numbers[trial_id] = trial, number
         # One opaque string: Tune would otherwise look for its own search-space words inside a plan.
-        task = {"plan": plan, "seed": trial_seed(self._spec.seed, trial.number)}
-        return {"task": json.dumps(task | ({} if first == trial.number else {"repeats": trial_name(first)}))}
+        task = {"plan": plan, "seed": trial_seed(self._spec.seed, number)}
+        return {"task": json.dumps(task | ({} if first == number else {"repeats": trial_name(first)}))}
 
     def _proposal(self) -> tuple[Trial, dict[str, Any]]:
         """Return what Optuna proposes next: a new plan or, where it insists on one that was tried, that one again.

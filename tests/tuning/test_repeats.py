@@ -97,6 +97,9 @@ def test_a_sampler_that_insists_gets_another_seed_of_its_plan(
 def test_a_search_of_a_small_space_ends_early_and_its_events_say_so(run_tiny: RunTiny) -> None:
     ran = run_tiny(THREE.replace('"grid"', '"random"'), parallel=2)
     assert len({canonical(result.plan) for result in ran.results}) == 3
+    assert sorted(ran.trials) == list(range(len(ran.results)))
+    named = {t.user_attrs.get("trial", f"{t.number:04}"): t for t in ran.study if t.state != TrialState.FAIL}
+    assert {name: t.value for name, t in named.items()} == {r.trial: r.metrics["val_accuracy"] for r in ran.results}
     started = [event for event in ran.stream if isinstance(event, events.TrialStarted)]
     assert {e.trial: e.repeats for e in started} == {r.trial: r.repeats for r in ran.results}
     (warning,) = ran.of(events.Warned)
