@@ -296,9 +296,20 @@ class Evaluation:
 
 
 def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
-    """Evaluate the model on uint8 (N, C, H, W) and int64 (N,), both on its device.
+    """Evaluate the model on uint8 (N, C, H, W) and int64 (N,), both on its device."""
+    with torch.inference_mode():
+        parts = predictions(training, images)
+        logits = torch.cat([part.logits for part in parts]).float()
+        loss = F.cross_entropy(logits.double(), labels)
+        measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
+        means = {name: float(values.double().mean()) for name, values in measures.items()}
+        return Evaluation(float(loss), logits.argmax(1) == labels, means)
 
-    A prediction that draws at random gives the same numbers at every evaluation, and disturbs no other stream.
+
+def predictions(training: Training, images: Tensor) -> list[Prediction]:
+    """Return what the model says of uint8 (N, C, H, W) on its device, in pieces of up to `EVALUATION_BATCH` images.
+
+    A prediction that draws at random gives the same numbers each time, and disturbs no other stream.
     """
     device, devices = images.device, [images.device] if images.device.type == "cuda" else []
     training.module.eval()
@@ -308,11 +319,7 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
         for some in images.split(EVALUATION_BATCH):
             with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
                 parts.append(training.predict(training.module, _images(training, some, augment=False)))
-        logits = torch.cat([part.logits for part in parts]).float()
-        loss = F.cross_entropy(logits.double(), labels)
-        measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
-        means = {name: float(values.double().mean()) for name, values in measures.items()}
-        return Evaluation(float(loss), logits.argmax(1) == labels, means)
+    return parts
 
 
 # --- going on from a state ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from mnistlab import __version__
 from mnistlab.cli import plugins
 from mnistlab.cli.check import check
 from mnistlab.cli.leaderboard import leaderboard
+from mnistlab.cli.report import report
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
@@ -44,7 +45,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard, watch, replay, status):
+for each in (search, check, train, leaderboard, report, watch, replay, status):
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))
