@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -10,16 +10,15 @@ import altair as alt
 from mnistlab.labels import counted, metric_text, shortened
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.report import facts
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure
+from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
 from mnistlab.results import RunRecord
 
-WIDTH, HEIGHT = 720, 280
+WIDTH, WIDE, HEIGHT = 430, 960, 250  # of a chart, of one that has a row for itself; and how high both are
 LABEL = 40  # characters of a name inside a chart
 
 
-def _axis(measure: facts.Measure, channel: str = "error") -> alt.Y:
-    scale = alt.Scale(type="log" if measure.log else "linear", zero=False, nice=True)
-    return alt.Y(f"{channel}:Q", title=measure.title, scale=scale, axis=alt.Axis(tickCount=6, format="~g"))
+def _axis(measure: facts.Measure, values: Sequence[Mapping[str, Any]]) -> alt.Y:
+    return alt.Y("error:Q", title=measure.title, **ladder([value["error"] for value in values], log=measure.log))
 
 
 def _state_legend(states: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
@@ -50,23 +49,24 @@ def best_so_far(key: str, board: Leaderboard, ended: Sequence[facts.Ending], mea
         return None
     line = [{"order": one.order, "error": measure.of(one.best)} for one in ended if one.best is not None]
     colour, shape = _state_legend([str(value["state"]) for value in values])
-    x = alt.X("order:Q", title="trials that have ended", axis=alt.Axis(tickMinStep=1, format="d"))
+    ends = alt.Scale(domain=[0, len(ended) + 1], nice=False)
+    x = alt.X("order:Q", title="trials that have ended", scale=ends, axis=alt.Axis(tickMinStep=1, format="d"))
+    y = _axis(measure, values)
     dots = (
         alt.Chart(data(values))
         .mark_point(filled=True, size=55, opacity=0.85)
-        .encode(
-            x=x, y=_axis(measure), color=colour, shape=shape, tooltip=["trial:N", "state:N", "value:N", "minutes:Q"]
-        )
+        .encode(x=x, y=y, color=colour, shape=shape, tooltip=["trial:N", "state:N", "value:N", "minutes:Q"])
     )
     steps = alt.Chart(data(line)).mark_line(interpolate="step-after", strokeWidth=2, color=BLUE)
-    chart = alt.layer(steps.encode(x=x, y=_axis(measure)), dots).properties(width=WIDTH, height=HEIGHT)
+    chart = alt.layer(steps.encode(x=x, y=y), dots).properties(width=WIDTH, height=HEIGHT)
     changes = [one for a, one in zip([None, *ended], ended, strict=False) if one.best != (a.best if a else None)]
     rows = [(str(one.order), one.trial, metric_text(measure.metric, one.best)) for one in changes]
     return figure(
         f"{key}-best",
         chart,
         title="Best so far",
-        caption=f"Each mark is a trial where it ended; the line is the best of those at their full budget. {_down(measure)}",
+        caption="Each mark is a trial where it ended; the line is the best of those at their full budget. "
+        f"{_down(measure)}",
         text=_best_text(rows, measure),
         header=("after trials", "trial", f"best {measure.metric}"),
         rows=rows,
@@ -76,7 +76,8 @@ def best_so_far(key: str, board: Leaderboard, ended: Sequence[facts.Ending], mea
 def _best_text(rows: Sequence[tuple[str, ...]], measure: facts.Measure) -> str:
     if not rows:
         return "No trial has used its full budget."
-    return f"The best {measure.metric} changed {counted(len(rows), 'time')}; it ended at {rows[-1][2]} (trial {rows[-1][1]})."
+    changed = counted(len(rows), "time")
+    return f"The best {measure.metric} changed {changed}; it ended at {rows[-1][2]} (trial {rows[-1][1]})."
 
 
 def _down(measure: facts.Measure) -> str:
@@ -105,7 +106,7 @@ def learning_curves(key: str, record: RunRecord, board: Leaderboard, measure: fa
     pick = alt.selection_point(name="state_shown", fields=["state"], bind="legend")
     full = alt.FieldOneOfPredicate(field="state", oneOf=["confirmed", "complete"])
     x = alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"))
-    base = alt.Chart(data(values)).encode(x=x, y=_axis(measure), color=colour, detail="trial:N")
+    base = alt.Chart(data(values)).encode(x=x, y=_axis(measure, values), color=colour, detail="trial:N")
     opacity: Any = alt.when(~pick).then(alt.value(0.04)).when(full).then(alt.value(0.9)).otherwise(alt.value(0.28))
     tooltip = ["trial:N", "state:N", "epoch:Q", "value:N"]
     lines = base.mark_line(strokeWidth=1.6).encode(opacity=opacity).properties(name=f"{key}-lines").add_params(pick)
@@ -116,7 +117,8 @@ def learning_curves(key: str, record: RunRecord, board: Leaderboard, measure: fa
         f"{key}-curves",
         chart,
         title="Learning curves",
-        caption=f"One line a trial; those that ended early are faint. {_down(measure)} A click on the legend shows one kind.",
+        caption=f"One line a trial; those that ended early are faint. {_down(measure)} "
+        "A click on the legend shows one kind.",
         text=f"{counted(len(record.trials), 'trial')}, of which {full_ones} used the full budget; "
         "each epoch of each of them is in its record below.",
     )
@@ -148,7 +150,7 @@ def rung_flow(key: str, found: Sequence[facts.Rung]) -> Figure | None:
             order=alt.Order("what:N", sort="descending"),
             tooltip=["rung:N", "what:N", "trials:Q"],
         )
-        .properties(width=WIDTH - 60, height=alt.Step(24))
+        .properties(width=WIDTH - 70, height=alt.Step(26))
     )
     rows = [(name, str(r.reached), str(r.kept), f"{r.cutoff:.4g}") for name, r in zip(names, found, strict=True)]
     return figure(
@@ -185,8 +187,8 @@ def early_and_late(key: str, found: facts.Forecast) -> Figure | None:
         f"{key}-early",
         alt.layer(line, dots).properties(width=320, height=320),
         title="Does the early score predict the late one?",
-        caption=f"Spearman's correlation of the two rankings {told} over {len(values)} trials that used their full budget; "
-        "1 would be the dashed line. Trials that were stopped early are missing, so the true value may be another.",
+        caption=f"Spearman's correlation of the two rankings {told} over {len(values)} trials that used their full "
+        "budget; 1 would be the dashed line. Trials that were stopped early are missing, so the truth may be another.",
         text=f"Spearman's rank correlation {told}, over {len(values)} trials.",
         header=("trial", "rank after epoch 1", "rank at the end"),
         rows=[(trial, f"{early:g}", f"{late:g}") for trial, early, late in found.pairs],
@@ -227,21 +229,22 @@ def _pareto(name: str, board: Leaderboard, measure: facts.Measure, field: str, t
     ]
     best_ones = [value for value in values if value["on the front"] == "yes"]
     colour, shape = _state_legend([row.state for row, _ in found])
-    x = alt.X("cost:Q", title=title, scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=5, format="~s"))
+    x = alt.X("cost:Q", title=title, **ladder([cost for cost, _ in drawn], log=True, steps=(1, 3)))
+    y = _axis(measure, values)
     line = alt.Chart(data(best_ones)).mark_line(color=GREY, strokeDash=[4, 3], interpolate="step-after")
     dots = (
         alt.Chart(data(values))
         .mark_point(filled=True, size=70)
         .encode(
             x=x,
-            y=_axis(measure),
+            y=y,
             color=colour,
             shape=shape,
             opacity=alt.when("datum['on the front'] == 'yes'").then(alt.value(1.0)).otherwise(alt.value(0.4)),
             tooltip=["trial:N", "model:N", "value:N", alt.Tooltip("cost:Q", title=title, format=",.4~g")],
         )
     )
-    chart = alt.layer(line.encode(x=x, y=_axis(measure)), dots).properties(width=320, height=260)
+    chart = alt.layer(line.encode(x=x, y=y), dots).properties(width=WIDTH, height=HEIGHT)
     return figure(
         name,
         chart,

@@ -63,7 +63,6 @@ COLUMNS = (
     Column("Trial", lambda row, _: row.trial),
     Column("State", lambda row, _: row.state),
     Column("Model · optimizer", lambda row, _: row.model),
-    Column("Settings", lambda row, _: row.settings),
     Column("Validation", lambda row, metric: score(metric, row.validation), lambda row: _mean(row.validation), True),
     Column(
         "Test accuracy",
@@ -81,6 +80,7 @@ COLUMNS = (
     Column("Epochs", lambda row, _: f"{row.epochs}/{row.budget}", lambda row: row.epochs, True),
     Column("Time", lambda row, _: seconds_text(row.seconds), lambda row: row.seconds, True),
     Column("Seeds lost", lambda row, _: str(row.lost) if row.lost else "", lambda row: row.lost, True),
+    Column("Settings", lambda row, _: row.settings),
 )
 
 

@@ -6,6 +6,7 @@ Lines and letters have the colour of the page's text, so that one picture serves
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ BLUE, ORANGE, GREEN, PURPLE, RED, GREY = "#2f7fd6", "#c96f12", "#1f9464", "#9a68
 STATES = ("confirmed", "complete", "pruned", "interrupted", "failed")
 STATE_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, RED)
 STATE_SHAPES = ("diamond", "circle", "triangle-down", "square", "cross")
+
+MAX_TICKS = 9
 
 _FONT = "system-ui, sans-serif"
 _AXIS = {
@@ -46,7 +49,7 @@ CONFIG: Mapping[str, Any] = {
     "background": None,
     "font": _FONT,
     "axis": _AXIS,
-    "legend": {**_WORDS, "symbolStrokeColor": INK, "labelLimit": 260},
+    "legend": {**_WORDS, "labelLimit": 260},
     "header": _WORDS,
     "title": {"color": INK, "fontSize": 12, "fontWeight": 500, "anchor": "start"},
     "view": {"stroke": None},
@@ -64,7 +67,8 @@ class Figure:
     """A chart as it stands in a report.
 
     `text` says in words what the chart shows, for those who can't see it; `header` and `rows` hold the same as a table
-    where that is short enough to be read. `spec` is Vega-Lite, `svg` the still picture.
+    where that is short enough to be read. `spec` is Vega-Lite, `svg` the still picture; a `wide` one has a row of the
+    page for itself.
     """
 
     id: str
@@ -73,6 +77,7 @@ class Figure:
     text: str
     spec: str
     svg: str
+    wide: bool = False
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
 
@@ -84,6 +89,7 @@ def figure(
     title: str,
     caption: str,
     text: str,
+    wide: bool = False,
     header: Sequence[str] = (),
     rows: Sequence[Sequence[str]] = (),
 ) -> Figure:
@@ -96,6 +102,7 @@ def figure(
         text=text,
         spec=json.dumps(spec, sort_keys=True, separators=(",", ":")),
         svg=still(spec, name),
+        wide=wide,
         header=tuple(header),
         rows=tuple(tuple(row) for row in rows),
     )
@@ -132,6 +139,20 @@ def data(values: Sequence[Mapping[str, Any]]) -> alt.Data:
 
 def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def ladder(values: Sequence[float], *, log: bool, steps: Sequence[float] = (1, 2, 5)) -> dict[str, Any]:
+    """Return scale and axis for `values`: a logarithmic one ends where they end and has few lines, at round numbers."""
+    if not log or min(values) <= 0:
+        return {"scale": alt.Scale(zero=False), "axis": alt.Axis(tickCount=6, format="~s")}
+    low, high = min(values) * 0.85, max(values) * 1.18
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [tick for decade in decades for step in steps if low <= (tick := step * 10.0**decade) <= high]
+    if len(ticks) > MAX_TICKS:
+        return ladder(values, log=True, steps=steps[:-1]) if len(steps) > 1 else {"scale": alt.Scale(type="log")}
+    form = "~g" if low < 1 else "~s"
+    scale = alt.Scale(type="log", domain=[float(f"{end:.4g}") for end in (low, high)], nice=False)
+    return {"scale": scale, "axis": alt.Axis(values=[float(f"{tick:.4g}") for tick in ticks], format=form)}
 
 
 def by_state(present: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:

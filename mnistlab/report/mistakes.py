@@ -11,9 +11,9 @@ import numpy as np
 
 from mnistlab.labels import counted, shortened
 from mnistlab.report import digits
-from mnistlab.report.charts import LABEL
+from mnistlab.report.charts import LABEL, WIDTH
 from mnistlab.report.digits import Digit, Evaluated
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure
+from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
 
 HEAT = 5  # shades of the confusion matrix
 
@@ -36,8 +36,7 @@ class Mistakes:
     classes: tuple[str, ...]
     matrix: tuple[tuple[Cell, ...], ...]
     common: tuple[tuple[str, str, int], ...]
-    recall: Figure
-    calibration: Figure
+    figures: tuple[Figure, ...]
     hardest: tuple[Digit, ...]
     surest: tuple[Digit, ...]
     voters: int
@@ -51,8 +50,11 @@ def mistakes(key: str, found: Evaluated) -> Mistakes:
         classes=tuple(shortened(name, LABEL) for name in found.classes),
         matrix=_matrix(counts),
         common=tuple(digits.confusions(counts, found.classes)),
-        recall=_recall(f"{key}-recall", found),
-        calibration=_calibration(f"{key}-calibration", found),
+        figures=(
+            _recall(f"{key}-recall", found),
+            _calibration(f"{key}-calibration", found),
+            _confidence(f"{key}-confidence", found),
+        ),
         hardest=tuple(digits.hardest(found)),
         surest=tuple(digits.most_confidently_wrong(found)),
         voters=found.votes.models,
@@ -61,7 +63,8 @@ def mistakes(key: str, found: Evaluated) -> Mistakes:
 
 def _said(found: Evaluated) -> str:
     models = f"the {found.models} confirmed models" if found.models > 1 else "the confirmed model"
-    said = f"{models[0].upper()}{models[1:]} of trial {found.trial} asked again about {len(found.labels):,} validation images"
+    images = f"{len(found.labels):,} validation images"
+    said = f"{models[0].upper()}{models[1:]} of trial {found.trial} asked again about {images}"
     if math.isnan(found.agreement):
         return f"{said}."
     return f"{said}; {100 * found.agreement:.2f} % of the outcomes are the ones that the run recorded."
@@ -103,10 +106,10 @@ def _recall(name: str, found: Evaluated) -> Figure:
     low = min(recalls, key=lambda one: one.share)
     return figure(
         name,
-        alt.layer(rule, dots).properties(width=300, height=alt.Step(24)),
+        alt.layer(rule, dots).properties(width=WIDTH, height=alt.Step(28)),
         title="Recall of each class",
-        caption="The share of a class's images that was recognised, the mean over the models; the line is Wilson's 95 % "
-        "interval over images.",
+        caption="The share of a class's images that was recognised, the mean over the models; the line is Wilson's "
+        "95 % interval over images.",
         text=f"The class recognised least is {low.name} with {100 * low.share:.2f} %.",
         header=("class", "images", "recall", "95 % interval"),
         rows=[
@@ -143,9 +146,46 @@ def _calibration(name: str, found: Evaluated) -> Figure:
         name,
         alt.layer(line, curve, dots).properties(width=280, height=280),
         title="Calibration",
-        caption=f"Expected calibration error {100 * error:.2f} % ({digits.BINS} bins, {counted(found.models, 'model')}); larger "
-        "marks hold more predictions. Below the dashed line the model is surer than it should be.",
+        caption=f"Expected calibration error {100 * error:.2f} % ({digits.BINS} bins, "
+        f"{counted(found.models, 'model')}); larger marks hold more predictions. Below the dashed line the model is surer than it should be.",
         text=f"The expected calibration error is {100 * error:.2f} %.",
         header=("mean confidence", "right", "predictions"),
         rows=[(f"{100 * one.confidence:.1f} %", f"{100 * one.accuracy:.1f} %", f"{one.count:,}") for one in bins],
+    )
+
+
+def _confidence(name: str, found: Evaluated) -> Figure:
+    """Return how many predictions were right and how many wrong by how sure the model was, on a logarithmic axis."""
+    bins, _ = digits.calibration(found)
+    values = [
+        {"confidence": one.confidence, "what": what, "predictions": count}
+        for one in bins
+        for what, count in (
+            ("right", round(one.count * one.accuracy)),
+            ("wrong", round(one.count * (1 - one.accuracy))),
+        )
+        if count
+    ]
+    wrong = sum(int(value["predictions"]) for value in values if value["what"] == "wrong")
+    kinds, legend = ["right", "wrong"], alt.Legend(title=None, orient="top")
+    colour = alt.Color("what:N", scale=alt.Scale(domain=kinds, range=[BLUE, ORANGE]), legend=legend)
+    chart = (
+        alt.Chart(data(values))
+        .mark_point(filled=True, size=60, opacity=1)
+        .encode(
+            x=alt.X("confidence:Q", title="how sure the model was", axis=alt.Axis(format=".0%", tickCount=5)),
+            y=alt.Y("predictions:Q", **ladder([float(v["predictions"]) for v in values], log=True, steps=(1, 3))),
+            color=colour,
+            shape=alt.Shape("what:N", scale=alt.Scale(domain=kinds, range=["circle", "cross"]), legend=legend),
+            tooltip=["what:N", alt.Tooltip("confidence:Q", format=".1%"), "predictions:Q"],
+        )
+        .properties(width=WIDTH, height=280)
+    )
+    return figure(
+        name,
+        chart,
+        title="How sure the models are",
+        caption="Predictions that were right and that were wrong, by their mean confidence in each bin. Mistakes at "
+        "the right end are those that a threshold on confidence would not find.",
+        text=f"{wrong:,} of {found.models * len(found.labels):,} predictions were wrong.",
     )

@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from mnistlab import __version__
 from mnistlab.console.text import visible
-from mnistlab.labels import shortened
 from mnistlab.report.data import as_data
 from mnistlab.report.drawing import library
 from mnistlab.report.run import RunPage
@@ -50,7 +49,7 @@ def markdown(pages: Sequence[RunPage]) -> str:
 
 
 def _environment(*, autoescape: bool = True, finalize: Any = None) -> Environment:
-    """Return templates that escape everything and know no undefined name; markup is only what we have marked as such."""
+    """Return templates that escape everything and know no undefined name; markup is what we have marked as such."""
     env = Environment(
         loader=PackageLoader("mnistlab.report"),
         autoescape=autoescape,  # noqa: S701 - Markdown is escaped by its own rule
@@ -62,7 +61,6 @@ def _environment(*, autoescape: bool = True, finalize: Any = None) -> Environmen
     )
     env.filters["inert_json"] = lambda text: Markup(str(text).translate(_SCRIPT))  # noqa: S704 - no sign left to obey
     env.filters["code"] = markdown_code
-    env.filters["clipped"] = _clipped
     env.filters["drawing"] = Markup  # only for pictures that this package has drawn
     return env
 
@@ -70,10 +68,6 @@ def _environment(*, autoescape: bool = True, finalize: Any = None) -> Environmen
 def _shown(value: Any) -> Any:
     """Return what a template puts into the page: markup as it is, texts with control and format signs written out."""
     return value if isinstance(value, Markup) else visible(value) if isinstance(value, str) else value
-
-
-def _clipped(text: str, limit: int) -> str:
-    return shortened(text, limit)
 
 
 def _source(env: Environment, name: str) -> str:

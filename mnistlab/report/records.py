@@ -159,35 +159,40 @@ def methods(record: RunRecord, board: Leaderboard) -> list[str]:
 
 
 def _how(record: RunRecord, board: Leaderboard) -> list[str]:
-    seeds = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
     data = record.run.get("dataset", {})
-    confirmed = sum(row.state == "confirmed" for row in board.rows)
-    again = f"{counted(confirmed, 'plan')} trained again on {seeds or 'several'} fresh seeds" if confirmed else ""
     return [
         f"Rule: {board.rule}." if board.rule else "",
         f"{board.dataset} was used because {data.get('fallback')}." if board.fallback else "",
-        f"The validation images are part of the training images ({data.get('split', 'stratified')} split); everything "
-        "that was chosen was chosen on them.",
-        f"{again}; validation and test figures of these are means over the seeds, with the standard deviation over seeds "
-        "and, in brackets, their number." if again else "No plan was confirmed on fresh seeds: every value is one training.",
-        "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of that "
-        "rank at 95 %; trials that were not confirmed share one where their values are equal.",
+        f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
+        "was chosen was chosen on them.",
+        _seeds_text(record, board),
+        "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of "
+        "that rank at 95 %; trials that were not confirmed share one where their values are equal.",
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
-    ]  # fmt: skip
+    ]
+
+
+def _seeds_text(record: RunRecord, board: Leaderboard) -> str:
+    confirmed = sum(row.state == "confirmed" for row in board.rows)
+    if not confirmed:
+        return "No plan was confirmed on fresh seeds: every value is one training."
+    seeds = record.run.get("experiment", {}).get("confirm", {}).get("seeds", "several")
+    return (
+        f"{counted(confirmed, 'plan')} trained again on {seeds} fresh seeds; validation and test figures of these are "
+        "means over the seeds, with the standard deviation over seeds and, in brackets, their number."
+    )
 
 
 def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
     opened = board.test_openings
     often = "was not opened" if not opened else "was opened once" if opened == 1 else f"was opened {opened} times"
-    spoiled = (
-        " Numbers from a test set that was opened more than once are no longer free of choice." if opened > 1 else ""
-    )
+    spoiled = " What is chosen by a test set that was opened before is no longer free of choice." * (opened > 1)
     return [
         f"The test set {often} in this run, and not at all for this report.{spoiled}",
-        f"The best of {len(record.trials)} trials looks better on validation than it is, because it was chosen for that "
-        "(winner's curse); fresh seeds take away the part of it that is due to the seed, not the part that is due to "
-        "the images. Comparisons between plans are not corrected for their number.",
-        "Confusion, recall, calibration and the images shown are of the validation part, on which the plan was chosen.",
+        f"The best of {counted(len(record.trials), 'trial')} looks better on validation than it is, because it was "
+        "chosen for that (winner's curse); fresh seeds take away the part of it that is due to the seed, not the part "
+        "that is due to the images. Comparisons between plans are not corrected for their number.",
+        "Confusion, recall, calibration and the images shown are of the validation part, on which plans were chosen.",
         "Times were taken on the machine named above, on which other trials ran at the same time.",
         "Importance and slices describe the trials that were made, which the search did not spread evenly.",
     ]

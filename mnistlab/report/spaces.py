@@ -10,11 +10,12 @@ import altair as alt
 
 from mnistlab.labels import Scalar, counted, scalar_text, shortened
 from mnistlab.report import facts
-from mnistlab.report.charts import LABEL, WIDTH
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure
+from mnistlab.report.charts import LABEL, WIDE, WIDTH
+from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
 from mnistlab.results import RunRecord
 from mnistlab.tuning.importance import RESAMPLES, Importance, importances
 
+COLUMNS = 4  # of slices
 SLICES = 12  # settings drawn one by one
 AXES = 8  # of the parallel coordinates
 BARS = 12
@@ -50,10 +51,10 @@ def _bars(
     return figure(
         name,
         _importance_chart(shown),
-        title=f"Which settings mattered, {title}",
-        caption=f"fANOVA over {counted(len(trials), 'trial')} after epoch {compared.epoch}, on the settings that all of them "
-        f"have. The bar is the mean over {RESAMPLES} resamples of the trials, the line their range: where lines overlap, "
-        "the order means little.",
+        title=f"Importance: {title}",
+        caption=f"fANOVA over {counted(len(trials), 'trial')} after epoch {compared.epoch}, on the settings that all "
+        f"of them have. The bar is the mean over {RESAMPLES} resamples of the trials, the line their range: where "
+        "lines overlap, the order means little.",
         text=f"The setting that explains most is {rows[0][0]} with {rows[0][1]} ({rows[0][2]} to {rows[0][3]}).",
         header=("setting", "share of the variance", "lowest", "highest"),
         rows=rows,
@@ -65,7 +66,7 @@ def _importance_chart(shown: Sequence[Importance]) -> alt.TopLevelMixin:
         {"setting": shortened(one.setting, LABEL), "mean": one.mean, "low": one.low, "high": one.high} for one in shown
     ]
     order = [str(value["setting"]) for value in values]
-    y = alt.Y("setting:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
+    y = alt.Y("setting:N", sort=order, title=None, axis=alt.Axis(labelLimit=190))
     shares = alt.Axis(format=".0%")
     base = alt.Chart(data(values))
     tooltip = ["setting:N", *(alt.Tooltip(f"{field}:Q", format=".1%") for field in ("mean", "low", "high"))]
@@ -73,7 +74,7 @@ def _importance_chart(shown: Sequence[Importance]) -> alt.TopLevelMixin:
         y=y, x=alt.X("mean:Q", title="share of the variance explained", axis=shares), tooltip=tooltip
     )
     spread = base.mark_rule(strokeWidth=2).encode(y=y, x="low:Q", x2="high:Q")
-    return alt.layer(bars, spread).properties(width=WIDTH - 220, height=alt.Step(24))
+    return alt.layer(bars, spread).properties(width=WIDTH - 180, height=alt.Step(24))
 
 
 # --- slices -------------------------------------------------------------------------------------------------------
@@ -84,7 +85,10 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
     points = {trial: point for trial, point in facts.points(record).items() if trial in compared.values}
     counts = {name: sum(name in point for point in points.values()) for point in points.values() for name in point}
     chosen = sorted(counts, key=lambda name: -counts[name])[:SLICES]
-    drawn = [one for name in chosen if (one := _slice(name, points, compared, measure))]
+    several = [name for name in chosen if len({str(point[name]) for point in points.values() if name in point}) > 1]
+    drawn = [
+        _slice(name, points, compared, measure, titled=number % COLUMNS == 0) for number, name in enumerate(several)
+    ]
     if not drawn:
         return None
     hidden = (
@@ -92,18 +96,18 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
     )
     return figure(
         f"{key}-slices",
-        alt.concat(*drawn, columns=3, spacing=24),
+        alt.concat(*drawn, columns=COLUMNS, spacing=20),
+        wide=True,
         title="Each setting alone",
-        caption=f"Every trial that reached epoch {compared.epoch}, by one setting at a time; the best quarter in orange. "
-        f"Other settings vary too, so a pattern may be theirs.{hidden}",
-        text=f"{measure.title} after epoch {compared.epoch} against {counted(len(drawn), 'setting')}: {', '.join(chosen)}.",
+        caption=f"Every trial that reached epoch {compared.epoch}, by one setting at a time; the best quarter in "
+        f"orange. Other settings vary too, so a pattern may be theirs.{hidden}",
+        text=f"{measure.title} after epoch {compared.epoch} against {counted(len(drawn), 'setting')}: "
+        f"{', '.join(several)}.",
     )
 
 
-def _slice(name: str, points: Points, compared: facts.Comparison, measure: facts.Measure) -> alt.Chart | None:
+def _slice(name: str, points: Points, compared: facts.Comparison, measure: facts.Measure, *, titled: bool) -> alt.Chart:
     have = {trial: point[name] for trial, point in points.items() if name in point}
-    if len(set(map(str, have.values()))) < 2:
-        return None
     best = _best(compared, measure)
     text = any(isinstance(value, (str, bool)) for value in have.values())
     values: list[dict[str, Any]] = [
@@ -115,17 +119,17 @@ def _slice(name: str, points: Points, compared: facts.Comparison, measure: facts
         }
         for trial, value in have.items()
     ]
-    scale = alt.Scale(type="log" if measure.log else "linear", zero=False)
+    errors = ladder([measure.of(value) for value in compared.values.values()], log=measure.log)
     return (
         alt.Chart(data(values))
         .mark_circle(size=34, opacity=0.8)
         .encode(
             x=_setting_axis(name, text, [float(v) for v in have.values() if not isinstance(v, str)]),
-            y=alt.Y("error:Q", title=measure.title, scale=scale, axis=alt.Axis(tickCount=4, format="~g")),
+            y=alt.Y("error:Q", title=measure.title if titled else None, **errors),
             color=alt.when("datum.best").then(alt.value(ORANGE)).otherwise(alt.value(GREY)),
             tooltip=["trial:N", alt.Tooltip(f"value:{'N' if text else 'Q'}", title=shortened(name, LABEL)), "error:Q"],
         )
-        .properties(width=190, height=150)
+        .properties(width=200, height=150)
     )
 
 
@@ -134,8 +138,9 @@ def _setting_axis(name: str, text: bool, numbers: Sequence[float]) -> alt.X:
     if text:
         return alt.X("value:N", title=title, axis=alt.Axis(labelAngle=-30, labelLimit=90))
     log = bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) > 30
-    scale = alt.Scale(type="log" if log else "linear", zero=False)
-    return alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(tickCount=4, format="~g" if log else "~r"))
+    if log:
+        return alt.X("value:Q", title=title, **ladder(numbers, log=True, steps=(1,)))
+    return alt.X("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4, format="~r"))
 
 
 def _best(compared: facts.Comparison, measure: facts.Measure) -> set[str]:
@@ -159,7 +164,7 @@ def parallel(key: str, record: RunRecord, compared: facts.Comparison, measure: f
     rows: list[dict[str, Scalar]] = [
         {**point, result: measure.of(compared.values[trial])} for trial, point in zip(trials, mine, strict=True)
     ]
-    names = [shortened(name, 24) for name in [*keys, result]]
+    names = _short_names([*keys, result])
     places = {name: _places([row[name] for row in rows], log=measure.log or name != result) for name in [*keys, result]}
     best = _best(compared, measure)
     values = [
@@ -176,15 +181,22 @@ def parallel(key: str, record: RunRecord, compared: facts.Comparison, measure: f
     return figure(
         f"{key}-parallel",
         _parallel_chart(values, names, [_ends(rows, name) for name in [*keys, result]]),
+        wide=True,
         title="Plans across settings",
-        caption=f"One line a trial, the best quarter after epoch {compared.epoch} in orange; every axis runs from the lowest "
-        "value that was tried to the highest.",
+        caption=f"One line a trial, the best quarter after epoch {compared.epoch} in orange; every axis runs from the "
+        "lowest value that was tried to the highest.",
         text=f"{counted(len(trials), 'trial')} across {', '.join(keys)} and {result}.",
     )
 
 
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Return the last word of each dotted name where that is one name's alone, and else the name."""
+    last = [name.rpartition(".")[2] for name in names]
+    return [shortened(word if last.count(word) == 1 else name, LABEL) for name, word in zip(names, last, strict=True)]
+
+
 def _places(values: Sequence[Scalar], *, log: bool) -> list[float]:
-    """Return where each value lies on its axis from 0 to 1: numbers by size (or its logarithm), words by the alphabet."""
+    """Return where each value lies on its axis from 0 to 1: numbers by size (or its logarithm), words in order."""
     if any(isinstance(value, (str, bool)) for value in values):
         words = sorted({str(value) for value in values})
         return [words.index(str(value)) / max(1, len(words) - 1) for value in values]
@@ -208,25 +220,22 @@ def _parallel_chart(
     values: Sequence[Mapping[str, Any]], names: Sequence[str], ends: Sequence[tuple[str, str]]
 ) -> alt.TopLevelMixin:
     hover = alt.selection_point(name="trial_shown", fields=["trial"], on="pointerover", empty=False)
-    axis = alt.Axis(
-        labelAngle=-20, domain=False, ticks=False, grid=True, gridOpacity=0.5, labelLimit=130, labelPadding=16
-    )
+    axis = alt.Axis(labelAngle=0, domain=False, ticks=False, labelLimit=WIDE // len(names) - 6, labelPadding=6)
     x = alt.X("setting:N", sort=list(names), title=None, axis=axis, scale=alt.Scale(type="point", padding=0.4))
-    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.06, 1.06]))
-    base = alt.Chart(data(values)).encode(x=x, y=y, detail="trial:N", tooltip=["trial:N", "setting:N", "value:N"])
+    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.1, 1.1], nice=False))
+    tooltip = ["trial:N", "setting:N", "value:N"]
+    base = alt.Chart(data(values)).encode(x=x, y=y, detail="trial:N", tooltip=tooltip)
     colour = alt.when("datum.best").then(alt.value(ORANGE)).otherwise(alt.value(GREY))
     opacity = alt.when(hover).then(alt.value(1.0)).when("datum.best").then(alt.value(0.9)).otherwise(alt.value(0.3))
     width = alt.when(hover).then(alt.value(4)).otherwise(alt.value(1.6))
-    lines = (
-        base.mark_line()
-        .encode(color=colour, opacity=opacity, strokeWidth=width)
-        .properties(name="plans")
-        .add_params(hover)
-    )
+    lines = base.mark_line().encode(color=colour, opacity=opacity, strokeWidth=width)
     words = [
         {"setting": name, "place": place, "word": word}
         for name, (low, high) in zip(names, ends, strict=True)
-        for place, word in ((-0.06, low), (1.06, high))
+        for place, word in ((-0.07, low), (1.07, high))
     ]
-    ends_drawn = alt.Chart(data(words)).mark_text(fontSize=10).encode(x=x, y=y, text="word:N")
-    return alt.layer(lines, ends_drawn).properties(width=WIDTH, height=260)
+    rules = alt.Chart(data([{"setting": name, "place": 0.0, "top": 1.0} for name in names]))
+    axes = rules.mark_rule(opacity=0.5).encode(x=x, y=y, y2="top:Q")
+    ends_drawn = alt.Chart(data(words)).mark_text(fontSize=11).encode(x=x, y=y, text="word:N")
+    plans = lines.properties(name="plans").add_params(hover)
+    return alt.layer(axes, plans, ends_drawn).properties(width=WIDE, height=280)
