@@ -32,19 +32,7 @@ def _state_legend(states: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
 
 def best_so_far(key: str, board: Leaderboard, ended: Sequence[facts.Ending], measure: facts.Measure) -> Figure | None:
     """Return every trial where it ended, and the line of the best trial at its full budget until then."""
-    states = facts.states(board)
-    values = [
-        {
-            "order": one.order,
-            "error": measure.of(one.value),
-            "state": states.get(one.trial, one.state),
-            "trial": one.trial,
-            "value": metric_text(measure.metric, one.value),
-            "minutes": one.minutes if one.minutes is None else round(one.minutes, 2),
-        }
-        for one in ended
-        if one.value is not None
-    ]
+    values = _ended(board, ended, measure)
     if not values:
         return None
     line = [{"order": one.order, "error": measure.of(one.best)} for one in ended if one.best is not None]
@@ -71,6 +59,23 @@ def best_so_far(key: str, board: Leaderboard, ended: Sequence[facts.Ending], mea
         header=("after trials", "trial", f"best {measure.metric}"),
         rows=rows,
     )
+
+
+def _ended(board: Leaderboard, ended: Sequence[facts.Ending], measure: facts.Measure) -> list[dict[str, Any]]:
+    """Return a mark for every trial that ended with a value."""
+    states = facts.states(board)
+    return [
+        {
+            "order": one.order,
+            "error": measure.of(one.value),
+            "state": states.get(one.trial, one.state),
+            "trial": one.trial,
+            "value": metric_text(measure.metric, one.value),
+            "minutes": one.minutes if one.minutes is None else round(one.minutes, 2),
+        }
+        for one in ended
+        if one.value is not None
+    ]
 
 
 def _best_text(rows: Sequence[tuple[str, ...]], measure: facts.Measure) -> str:

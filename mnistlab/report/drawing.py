@@ -15,6 +15,9 @@ from typing import Any
 import altair as alt
 import vl_convert
 
+from mnistlab.console.text import visible
+from mnistlab.labels import shortened
+
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the one that Altair writes, 6.4 for example
 
 INK = "currentColor"
@@ -26,8 +29,10 @@ STATE_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, RED)
 STATE_SHAPES = ("diamond", "circle", "triangle-down", "square", "cross")
 
 MAX_TICKS = 9
+CLIP = 600  # characters of a title, a caption or a cell: none of ours is as long, but a plugin's name may be
 
-_FONT = "system-ui, sans-serif"
+# The second one comes with vl-convert, so that a still picture is the same on every machine, whatever fonts it has.
+_FONT = "system-ui, 'Liberation Sans', sans-serif"
 _AXIS = {
     "labelColor": INK,
     "titleColor": INK,
@@ -97,23 +102,35 @@ def figure(
     spec = _plain(chart)
     return Figure(
         id=name,
-        title=title,
-        caption=caption,
-        text=text,
+        title=shortened(title, CLIP),
+        caption=shortened(caption, CLIP),
+        text=shortened(text, CLIP),
         spec=json.dumps(spec, sort_keys=True, separators=(",", ":")),
         svg=still(spec, name),
         wide=wide,
         header=tuple(header),
-        rows=tuple(tuple(row) for row in rows),
+        rows=tuple(tuple(shortened(cell, CLIP) for cell in row) for row in rows),
     )
 
 
 def _plain(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Return the specification with our looks and nothing that leads elsewhere."""
-    spec: dict[str, Any] = chart.to_dict(validate=False)
+    spec = _inert(chart.to_dict(validate=False))
     spec["config"] = CONFIG
     spec.pop("$schema", None)
     return spec
+
+
+def _inert(value: Any) -> Any:
+    """Return a specification with the control signs of its texts written out: one of them would end the process.
+
+    (vl-convert aborts where the XML it has made can't hold a sign; seen with 1.9 and ESC.)
+    """
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, dict):
+        return {key: _inert(inner) for key, inner in value.items()}
+    return [_inert(inner) for inner in value] if isinstance(value, list) else value
 
 
 def still(spec: Mapping[str, Any], name: str) -> str:

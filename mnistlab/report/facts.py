@@ -39,10 +39,6 @@ class Measure:
             return max(100 * (1 - value), self.floor)
         return value
 
-    def back(self, drawn: float) -> float:
-        """Return the value of the metric for what is drawn."""
-        return 1 - drawn / 100 if self.metric in ACCURACIES else drawn
-
 
 @dataclass(frozen=True)
 class Ending:

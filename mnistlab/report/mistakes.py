@@ -147,7 +147,8 @@ def _calibration(name: str, found: Evaluated) -> Figure:
         alt.layer(line, curve, dots).properties(width=280, height=280),
         title="Calibration",
         caption=f"Expected calibration error {100 * error:.2f} % ({digits.BINS} bins, "
-        f"{counted(found.models, 'model')}); larger marks hold more predictions. Below the dashed line the model is surer than it should be.",
+        f"{counted(found.models, 'model')}); larger marks hold more predictions. "
+        "Below the dashed line the model is surer than it should be.",
         text=f"The expected calibration error is {100 * error:.2f} %.",
         header=("mean confidence", "right", "predictions"),
         rows=[(f"{100 * one.confidence:.1f} %", f"{100 * one.accuracy:.1f} %", f"{one.count:,}") for one in bins],

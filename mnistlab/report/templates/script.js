@@ -60,11 +60,13 @@ addEventListener("afterprint", () => { for (const one of closed.splice(0)) one.o
 // The still picture of a chart makes room for the live one when it comes into view. No eval: `ast` interprets.
 const alive = figure => {
   const spec = JSON.parse(figure.querySelector("script.spec").textContent), plot = figure.querySelector(".plot");
-  const live = document.createElement("div");
+  const live = document.createElement("div"), hidden = document.createElement("div");
+  hidden.setAttribute("aria-hidden", "true");  // the words are the plot's own
+  hidden.append(live);
   const options = {mode: "vega-lite", renderer: "svg", ast: true, actions: false, defaultStyle: false,
                    tooltip: {disableDefaultStyle: true}};
   return vegaEmbed(live, spec, options).then(result => {
-    plot.replaceChildren(live);
+    plot.replaceChildren(hidden);
     const anchors = figure.closest("article").id;
     result.view.addEventListener("click", (_, item) => {
       const trial = item && item.datum && item.datum.trial;
