@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mnistlab.results import RunRecord
 
 FORMATS = ("html", "md")
-Names = Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories, or names in --runs.")]
+Names = Annotated[list[str], typer.Argument(metavar="RUN", help="Run directories, or names in --runs.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The file to write; its ending says the format.", show_default=True)
 ]

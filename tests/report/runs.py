@@ -85,7 +85,7 @@ def record(count: int = 24, **changes: Any) -> RunRecord:
     replicates = [replicate(i, seed, 480 + place - seed) for place, i in enumerate(best) for seed in (1, 2, 3)]
     run: dict[str, Any] = {
         "run": "made-up",
-        "experiment": {"name": "made-up", "data": {}, "search": {"algorithm": "tpe", "scheduler": "asha"}, "confirm": {"seeds": 3}},
+        "experiment": {"search": {"algorithm": "tpe", "scheduler": "asha"}, "confirm": {"seeds": 3}, "data": {}},
         "seed": 0,
         "metric": "val_accuracy",
         "metrics": ["val_accuracy"],

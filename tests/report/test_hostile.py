@@ -61,7 +61,7 @@ def test_no_control_or_direction_sign_is_left_where_people_read(source: str) -> 
 
 
 def test_long_names_are_cut_where_they_are_shown(source: str) -> None:
-    shown = Page(source.split('<script type="application/json" id="mnistlab-data">')[0] + "</body></html>")
+    shown = Page(source.partition('<script type="application/json" id="mnistlab-data">')[0] + "</body></html>")
     assert "x" * 9_000 not in shown.text()
     assert "x" * 2_500 not in "".join(one.text for one in shown.all("svg"))
 
@@ -81,7 +81,7 @@ def test_markdown_makes_no_link_no_picture_no_html_and_no_heading_of_it(markdown
 def test_a_table_of_markdown_keeps_its_columns(markdown: str) -> None:
     lines = markdown.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| Rank"))
-    table = [line for line in lines[start : start + 26]]
+    table = lines[start : start + 26]
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in table} == {len(re.findall(r"\|", table[0]))}
 
 
