@@ -219,7 +219,8 @@ def _pareto(name: str, board: Leaderboard, measure: facts.Measure, field: str, t
         return None
     drawn = [(cost, measure.of(row.validation.mean)) for row, cost in found if row.validation]
     sign = 1 if measure.log else -1
-    front = facts.pareto([(cost, sign * error) for cost, error in drawn])
+    # Means over the same outcomes in another order differ in their last digit.
+    front = facts.pareto([(cost, round(sign * error, 9)) for cost, error in drawn])
     values = [
         {
             "cost": cost,

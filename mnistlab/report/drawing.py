@@ -28,7 +28,8 @@ STATES = ("confirmed", "complete", "pruned", "interrupted", "failed")
 STATE_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, RED)
 STATE_SHAPES = ("diamond", "circle", "triangle-down", "square", "cross")
 
-MAX_TICKS = 9
+MIN_TICKS, MAX_TICKS = 3, 9
+FINE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # steps of a decade where the values span less than one
 CLIP = 600  # characters of a title, a caption or a cell: none of ours is as long, but a plugin's name may be
 
 # The second one comes with vl-convert, so that a still picture is the same on every machine, whatever fonts it has.
@@ -167,6 +168,8 @@ def ladder(values: Sequence[float], *, log: bool, steps: Sequence[float] = (1, 2
     ticks = [tick for decade in decades for step in steps if low <= (tick := step * 10.0**decade) <= high]
     if len(ticks) > MAX_TICKS:
         return ladder(values, log=True, steps=steps[:-1]) if len(steps) > 1 else {"scale": alt.Scale(type="log")}
+    if len(ticks) < MIN_TICKS and steps != FINE:
+        return ladder(values, log=True, steps=FINE)
     form = "~g" if low < 1 else "~s"
     scale = alt.Scale(type="log", domain=[float(f"{end:.4g}") for end in (low, high)], nice=False)
     return {"scale": scale, "axis": alt.Axis(values=[float(f"{tick:.4g}") for tick in ticks], format=form)}
