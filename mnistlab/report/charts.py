@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
 from mnistlab.labels import counted, metric_text, shortened
-from mnistlab.leaderboard import Leaderboard
+from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.report import facts
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
 from mnistlab.results import RunRecord
@@ -202,19 +202,24 @@ def early_and_late(key: str, found: facts.Forecast) -> Figure | None:
 
 # --- costs --------------------------------------------------------------------------------------------------------
 
-COSTS = (("parameters", "parameters"), ("seconds", "training time (s)"), ("macs", "multiply-accumulates"))
-"""Fields of a row that cost something, with their titles; one that rows lack is not drawn."""
+Cost = Callable[[Row], float | None]
+
+COSTS: tuple[tuple[str, str, Cost], ...] = (
+    ("parameters", "parameters", lambda row: row.parameters),
+    ("seconds", "training time (s)", lambda row: row.seconds),
+)
+"""What a plan costs: name, title and what gives it of a row; one more is one more line."""
 
 
 def pareto_fronts(key: str, board: Leaderboard, measure: facts.Measure) -> list[Figure]:
     """Return error against each cost that is known of two plans or more."""
-    drawn = (_pareto(f"{key}-{field}", board, measure, field, title) for field, title in COSTS)
+    drawn = (_pareto(f"{key}-{field}", board, measure, cost, title) for field, title, cost in COSTS)
     return [one for one in drawn if one]
 
 
-def _pareto(name: str, board: Leaderboard, measure: facts.Measure, field: str, title: str) -> Figure | None:
+def _pareto(name: str, board: Leaderboard, measure: facts.Measure, cost_of: Cost, title: str) -> Figure | None:
     done = [row for row in board.rows if row.state in {"confirmed", "complete"} and row.validation]
-    found = [(row, float(cost)) for row in done if (cost := getattr(row, field, None)) and row.validation]
+    found = [(row, float(cost)) for row in done if (cost := cost_of(row)) and row.validation]
     if len({cost for _, cost in found}) < 2:
         return None
     drawn = [(cost, measure.of(row.validation.mean)) for row, cost in found if row.validation]
