@@ -21,6 +21,7 @@ from mnistlab.cli.confirm import confirm
 from mnistlab.cli.export import export
 from mnistlab.cli.leaderboard import leaderboard
 from mnistlab.cli.predict import predict
+from mnistlab.cli.report import report
 from mnistlab.cli.reproduce import reproduce
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
@@ -60,6 +61,7 @@ COMMANDS = (
     train,
     leaderboard,
     compare,
+    report,
     watch,
     replay,
     status,
