@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mnistlab.report.run import Ask, RunPage
     from mnistlab.results import RunRecord
 
-FORMATS = ("html", "md")
+FORMATS = ("html", "md", "csv", "json", "parquet", "latex")
+ENDINGS = {"tex": "latex"}  # endings that are not the format's own name
 Names = Annotated[list[str], typer.Argument(metavar="RUN", help="Run directories, or names in --runs.")]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The file to write; its ending says the format.", show_default=True)
@@ -57,15 +58,17 @@ def report(
     paths = [store.find_run(name, runs) for name in run]
     pages = read(paths, _asker(data_dir, plugin or (), no_plugins) if predictions else None)
     for kind, path in files:
-        _write(path, _text(kind, pages))
+        _write(kind, path, pages)
         typer.echo(f"Written: {path}")
 
 
 def _files(output: Path, wanted: str | None) -> list[tuple[str, Path]]:
     """Return (format, file) of what is to be written."""
-    kind = wanted or output.suffix.removeprefix(".").lower()
+    ending = output.suffix.removeprefix(".").lower()
+    kind = wanted or ENDINGS.get(ending, ending)
     if kind == "all":
-        return [(each, output.with_suffix(f".{each}")) for each in FORMATS]
+        own = {format_: ending for ending, format_ in ENDINGS.items()}
+        return [(each, output.with_suffix(f".{own.get(each, each)}")) for each in FORMATS]
     if kind not in FORMATS:
         named = f"--format {kind}" if wanted else f"--output {output}"
         raise UsageError(f"{named}: the format is one of {', '.join(FORMATS)} or all")
@@ -87,14 +90,23 @@ def _asker(data_dir: Path | None, files: Sequence[Path], only_built_in: bool) ->
     return ask
 
 
-def _text(kind: str, pages: Sequence[RunPage]) -> str:
-    from mnistlab.report import page
+def _write(kind: str, path: Path, pages: Sequence[RunPage]) -> None:
+    """Write a page, or the table of the ranking in a format for programs and papers."""
+    from mnistlab.tables import section, write_parquet
 
-    return page.html(pages) if kind == "html" else page.markdown(pages)
-
-
-def _write(path: Path, text: str) -> None:
+    if kind == "parquet":
+        write_parquet([section(page.board) for page in pages], path)
+        return
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(_text(kind, pages), encoding="utf-8", newline="")
     except OSError as error:
         raise UsageError(f"can't write {path}: {error.strerror}") from None
+
+
+def _text(kind: str, pages: Sequence[RunPage]) -> str:
+    from mnistlab.report import page
+    from mnistlab.tables import TEXTS, section
+
+    if kind in {"html", "md"}:
+        return page.html(pages) if kind == "html" else page.markdown(pages)
+    return TEXTS[kind]([section(one.board) for one in pages])

@@ -10,6 +10,7 @@ import altair as alt
 from mnistlab.labels import counted, metric_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.report import facts
+from mnistlab.report.columns import latency
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
 from mnistlab.results import RunRecord
 
@@ -207,6 +208,8 @@ Cost = Callable[[Row], float | None]
 COSTS: tuple[tuple[str, str, Cost], ...] = (
     ("parameters", "parameters", lambda row: row.parameters),
     ("seconds", "training time (s)", lambda row: row.seconds),
+    ("macs", "multiply-accumulates", lambda row: row.cost.macs if row.cost else None),
+    ("latency", "latency of one image (s)", lambda row: latency(row, 1)),
 )
 """What a plan costs: name, title and what gives it of a row; one more is one more line."""
 

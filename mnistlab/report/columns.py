@@ -58,6 +58,22 @@ def _mean(means: MeanSd | None) -> float | None:
     return means.mean if means else None
 
 
+def latency(row: Row, batch: int) -> float | None:
+    """Return the seconds of one prediction of `batch` (1 or 256) images, or None where that was not measured."""
+    if row.cost is None:
+        return None
+    return row.cost.latency_1 if batch == 1 else row.cost.latency_256
+
+
+def _latency(row: Row, batch: int) -> str:
+    seconds = latency(row, batch)
+    return "" if seconds is None else f"{1000 * seconds:.3g} ms"
+
+
+def _macs(row: Row) -> str:
+    return f"{row.cost.macs:,}" if row.cost and row.cost.macs is not None else ""
+
+
 COLUMNS = (
     Column("Rank", lambda row, _: row.rank, rank_number, numeric=True),
     Column("Trial", lambda row, _: row.trial),
@@ -72,11 +88,20 @@ COLUMNS = (
     ),
     Column("95 % interval (test)", _interval, lambda row: row.test.interval.low if row.test else None, True),
     Column(
+        "Test without doubtful labels",
+        lambda row, _: score("test_accuracy", row.test_clean.accuracy) if row.test_clean else "",
+        lambda row: row.test_clean.accuracy.mean if row.test_clean else None,
+        True,
+    ),
+    Column(
         "Parameters",
         lambda row, _: "" if row.parameters is None else f"{row.parameters:,}",
         lambda row: row.parameters,
         True,
     ),
+    Column("MACs", lambda row, _: _macs(row), lambda row: row.cost.macs if row.cost else None, True),
+    Column("Latency, batch 1", lambda row, _: _latency(row, 1), lambda row: latency(row, 1), True),
+    Column("Latency, batch 256", lambda row, _: _latency(row, 256), lambda row: latency(row, 256), True),
     Column("Epochs", lambda row, _: f"{row.epochs}/{row.budget}", lambda row: row.epochs, True),
     Column("Time", lambda row, _: seconds_text(row.seconds), lambda row: row.seconds, True),
     Column("Seeds lost", lambda row, _: str(row.lost) if row.lost else "", lambda row: row.lost, True),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from tests.cli.test_leaderboard import made_by_hand
@@ -27,7 +28,11 @@ def test_all_formats_lie_side_by_side_and_several_runs_in_one_file(tmp_path: Pat
     shutil.copytree(RUN, tmp_path / "runs" / "quick")
     done = run_cli("report", "one-2026-11-22-1", "quick", "--format", "all", "-o", "both.html")
     assert done.code == 0, done.err
-    assert {"both.html", "both.md"} <= {path.name for path in tmp_path.iterdir()}
+    kinds = ("html", "md", "csv", "json", "parquet", "tex")
+    assert {f"both.{kind}" for kind in kinds} <= {path.name for path in tmp_path.iterdir()}
+    table = pd.read_parquet(tmp_path / "both.parquet")
+    assert set(table["run"]) == {"one-2026-11-22-1", "quick-2026-11-25-1"}
+    assert len(pd.read_csv(tmp_path / "both.csv")) == len(table)
     text = (tmp_path / "both.md").read_text(encoding="utf-8")
     assert text.count("\n## Ranking\n") == 2
 
