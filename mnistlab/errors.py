@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
@@ -91,13 +91,21 @@ class ResourceError(MnistlabError):
     exit_code = ExitCode.USAGE
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the nearest of `known` names, or "" where none is near."""
+    close = get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the nearest of `known` names, or what there is, or ""."""
     names = sorted(set(known))
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return f"known: {', '.join(names)}" if names else ""
+    return nearest(name, names) or (f"known: {', '.join(names)}" if names else "")
+
+
+def must_be_one_of(place: str, value: object, known: Collection[str]) -> Fault:
+    """Return the fault of a value that is none of those `known`, all of which the rule names."""
+    return Fault(place, f"must be one of {', '.join(known)}", value, nearest(str(value), known))
 
 
 def short(value: object, limit: int = 80) -> str:

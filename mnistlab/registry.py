@@ -103,10 +103,16 @@ class Registry:
         matches = [o for o in self.offers(kind) if o.name == bare and source in ("", canonical(o.distribution))]
         if len(matches) == 1:
             return matches[0]
-        if matches:
-            choices = ", ".join(sorted(o.qualified for o in matches))
-            raise PluginError(f"{kind} '{name}' is offered by {len(matches)} plugins; write one of: {choices}")
-        raise PluginError(self._unknown(kind, name))
+        raise PluginError(self._clash(kind, name, matches) if matches else self._unknown(kind, name))
+
+    def _clash(self, kind: Kind, name: str, matches: Sequence[Offer]) -> str:
+        """Say what to write into the experiment instead, and whether leaving the installed plugins out would do."""
+        full = sorted(offer.qualified for offer in matches)
+        words = [f'dataset = "{one}"' if kind == "dataset" else f'[{kind}."{one}"]' for one in full]
+        without = replace(self.selection, only_built_in=True)
+        staying = [o for p in self.plugins for o in p.offers if o in matches and not without.refusal(p.found)]
+        other = f"; with --no-plugins only {staying[0].qualified} is there" if len(staying) == 1 else ""
+        return f"{kind} '{name}' is offered by {len(matches)} plugins; write one of: {', '.join(words)}{other}"
 
     def _unknown(self, kind: Kind, name: str) -> str:
         """Say what is near, then which plugins failed or are disabled: that is the usual real cause."""

@@ -95,10 +95,11 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     here = this_machine()
     if options.address is None:
         share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
+    first = not options.runs.exists()
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
     writer, requests = RunWriter(path), Requests()
     try:
-        with view(path) as handle, signals_as(requests), sealed():
+        with signals_as(requests), view(path) as handle, sealed():
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, events.TrialStarted)
@@ -110,6 +111,9 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
         writer.close()
         if not (path / "run.json").exists():  # it never began: leave nothing behind
             shutil.rmtree(path)
+            if first:
+                with suppress(OSError):  # another search may be using the folder by now
+                    options.runs.rmdir()
 
 
 def add_confirmation(found: Reopened, options: Options, view: View) -> Finished | None:
@@ -126,7 +130,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
         record = read_run(found.path)  # again: only now is nobody else writing
         if work_of(found.experiment.spec, record.trials, record).done:
             return None
-        with view(found.path) as handle, signals_as(requests), sealed():
+        with signals_as(requests), view(found.path) as handle, sealed():
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, events.ReplicateStarted)
@@ -166,6 +170,8 @@ def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
         with suppress(MnistlabError):  # the disk may be what failed
             _say_finished(run, f"broken off: {type(error).__name__}", code, start)
         raise
+    finally:
+        run.requests.over = True
     outcome, code = _ending(run)
     return _say_finished(run, outcome, code, start)
 

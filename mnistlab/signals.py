@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -21,6 +21,7 @@ class Requests:
         """Nobody has asked yet."""
         self.signal: signal.Signals | None = None
         self.begun = False  # whether a trial has been started: until then there is nothing to wait for
+        self.over = False  # whether the run has ended: from then on there is nothing to stop
         self.told = False  # whether the user has been told that the request was heard
         self.status = False
 
@@ -40,6 +41,8 @@ class Requests:
         Raises:
             KeyboardInterrupt: at the second one, and at the first where no trial has begun and so nothing can be saved.
         """
+        if self.over:
+            return
         insists, self.signal = self.signal is not None, self.signal or signal.Signals(number)
         if not insists and number != signal.SIGINT:
             signal.setitimer(signal.ITIMER_REAL, TERM_SECONDS)
@@ -48,7 +51,8 @@ class Requests:
 
     def insist(self, _number: int, _frame: FrameType | None) -> None:
         """End the run at once: the time is up."""
-        raise KeyboardInterrupt
+        if not self.over:
+            raise KeyboardInterrupt
 
     def ask_status(self, _number: int, _frame: FrameType | None) -> None:
         """Have the run say where it stands, at the next turn of its loop."""
@@ -80,16 +84,25 @@ def signals_as(requests: Requests) -> Generator[None]:
 
 
 @contextmanager
-def signals_held() -> Generator[None]:
-    """Let the signals that end a run wait until this context is left."""
+def signals_held() -> Generator[Callable[[], None]]:
+    """Let the signals that end a run wait until this context is left.
+
+    Yields what is to be called again and again where somebody else may take them meanwhile.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     came: list[int] = []
-    numbers = (*ENDS, signal.SIGALRM)
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in numbers}
+    had = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGALRM)}
+    before = {number: handler for number, handler in had.items() if handler != signal.SIG_IGN}
+
+    def hold() -> None:
+        for number in before:
+            signal.signal(number, lambda number, _frame: came.append(number))
+
+    hold()
     try:
-        yield
+        yield hold
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

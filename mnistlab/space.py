@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
-from mnistlab.errors import Fault, PluginError, near_miss, short
+from mnistlab.errors import Fault, PluginError, near_miss, nearest, short
 from mnistlab.registry import Kind, Offer, Registry
 from mnistlab.spec import broken, explain
 
@@ -335,14 +335,9 @@ def _inside(value: object, domain: Domain | None) -> Scalar:
     if not isinstance(value, (bool, int, float, str)):
         raise ValueError("must be a value, a list of values or { low = ..., high = ... }")
     if domain is not None and not domain.contains(value):
-        hint = (
-            near_miss(value, [str(o) for o in domain.options])
-            if isinstance(domain, Choice) and isinstance(value, str)
-            else ""
-        )
-        raise ValueError(
-            f"must lie inside what the plugin allows: {domain}" + (f"; {hint}" if hint.startswith("did") else "")
-        )
+        options = [str(option) for option in domain.options] if isinstance(domain, Choice) else []
+        hint = nearest(value, options) if isinstance(value, str) else ""
+        raise ValueError("; ".join(filter(None, [f"must lie inside what the plugin allows: {domain}", hint])))
     return float(value) if isinstance(domain, Float) and not isinstance(value, str) else value
 
 

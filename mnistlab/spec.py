@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from mnistlab.errors import Fault, SpecError, near_miss
+from mnistlab.errors import Fault, SpecError, must_be_one_of, near_miss, nearest
 from mnistlab.results import METRICS
 
 MAX_BYTES = 1 << 20
@@ -118,7 +118,7 @@ class SearchSpec(Section):
     def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
         unknown = [name for name in metrics if name not in METRICS]
         if unknown or not metrics or len(set(metrics)) != len(metrics):
-            hint = near_miss(unknown[0], METRICS) if unknown else ""
+            hint = nearest(unknown[0], METRICS) if unknown else ""
             raise ValueError(f"must name metrics, each once, out of {', '.join(METRICS)}; {hint}".rstrip("; "))
         return metrics
 
@@ -320,7 +320,7 @@ def _fault(details: ErrorDetails, model: type[BaseModel], table: str) -> Fault:
         return Fault(place, _RULES[kind], hint=hint)
     if kind == "literal_error":
         options = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        return Fault(place, f"must be one of {', '.join(options)}", value, near_miss(str(value), options))
+        return must_be_one_of(place, value, options)
     if kind == "value_error":
         plain = None if isinstance(value, (dict, BaseModel)) else value
         return broken(place, context.get("error") or ValueError(details["msg"]), plain)

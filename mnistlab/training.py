@@ -36,6 +36,7 @@ from mnistlab.api import (
 )
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
+from mnistlab.prediction import cross_entropy_over, point_prediction, require_logits
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
 
@@ -112,7 +113,7 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         seed=seed,
         data=data,
         module=module,
-        loss=model.loss or cross_entropy,
+        loss=model.loss or cross_entropy_over(data.shape.classes),
         predict=model.predict or point_prediction,
         stepper=_build_stepper(plan["optimizer"], module, steps, registry),
         transforms=transforms,
@@ -189,19 +190,6 @@ def cpu_has_bf16() -> bool:
 def count_parameters(module: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-# --- what a model that says nothing else is trained with and asked ------------------------------------------------
-
-
-def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy of the module's logits, in nats."""
-    return F.cross_entropy(module(batch.images).float(), batch.labels, label_smoothing=batch.label_smoothing)
-
-
-def point_prediction(module: nn.Module, images: Tensor) -> Prediction:
-    """Return the module's logits."""
-    return Prediction(logits=module(images))
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -308,6 +296,7 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
         for some in images.split(EVALUATION_BATCH):
             with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
                 parts.append(training.predict(training.module, _images(training, some, augment=False)))
+            require_logits(parts[-1].logits, len(some), training.data.shape.classes)
         logits = torch.cat([part.logits for part in parts]).float()
         loss = F.cross_entropy(logits.double(), labels)
         measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}

@@ -21,7 +21,7 @@ from typing import Any
 import pyte
 from pyte.screens import Char
 
-PATIENCE = 60.0  # seconds; longer than anything here takes on a busy machine
+PATIENCE = 240.0  # seconds; longer than anything here takes on a busy machine
 Row = dict[int, Char]
 
 TAKE_TERMINAL = """

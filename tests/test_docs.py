@@ -25,9 +25,9 @@ from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
+from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.seal import opened
 from mnistlab.space import TrainingConfig
-from mnistlab.training import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"

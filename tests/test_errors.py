@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mnistlab import errors
-from mnistlab.errors import ExitCode, Fault, MnistlabError, SpecError, near_miss, short
+from mnistlab.errors import ExitCode, Fault, MnistlabError, SpecError, must_be_one_of, near_miss, short
 
 
 def test_a_fault_names_place_rule_value_and_hint_in_this_order():
@@ -44,6 +44,14 @@ def test_a_long_or_deep_value_is_cut_short():
 )
 def test_near_miss(name, known, said):
     assert near_miss(name, known) == said
+
+
+def test_known_names_are_listed_once():
+    known = ("live", "plain", "quiet")
+    assert str(must_be_one_of("--ui", "plian", known)) == (
+        "[--ui] must be one of live, plain, quiet (got 'plian'); did you mean 'plain'?"
+    )
+    assert str(must_be_one_of("--ui", "xyz", known)) == "[--ui] must be one of live, plain, quiet (got 'xyz')"
 
 
 def test_exit_codes_are_public_and_each_error_has_its_own():

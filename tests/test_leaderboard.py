@@ -392,6 +392,17 @@ def test_verdict_without_confirmation_warns_of_luck():
     )
 
 
+@pytest.mark.parametrize(("values", "words"), [((0.98, 0.98), "1 other"), ((0.98, 0.98, 0.98), "2 others")])
+def test_verdict_of_an_unconfirmed_trial_that_shares_its_rank_does_not_call_it_ahead(
+    values: tuple[float, ...], words: str
+):
+    text = verdict(rank(record(*(trial(i, value) for i, value in enumerate((*values, 0.97))))))
+    assert text.startswith(
+        f"On mnist, trial 0000 (cnn · adamw channels=16) shares the first rank with {words}, each with val_accuracy "
+        "98.00 %: one training that no fresh seed has confirmed"
+    )
+
+
 @pytest.mark.parametrize(
     ("trials", "text"),
     [

@@ -5,15 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import mnistlab
-from mnistlab.api import TrialRecord
-from mnistlab.discovery import canonical, discover
+from mnistlab.api import ENTRY_POINT_GROUP, Config, Dataset, Model, Optimizer, Transform, TrialRecord, hookimpl
+from mnistlab.discovery import Found, canonical, discover
 from mnistlab.errors import PluginError
-from mnistlab.registry import Plugin, Registry
+from mnistlab.registry import Plugin, Registry, load
 from tests.conftest import DISTS
 
 BUILTIN_MODELS = {"mlp", "cnn", "lenet", "resnet", "vit"}
@@ -170,10 +172,47 @@ def test_a_clash_is_refused_only_where_the_bare_name_is_used(with_plugins):
     registry = with_plugins("clash")
     with pytest.raises(PluginError) as caught:
         registry.find("model", "cnn")
-    assert str(caught.value) == "model 'cnn' is offered by 2 plugins; write one of: clash:cnn, mnistlab:cnn"
+    assert str(caught.value) == (
+        'model \'cnn\' is offered by 2 plugins; write one of: [model."clash:cnn"], [model."mnistlab:cnn"]; '
+        "with --no-plugins only mnistlab:cnn is there"
+    )
     assert registry.find("model", "clash:cnn").distribution == "clash"
     assert registry.find("model", "mnistlab:cnn").distribution == "mnistlab"
     assert registry.find("model", "mlp").distribution == "mnistlab"
+
+
+class Empty(Config):
+    pass
+
+
+def nothing(*_: object) -> None:
+    raise NotImplementedError
+
+
+RECORDS = {
+    "model": Model(name="twin", config=Empty, build=nothing, summary="A twin."),
+    "optimizer": Optimizer(name="twin", config=Empty, build=nothing, summary="A twin."),
+    "transform": Transform(name="twin", config=Empty, build=nothing, summary="A twin."),
+    "dataset": Dataset(name="twin", config=Empty, prepare=nothing, load=nothing, summary="A twin."),
+}
+
+
+def twin(kind: str, distribution: str) -> Found:
+    """A distribution that offers one record of that kind, all of them under the same name."""
+    module = ModuleType(distribution)
+    setattr(module, f"mnistlab_{kind}s", hookimpl(lambda: [RECORDS[kind]]))
+    return Found(distribution, "1.0", "plugin", distribution, ENTRY_POINT_GROUP, lambda: module)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_what_a_clash_says_to_write_can_be_pasted_into_an_experiment(kind):
+    registry = load([twin(kind, "one"), twin(kind, "other")])
+    with pytest.raises(PluginError) as caught:
+        registry.find(kind, "twin")
+    first, second = str(caught.value).partition("write one of: ")[2].split(", ")  # and not that a switch would help
+    written = [tomllib.loads(text)[kind] for text in (first, second)]
+    assert written == (["one:twin", "other:twin"] if kind == "dataset" else [{"one:twin": {}}, {"other:twin": {}}])
+    assert registry.find(kind, "other:twin").distribution == "other"
 
 
 @pytest.mark.parametrize("written", ["tiny-net", "healthy-plugin:tiny-net", "Healthy_Plugin:tiny-net"])

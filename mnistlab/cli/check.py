@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from mnistlab.api import ImageShape
     from mnistlab.experiment import Experiment
+    from mnistlab.registry import Registry
     from mnistlab.space import Space
 
 
@@ -35,7 +37,7 @@ def check(
     from mnistlab.tuning.machine import share, this_machine
 
     check_environment()
-    wanted, _ = experiment.open_with(file, overrides(set_), selection(plugin or (), only_built_in=no_plugins))
+    wanted, registry = experiment.open_with(file, overrides(set_), selection(plugin or (), only_built_in=no_plugins))
     out = result_console()
     out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
     out.print(_space_table(wanted.space))
@@ -55,10 +57,35 @@ def check(
         f"{len(data.division.validation)} to validate, {data.info.test_count} sealed for the test",
         soft_wrap=True,
     )
+    out.print(_models_line(wanted, registry, data.info.shape), soft_wrap=True)
     machine = this_machine()
     portion = share(machine, wanted.spec.resources)
     each = f"{portion.cpus} CPU" + (f" and {portion.gpus:g} GPU" if portion.gpus else "")
     out.print(f"Devices: {machine}; {portion.parallel} trials in parallel, {each} each")
+
+
+def _models_line(wanted: Experiment, registry: Registry, shape: ImageShape) -> str:
+    """Ask each model, made of its defaults, about two blank images, and return that all of them answered as they must.
+
+    Raises:
+        PluginError: naming every model that did not, and why.
+    """
+    from mnistlab.errors import PluginError
+    from mnistlab.prediction import probe
+    from mnistlab.training import resolve
+
+    faults: list[str] = []
+    for branch in wanted.space.models:
+        try:
+            probe(*resolve("model", branch.component(lambda parameter: parameter.default), registry), shape)
+        except PluginError as error:
+            faults.append(f"[model.{branch.name}] {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 - a stranger's code may raise anything
+            faults.append(f"[model.{branch.name}] failed on two blank images: {error!r}")
+    if faults:
+        raise PluginError("\n".join(faults))
+    names = ", ".join(branch.name for branch in wanted.space.models)
+    return f"Models: {names}; each of them, made of its defaults, gives a logit for each of {shape.classes} classes"
 
 
 def _space_table(space: Space) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -32,7 +33,7 @@ def confirm(
 ) -> None:
     """Train the best plans of a finished RUN on fresh seeds that they lack, then open the test set for those models."""
     from mnistlab import store
-    from mnistlab.cli.search import announced, print_ranking, unread_if_gone
+    from mnistlab.cli.search import announced, print_ranking
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
 
@@ -54,7 +55,7 @@ def confirm(
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
-    with unread_if_gone(stream):
+    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(path, finished.end if finished else None, stream)
     if finished is None:
         typer.echo("mnistlab: all of these plans have all of these seeds: nothing was trained", err=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Annotated
 
@@ -26,6 +29,7 @@ app = typer.Typer(
     help="Search models, optimizers and transforms for MNIST-like images, and trust the winner.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # the commands inherit it
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -79,6 +83,16 @@ def main(arguments: list[str] | None = None) -> None:
 
         open_what_is_closed()
     try:
+        _run(arguments)
+    except KeyboardInterrupt:  # once more, on the way out
+        sys.exit(int(ExitCode.INTERRUPTED))
+    finally:
+        if arguments is None:
+            _leave()
+
+
+def _run(arguments: list[str] | None) -> None:
+    try:
         app(arguments, prog_name="mnistlab")
     except MnistlabError as error:
         typer.echo(f"mnistlab: {_harmless(str(error))}", err=True)
@@ -89,3 +103,16 @@ def main(arguments: list[str] | None = None) -> None:
             "mnistlab: internal error; this is a fault of mnistlab, please report it with the text above", err=True
         )
         sys.exit(int(ExitCode.INTERNAL))
+
+
+def _leave() -> None:
+    """Make sure that the exit code stays what it is: nothing is left to interrupt, and nobody has to read the rest."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the reader of the pipe has gone, or the terminal
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)

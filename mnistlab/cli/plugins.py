@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mnistlab.cli.options import Plugins
+from mnistlab.cli.options import NoPlugins, Plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,25 +56,36 @@ def _described(found: Found, status: str, reason: str) -> dict[str, str]:
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="A record: cnn, or mnistlab:cnn in full.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A record (cnn, or mnistlab:cnn in full), or a distribution.", show_default=False)
+    ],
     plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
     json_: Json = False,
 ) -> None:
-    """Show what a model, optimizer, transform or dataset can be set to, and where it comes from."""
+    """Show what a model, optimizer, transform or dataset can be set to, and where it comes from.
+
+    Of a distribution, show what it offers.
+    """
     import json
 
     from mnistlab.console.summary import result_console
     from mnistlab.registry import canonical
 
-    registry = _registry(plugin)
+    registry = _registry(plugin, only_built_in=no_plugins)
     source, _, bare = name.rpartition(":")
     wanted = [o for o in registry.offers() if o.name == bare and canonical(source) in ("", canonical(o.distribution))]
-    if not wanted:
+    whole = [p for p in registry.plugins if canonical(p.found.distribution) == canonical(name)] if not wanted else []
+    if not wanted and not whole:
         raise _unknown(name, registry)
     if json_:
-        typer.echo(json.dumps([_facts(offer, registry) for offer in wanted], indent=2))
+        offers = wanted or [offer for p in whole for offer in p.offers]
+        typer.echo(json.dumps([_facts(offer, registry) for offer in offers], indent=2))
         return
     out = result_console()
+    if whole:
+        out.print(_offers_table(whole))
+        out.print("\nWhat each of them can be set to: mnistlab plugins info NAME", soft_wrap=True)
     for offer in wanted:
         facts = _facts(offer, registry)
         settings: list[dict[str, str]] = facts.pop("settings")
@@ -89,6 +100,7 @@ def _unknown(name: str, registry: Registry) -> Exception:
     from mnistlab.errors import PluginError, near_miss
 
     known = [o.qualified if ":" in name else o.name for o in registry.offers()]
+    known += [p.found.distribution for p in registry.plugins if ":" not in name]
     missing = [f"{p.title} is {p.status}: {p.reason}" for p in registry.plugins if p.status != "ok"]
     return PluginError("; ".join([f"no installed plugin offers '{name}'", near_miss(name, known), *missing]))
 
@@ -145,7 +157,7 @@ def check(
     registry = _registry(plugin)
     chosen = _chosen(registry, dist)
     out = result_console()
-    out.print(_table(("kind", "name", "summary", "distribution", "version", "status"), list(_rows(chosen))))
+    out.print(_offers_table(chosen))
     failed = [p for p in chosen if p.status == "failed"]
     doubtful = [(p, doubt) for p in chosen for doubt in doubts(p, registry)]
     for p in failed:
@@ -165,6 +177,10 @@ def _chosen(registry: Registry, dist: str | None) -> list[Plugin]:
         hint = near_miss(canonical(dist), names)
         raise PluginError(f"no installed distribution '{dist}' offers plugins; {hint}")
     return [p for p in registry.plugins if dist is None or canonical(p.found.distribution) == canonical(dist)]
+
+
+def _offers_table(plugins: list[Plugin]) -> Table:
+    return _table(("kind", "name", "summary", "distribution", "version", "status"), list(_rows(plugins)))
 
 
 def _rows(plugins: list[Plugin]) -> Iterator[list[str]]:
@@ -189,11 +205,11 @@ def new(
         typer.echo(str(path))
 
 
-def _registry(files: list[Path] | None) -> Registry:
+def _registry(files: list[Path] | None, *, only_built_in: bool = False) -> Registry:
     from mnistlab.discovery import selection
     from mnistlab.registry import select
 
-    return select(selection(files or ()))
+    return select(selection(files or (), only_built_in=only_built_in))
 
 
 def _harmless(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Generator
@@ -64,7 +63,7 @@ def search(
         )
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
     stream = sys.stderr if view.kind == "json" else sys.stdout
-    with unread_if_gone(stream):
+    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(finished.path, finished.end, stream)
     raise typer.Exit(int(finished.exit_code))
 
@@ -88,18 +87,6 @@ def _show(text: str) -> None:
     with suppress(OSError, ValueError):  # the terminal may have gone
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-@contextmanager
-def unread_if_gone(stream: TextIO) -> Generator[None]:
-    """Let whoever reads `stream` go (`| head -1`, a closed window): the exit code tells of the search all the same."""
-    try:
-        yield
-        stream.flush()
-    except (OSError, SystemExit):  # rich ends the process where a pipe has no reader
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())  # for what is still held back
-        os.close(nowhere)
 
 
 def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:

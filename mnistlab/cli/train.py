@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnistlab.cli.options import DataDir, File, NoPlugins, Plugins, Seed, Set, overrides
-from mnistlab.errors import ExitCode, MnistlabError, PluginError
+from mnistlab.errors import ExitCode, MnistlabError, PluginError, SpecError, must_be_one_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -33,6 +33,13 @@ class NothingLearntError(MnistlabError):
 def train(
     file: File,
     set_: Set = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Train this one of FILE's models.", show_default=False)
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option("--optimizer", metavar="NAME", help="Train with this one of FILE's.", show_default=False),
+    ] = None,
     seed: Seed = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -54,11 +61,14 @@ def train(
     check_environment()
     files = selection(plugin or (), only_built_in=no_plugins)
     wanted, registry = experiment.open_with(file, overrides(set_, seed=seed), files)
+    chosen = {"model": model, "optimizer": optimizer}
+    plan = _plan(wanted.space, chosen)
+    for taken in _taken(wanted.space, chosen):
+        typer.echo(taken, err=True)
     found = find_data(wanted, default_place(data_dir))
     if found.fallback:
         typer.echo(f"FALLBACK: {wanted.dataset.record.name} is not available ({found.fallback})", err=True)
     data = _upload(found, threads or wanted.spec.resources.cpus_per_trial)
-    plan = _first_plan(wanted.space)
     typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {data.train_images.device.type}", err=True)
     try:
         with sealed():
@@ -78,11 +88,35 @@ def _upload(found: Data, threads: int) -> DeviceData:
     return to_device(found.images, found.division, found.info.shape, device)
 
 
-def _first_plan(space: Space) -> dict[str, Any]:
-    from mnistlab.space import defaults, suggest
+def _plan(space: Space, chosen: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the plan of all defaults with the model and the optimizer that were `chosen`, or else the first ones.
 
-    point = defaults(space)
+    Raises:
+        SpecError: if the experiment names no such model or optimizer.
+    """
+    from mnistlab.space import suggest
+
+    wanted = {kind: name for kind, name in chosen.items() if name is not None}
+    known = _alternatives(space)
+    faults = [must_be_one_of(f"--{k}", name, known[k]) for k, name in wanted.items() if name not in known[k]]
+    if faults:
+        raise SpecError("train", faults)
+    point = {p.path: p.default for p in space.parameters()} | wanted
     return suggest(space, lambda parameter: point[parameter.path])
+
+
+def _alternatives(space: Space) -> dict[str, list[str]]:
+    """Return the names that an experiment gives its models and its optimizers, in the order of the file."""
+    kinds = {"model": space.models, "optimizer": space.optimizers}
+    return {kind: [branch.name for branch in branches] for kind, branches in kinds.items()}
+
+
+def _taken(space: Space, chosen: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield what was taken where the experiment leaves a choice that nobody has made."""
+    for kind, (first, *others) in _alternatives(space).items():
+        if others and chosen[kind] is None:
+            count = f"the first of {len(others) + 1} {kind}s in the experiment"
+            yield f"{kind} {first}, {count}; --{kind} takes another: {', '.join(others)}"
 
 
 def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Registry) -> Iterator[Epoch]:

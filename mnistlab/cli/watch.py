@@ -106,7 +106,7 @@ def status(
     elif as_json:
         typer.echo(json.dumps(as_record(state, now, running=running), indent=1))
     else:
-        for line in as_text(state, now, encoding=sys.stdout.encoding):
+        for line in as_text(state, now, sys.stdout):
             typer.echo(line)
         if not running and state.end is None and at is None:
             typer.echo("The process that drove this run is gone; what it had written is kept.")
@@ -157,7 +157,7 @@ def _say_the_end(path: Path, view: Ui) -> None:
 
     state, now = _state_of(path)
     if view.kind in {"live", "full"}:
-        for line in as_text(state, now, encoding=sys.stderr.encoding):
+        for line in as_text(state, now, sys.stderr):
             typer.echo(line, err=True)
     if state.end is None:
         typer.echo(f"mnistlab: {path} has no end yet, and no process is driving it", err=True)

@@ -94,7 +94,8 @@ def _trial_interrupted(event: ev.TrialInterrupted, state: ViewState) -> str:
 
 @_say.register
 def _trial_failed(event: ev.TrialFailed, state: ViewState) -> str:
-    log = f"; log: {event.log}" if event.log else ""
+    where = f"{state.start.directory}/{event.log}" if state.start else event.log
+    log = f"; log: {where}" if event.log else ""
     what = f"failed ({event.cause}) after {counted(event.epoch, 'epoch')}: {event.message}"
     return f"trial {event.trial} {what}{log} ({progress(state)})"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
 from mnistlab.console.eta import estimate
 from mnistlab.console.frame import frame
@@ -12,15 +12,17 @@ from mnistlab.console.look import Look
 from mnistlab.console.picture import THEMES, svg
 from mnistlab.console.signs import signs_for
 from mnistlab.console.state import ViewState
-from mnistlab.errors import Fault, SpecError, near_miss
+from mnistlab.console.terminal import size_of
+from mnistlab.errors import Fault, SpecError, must_be_one_of
 
 SCHEMA = "mnistlab.status/1"
 WIDTH, HEIGHT = 120, 200
 
 
-def as_text(state: ViewState, now: float, *, encoding: str | None = "utf-8") -> list[str]:
-    """Return the dashboard's lines without colour, wide and tall enough for everything."""
-    look = Look(WIDTH, HEIGHT, signs_for(encoding), hint="")
+def as_text(state: ViewState, now: float, stream: TextIO) -> list[str]:
+    """Return the dashboard's lines without colour for `stream`; where that is no terminal, in full width."""
+    width = size_of(stream)[0] if stream.isatty() else WIDTH
+    look = Look(width, HEIGHT, signs_for(stream.encoding), hint="")
     return [line.plain.rstrip() for line in frame(state, now, look, estimate(state, now))]
 
 
@@ -36,7 +38,7 @@ def picture_of(state: ViewState, now: float, size: str, theme: str) -> str:
     if not (20 <= width <= 400 and 4 <= height <= 200):
         faults.append(Fault("--size", "must be columns x lines, from 20x4 to 400x200, for example 110x30", size))
     if theme not in THEMES:
-        faults.append(Fault("--theme", f"must be one of {', '.join(THEMES)}", theme, near_miss(theme, THEMES)))
+        faults.append(must_be_one_of("--theme", theme, THEMES))
     if faults:
         raise SpecError("status", faults)
     lines = frame(state, now, Look(width, height + 1), estimate(state, now))

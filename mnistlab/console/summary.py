@@ -266,7 +266,11 @@ def _failures(board: Leaderboard) -> list[str]:
     if not board.failures:
         return []
     causes = ", ".join(f"{cause} {count}" for cause, count in sorted(board.failures.items()))
-    return [f"Failed: {causes}.", *(f"  {row.trial} ({row.cause}): {row.message}" for row in _newest_failures(board))]
+    return [f"Failed: {causes}.", *(_failure(board, row) for row in _newest_failures(board))]
+
+
+def _failure(board: Leaderboard, row: Row) -> str:
+    return f"  {row.trial} ({row.cause}): {row.message}; log: {board.path}/trials/{row.trial}/log.txt"
 
 
 def _newest_failures(board: Leaderboard, limit: int = 5) -> list[Row]:

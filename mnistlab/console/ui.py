@@ -20,7 +20,7 @@ from mnistlab.console.screen import Painter, Screen
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable, visible
-from mnistlab.errors import Fault, SpecError, near_miss
+from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, Stamped, to_json
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
@@ -64,7 +64,7 @@ def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str]) -
 
 
 def _fault(place: str, word: str, known: tuple[str, ...]) -> list[Fault]:
-    return [] if word in known else [Fault(place, f"must be one of {', '.join(known)}", word, near_miss(word, known))]
+    return [] if word in known else [must_be_one_of(place, word, known)]
 
 
 def _fps(word: str, faults: list[Fault]) -> float:

@@ -20,8 +20,15 @@ def verdict(board: Leaderboard) -> str:
     if winner.state == "complete":
         value = metric_text(board.metric, winner.validation.mean if winner.validation else None)
         luck = "one training that no fresh seed has confirmed, so part of it may be luck"
-        return f"On {board.dataset}, {who} is ahead with {board.metric} {value}: {luck}; {_openings(board)}."
+        standing = f"{_standing(board, winner)} {board.metric} {value}"
+        return f"On {board.dataset}, {who} {standing}: {luck}; {_openings(board)}."
     return f"On {board.dataset}, {who} {_score(board, winner)}; {_ties(board)}; {_openings(board)}."
+
+
+def _standing(board: Leaderboard, winner: Row) -> str:
+    """Return how an unconfirmed champion stands to those that share its rank: with equal values nobody is ahead."""
+    others = sum(row.rank == winner.rank for row in board.rows) - 1
+    return f"shares the first rank with {counted(others, 'other')}, each with" if others else "is ahead with"
 
 
 def interval_text(interval: Interval) -> str:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
+from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, undisturbed
-from mnistlab.training import cross_entropy, point_prediction
 
 TRAIN_COUNT = 1000
 STEPS = 30

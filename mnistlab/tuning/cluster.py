@@ -12,6 +12,8 @@ import secrets
 import shutil
 import socket
 import tempfile
+import threading
+import time
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,6 +31,7 @@ from mnistlab.signals import signals_held
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
 
 ANSWER_SECONDS = 5.0
+END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed
 
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
@@ -62,14 +65,25 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
 
 
 def _shut_down(folder: Path) -> None:
-    """End Ray, and whatever of it is still there: where its start or its end was broken off, it forgets processes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ray.shutdown()
-    finally:
-        with signals_held():  # it is a moment's work, and whoever insists would leave it undone
-            _clear(folder)
+    """End Ray, and whatever of it is still there: where its start was broken off, it forgets processes.
+
+    Signals wait meanwhile: an end that is broken off leaves processes behind, and this one would wait a minute for
+    them. Ray takes the handler of SIGTERM away while it ends, so it does so in a thread, and this one puts it back.
+    """
+    with signals_held() as hold:
+        ending = threading.Thread(target=_end_ray, daemon=True)
+        ending.start()
+        deadline = time.monotonic() + END_SECONDS
+        while ending.is_alive() and time.monotonic() < deadline:
+            hold()
+            ending.join(0.02)
+        _clear(folder)
+
+
+def _end_ray() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.shutdown()
 
 
 def _clear(folder: Path) -> None:
@@ -90,7 +104,7 @@ def _names(process: psutil.Process, folder: Path) -> bool:
 
 
 def _check_address(address: str) -> None:
-    """Refuse what is no address, or one where nobody listens: Ray would try for minutes, and say so on the terminal.
+    """Refuse what is no address, or one where no Ray listens: Ray itself would go on trying for many minutes.
 
     `auto` is Ray's own word for the cluster that this machine belongs to.
     """
@@ -101,9 +115,22 @@ def _check_address(address: str) -> None:
         rule = "--address takes host:port of a Ray head node, seen from a machine of that cluster, or auto"
         raise ResourceError(f"{rule}, not {address}")
     try:
-        socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as line:
+            if not (os.environ.get("RAY_USE_TLS") == "1" or _speaks_grpc(line)):
+                raise ResourceError(f"what answers at --address {address} is no head node of a Ray cluster")
     except (OSError, OverflowError) as error:
         raise ResourceError(f"nobody answers at --address {address}: {error}") from None
+
+
+def _speaks_grpc(line: socket.socket) -> bool:
+    """Return whether the other side speaks HTTP/2, as gRPC does: it opens with its settings (RFC 9113, section 3.4)."""
+    settings, empty = 4, bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    try:
+        line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty)
+        head = line.makefile("rb").read(len(empty))
+    except OSError:  # it hangs up, or says nothing
+        return False
+    return len(head) == len(empty) and head[3] == settings
 
 
 def _private_folder() -> Path:

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.cli.test_train import BAD_MODELS
+
 pytestmark = pytest.mark.e2e
 
 TEXT = """
@@ -46,6 +48,7 @@ def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_c
     assert plan["transforms"][0]["name"] == "shift"
     assert "FALLBACK: mnist is not available" in ran.out
     assert "Dataset: digits from scikit-learn, load_digits(): 1000 to train, 297 to validate, 500 sealed for" in ran.out
+    assert "Models: lenet, mlp; each of them, made of its defaults, gives a logit for each of 10 classes" in ran.out
     assert re.search(r"Devices: \d+ CPUs?.*; 1 trials? in parallel, 1 CPU each", ran.out)
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
 
@@ -59,3 +62,15 @@ def test_check_shows_what_the_author_may_not_have_meant(run_cli, tmp_path):
     ran = run_cli("check", "small.toml", "--set", "transform.shift.pixels=[0, 1]", *net, *options)
     assert ran.code == 0, ran.err
     assert "WARNING: search.trials = 5, but the grid has 48 points: 43 will not be tried\n" in ran.out
+
+
+def test_check_asks_every_model_and_names_those_that_can_not_be_trained(run_cli, tmp_path):
+    (tmp_path / "bad_models.py").write_text(BAD_MODELS)
+    text = TEXT.replace("[model.lenet]", "[model.leaves]\n[model.narrow]\n[model.lenet]")
+    (tmp_path / "small.toml").write_text(text)
+    ran = run_cli("check", "small.toml", "--plugin", "bad_models.py")
+    assert ran.code == 5
+    assert ran.err.splitlines() == [
+        "mnistlab: [model.leaves] failed on two blank images: SystemExit(0)",
+        "[model.narrow] the model gives (N, 7), but the dataset has 10 classes: its logits must be (N, 10)",
+    ]

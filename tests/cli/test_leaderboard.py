@@ -68,6 +68,7 @@ def test_runs_are_named_and_rows_limited_and_the_nearest_run_is_told(run_cli, tm
     assert (ran.code, ran.err) == (0, "")
     assert [line.split()[1] for line in ran.out.splitlines() if " complete " in line] == ["0001"]
     assert "... and 2 more trials." in ran.out
+    assert "leaderboard" not in ran.out  # whoever has typed it needs no hint at it
     ran = run_cli("leaderboard", "frist-2026-11-22-1", "--runs", "elsewhere")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "mnistlab: no run 'frist-2026-11-22-1' here or in elsewhere; did you mean 'first-2026-11-22-1'?\n"

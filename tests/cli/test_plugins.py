@@ -99,6 +99,30 @@ def test_info_tells_what_a_setting_means(run_cli):
     assert ["lr", "number 0.003..1 (log)", "0.1", "Highest learning rate."] in shown
 
 
+def test_info_of_a_distribution_lists_what_it_offers(run_cli):
+    path = on_path("healthy", "import-error")
+    ran = run_cli("plugins", "info", "Healthy_Plugin", PYTHONPATH=path, COLUMNS="200")
+    assert ran.code == 0, ran.err
+    shown = rows(ran.out)
+    assert shown[0] == ["kind", "name", "summary", "distribution", "version", "status"]
+    assert shown[1] == ["model", "tiny-net", "A net for tests.", "healthy-plugin", "2.1", "ok"]
+    assert shown[2:] == [[""], ["What each of them can be set to: mnistlab plugins info NAME"]]
+    facts = json.loads(run_cli("plugins", "info", "healthy-plugin", "--json", PYTHONPATH=path).out)
+    assert [fact["name"] for fact in facts] == ["healthy-plugin:tiny-net"]
+    broken = run_cli("plugins", "info", "import-error", PYTHONPATH=path, COLUMNS="200")
+    assert broken.code == 0
+    assert rows(broken.out)[1][-1] == "failed"
+
+
+def test_info_without_plugins_knows_the_built_ins_alone(run_cli):
+    path = on_path("clash")
+    shown = rows(run_cli("plugins", "info", "cnn", "--no-plugins", PYTHONPATH=path).out)
+    assert [row for row in shown if row[0] == "name:"] == [["name:", "mnistlab:cnn"]]
+    gone = run_cli("plugins", "info", "clash:cnn", "--no-plugins", PYTHONPATH=path)
+    assert gone.code == 5
+    assert "clash 1.0 (clash_plugin) is disabled: switched off by --no-plugins" in gone.err
+
+
 def test_info_as_json_and_of_a_file(run_cli, tmp_path):
     (tmp_path / "my_model.py").write_text(FILE)
     ran = run_cli("plugins", "info", "my_model.py:tiny-net", "--json", "--plugin", "my_model.py")

@@ -12,8 +12,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -273,7 +275,7 @@ def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
         assert process.returncode == code, err
         assert "Traceback" not in out + err
         assert err.splitlines()[-1].endswith(f"run over: interrupted (no trial ended) in {err.split()[-1]}")
-        assert not list((folder / "runs").iterdir())
+        assert not (folder / "runs").exists()
         assert not list(ours.glob("mnistlab-*"))
         wait_for(lambda: not _processes_of(ours), seconds=20)
     finally:
@@ -323,13 +325,33 @@ def test_a_named_cluster_is_joined_and_left_running(
 def test_an_address_that_is_no_head_node_is_refused_in_words(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("refused")
     text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"')
-    for address, words in (
-        ("ray://127.0.0.1:10001", "--address takes host:port"),
-        ("127.0.0.1:1", "nobody answers at --address 127.0.0.1:1"),
-    ):
-        process = start(folder, text, "--address", address)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 2
-        assert words in err
-        assert "Traceback" not in err
-        assert not list((folder / "runs").iterdir())  # it never began
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        another = f"127.0.0.1:{server.server_port}"
+        for address, words in (
+            ("ray://127.0.0.1:10001", "--address takes host:port"),
+            ("127.0.0.1:1", "nobody answers at --address 127.0.0.1:1"),
+            (another, f"what answers at --address {another} is no head node"),
+        ):
+            process = start(folder, text, "--address", address)
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 2
+            *progress, said = err.splitlines()
+            assert said.startswith(f"mnistlab: {words}")
+            assert all(text.startswith("[") for text in progress)  # of all that Ray says, nothing comes through
+            assert not (folder / "runs").exists()  # it never began
+        server.shutdown()
+
+
+def test_a_cluster_that_lets_nobody_in_is_told_in_one_message(
+    head: tuple[str, dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    address, credentials = head
+    folder = tmp_path_factory.mktemp("stranger")
+    text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"')
+    process = start(folder, text, "--address", address, **credentials | {"RAY_AUTH_TOKEN": "another"})
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2, err
+    *progress, said = err.splitlines()
+    assert said.startswith(f"mnistlab: can't reach the Ray cluster at {address}: ")
+    assert all(text.startswith("[") for text in progress)

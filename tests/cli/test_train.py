@@ -42,11 +42,15 @@ class Diverges(nn.Linear):
 def diverging(config, shape):
     return Diverges(shape.pixels, shape.classes)
 
+def narrow(config, shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape.pixels, 7))
+
 @hookimpl
 def mnistlab_models():
     return [
         Model(name="leaves", config=Nothing, build=lambda config, shape: sys.exit(0), summary="Calls exit."),
         Model(name="diverges", config=Nothing, build=diverging, summary="Says nan."),
+        Model(name="narrow", config=Nothing, build=narrow, summary="Knows seven digits."),
     ]
 """
 
@@ -70,6 +74,29 @@ def test_the_same_seed_gives_the_same_numbers(run_cli, tmp_path):
     assert "mlp depth=1" in runs[0].err
     assert "on digits, " in runs[0].err
     assert [path.name for path in tmp_path.iterdir()] == ["x.toml"]  # no run directory, no ledger: nothing was opened
+
+
+def test_a_choice_that_the_experiment_leaves_is_told_and_can_be_made(run_cli, tmp_path):
+    text = TEXT.replace("epochs = 2", "epochs = 1") + "[model.lenet]\n[optimizer.sgd]\n[optimizer.adamw]\n"
+    (tmp_path / "x.toml").write_text(text)
+    ran = run_cli("train", "x.toml")
+    assert ran.code == 0, ran.err
+    assert ran.err.splitlines()[:2] == [
+        "model mlp, the first of 2 models in the experiment; --model takes another: lenet",
+        "optimizer sgd, the first of 2 optimizers in the experiment; --optimizer takes another: adamw",
+    ]
+    assert ran.err.splitlines()[2].startswith("mlp ")
+    other = run_cli("train", "x.toml", "--model", "lenet", "--optimizer", "adamw")
+    assert other.code == 0, other.err
+    (label,) = other.err.splitlines()
+    assert re.match(r"lenet .* · adamw ", label)
+    wrong = run_cli("train", "x.toml", "--model", "lenett", "--optimizer", "adam")
+    assert wrong.code == 2
+    assert wrong.err.splitlines() == [
+        "mnistlab: train: 2 faults",
+        "  [--model] must be one of mlp, lenet (got 'lenett'); did you mean 'lenet'?",
+        "  [--optimizer] must be one of sgd, adamw (got 'adam'); did you mean 'adamw'?",
+    ]
 
 
 def test_a_plugin_that_fails_is_shown_to_its_author(run_cli, tmp_path):
@@ -108,6 +135,14 @@ def test_a_loss_that_is_no_number_ends_a_training_with_1_and_no_traceback(train_
     assert ran.code == 1
     assert "Traceback" not in ran.err
     assert ran.err.splitlines()[-1].startswith("mnistlab: the training failed: the training loss became nan in epoch 1")
+
+
+def test_a_model_of_another_number_of_classes_is_told_both_numbers(train_badly):
+    ran = train_badly("narrow")
+    assert ran.code == 5
+    assert "Traceback" not in ran.err
+    said = "the model gives (N, 7), but the dataset has 10 classes: its logits must be (N, 10)"
+    assert ran.err.splitlines()[-1] == f"mnistlab: {said}"
 
 
 # --- ends that are nobody's failure -------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def test_the_lines_of_a_whole_run(recording):
         "[ 1m01s] 2 running (0000 epoch 2/8, 0001 epoch 0/8), 0 of 16 finished",
         "[ 1m03s] trial 0001 pruned: val_accuracy 90.00 % after 1 epoch, 1m02s (1 of 16 finished)",
         "[ 1m04s] trial 0002 started: cnn depth=9 · sgd lr=9",
-        "[ 1m30s] trial 0002 failed (nan) after 0 epochs: loss is nan; log: trials/0002/log.txt (2 of 16 finished)",
+        "[ 1m30s] trial 0002 failed (nan) after 0 epochs: loss is nan; log: runs/cnn-1/trials/0002/log.txt "
+        "(2 of 16 finished)",
         "[ 2m00s] trial 0000 complete: val_accuracy 99.12 % after 8 epochs, 1m59s (3 of 16 finished)",
         "[ 2m00s] best so far: trial 0000, val_accuracy 99.12 %, cnn depth=3 · adamw lr=0.003",
         "[ 2m01s] warning: the time budget is nearly used up",

@@ -355,7 +355,7 @@ from tests.console.conftest import run_started
 
 with open_view(Ui(sys.argv[1], color=True, fps=4.0)) as handle:
     handle(ev.Stamped(seq=1, time=datetime.now(UTC), t=0.0, event=run_started()))
-    while True:
+    for _ in range(10_000):
         time.sleep(0.01)
 """
 

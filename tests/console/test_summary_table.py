@@ -56,7 +56,7 @@ def test_a_whole_summary(make_board):
     assert lines[-6:] == [
         "Plugins: mnistlab:cnn 0.1.0, mnistlab:resnet 0.1.0.",
         "Failed: plugin 1.",
-        "  0003 (plugin): boom [/red]\\x1b]0;x\\x07\\n\\u202eevil",
+        "  0003 (plugin): boom [/red]\\x1b]0;x\\x07\\n\\u202eevil; log: runs/cnn-1/trials/0003/log.txt",
         "Written: runs/cnn-1/run.json",
         "Next: mnistlab leaderboard runs/cnn-1",
         "Next: mnistlab replay runs/cnn-1",

@@ -1,0 +1,69 @@
+"""A trial that was cut short is called so in every view, and is not mistaken for one that the scheduler gave up."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import pytest
+
+from mnistlab import events as ev
+from mnistlab.console.frame import frame
+from mnistlab.console.look import Look
+from mnistlab.console.plain import counts_text, line
+from mnistlab.console.signs import ASCII
+from mnistlab.console.state import ViewState, advance
+from mnistlab.console.status import as_record
+from tests.console.conftest import metrics
+
+
+@pytest.fixture
+def cut(recording, stamped) -> list[ev.Stamped]:
+    """Two trials run when Ctrl-C comes: one has reported an epoch, the other nothing yet."""
+    label = "mlp width=64 · sgd lr=0.1"
+    timed = [(one.t, one.event) for one in recording[:5]]
+    timed += [
+        (61.0, ev.StopAsked(signal="SIGINT")),
+        (62.0, ev.TrialStarted(trial="0002", number=2, seed=3, label=label, plan={})),
+        (63.0, ev.TrialPruned(trial="0001", epoch=1, metrics=metrics(0.9), seconds=61.5)),
+        (64.0, ev.TrialInterrupted(trial="0000", epoch=2, metrics=metrics(0.98), seconds=63.0, reason="Ctrl-C")),
+        (64.5, ev.TrialInterrupted(trial="0002", epoch=0, metrics={}, seconds=2.5, reason="Ctrl-C")),
+    ]
+    return stamped(timed)
+
+
+def test_the_fold_counts_them_apart(cut):
+    state = reduce(advance, cut, ViewState())
+    assert (state.complete, state.pruned, state.interrupted, state.failed, state.finished) == (0, 1, 2, 0, 3)
+    assert state.running == {}
+    assert [(one.trial, one.state, one.epoch) for one in state.recent][1:] == [
+        ("0000", "interrupted", 2),
+        ("0002", "interrupted", 0),
+    ]
+
+
+def test_a_line_says_why(cut):
+    state, said = ViewState(), []
+    for stamped in cut:
+        state = advance(state, stamped)
+        said.append(line(stamped, state))
+    assert said[-2:] == [
+        "[ 1m04s] trial 0000 interrupted (Ctrl-C): val_accuracy 98.00 % after 2 epochs, 1m03s (2 of 16 finished)",
+        "[ 1m04s] trial 0002 interrupted (Ctrl-C): val_accuracy - after 0 epochs, 2.5s (3 of 16 finished)",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 120])
+def test_the_dashboard_counts_and_lists_them(cut, width):
+    state = reduce(advance, cut, ViewState())
+    text = "\n".join(row.plain for row in frame(state, 65.0, Look(width, 40, ASCII)))
+    assert "v 1 pruned | = 2 interrupted" in text
+    assert "0000   = interrupted" in text
+
+
+def test_the_record_of_the_status_holds_the_count(cut):
+    trials = as_record(reduce(advance, cut, ViewState()), 65.0, running=True)["trials"]
+    assert (trials["pruned"], trials["interrupted"]) == (1, 2)
+
+
+def test_the_end_counts_them():
+    assert counts_text({"complete": 2, "interrupted": 3, "failed": 0}) == "2 complete, 3 interrupted"
