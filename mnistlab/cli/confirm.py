@@ -55,7 +55,7 @@ def confirm(
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
-    with suppress(OSError, SystemExit):  # as at the end of a search
+    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(path, finished.end if finished else None, stream)
     if finished is None:
         typer.echo("mnistlab: all of these plans have all of these seeds: nothing was trained", err=True)
