@@ -23,6 +23,7 @@ from mnistlab import training
 from mnistlab.data import Division, default_place, open_test, open_train, prepare_dataset
 from mnistlab.data.device import to_device, upload
 from mnistlab.registry import installed
+from mnistlab.seal import opened
 from mnistlab.seeds import trial_seed
 from mnistlab.statistics import wilson
 
@@ -47,7 +48,9 @@ def main(seeds: int = 10, threads: int = 0) -> None:
     train = open_train(record, record.config(), place)
     # The loop validates after its epoch; a thousand of the training images keep it busy and decide nothing.
     data = to_device(train, Division(train=everything, validation=everything[:1000]), info.shape, device)
-    images, labels = upload(open_test(record, record.config(), place), device)
+    with opened():
+        test = open_test(record, record.config(), place)
+    images, labels = upload(test, device)
     accuracies, seconds = list[float](), list[float]()
     for number in range(seeds):
         start = time.perf_counter()

@@ -1,9 +1,13 @@
-"""Confirmation: the best plans re-trained on fresh seeds, then the sealed test set, opened once and on the record."""
+"""Confirmation: the best plans re-trained on fresh seeds, then the sealed test set, opened once and on the record.
+
+A later confirmation adds to what an earlier one has left: it trains what is missing, and opens the test set for models
+that have not been evaluated.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab import events
-from mnistlab.results import ReplicateResult, TestScore, TrialResult
-from mnistlab.seeds import replicate_seed
+from mnistlab.errors import RunDirectoryError
+from mnistlab.identity import plan_sha256
+from mnistlab.leaderboard import rank
+from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.seeds import Stream, derive, replicate_seed
+from mnistlab.spec import ExperimentSpec
+from mnistlab.store import WEIGHTS, read_run
 from mnistlab.tuning.driver import Lost, Search, best_trials, run_tasks
 from mnistlab.tuning.worker import (
     ReplicateAnswer,
@@ -27,6 +37,28 @@ from mnistlab.tuning.worker import (
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a confirmation has to do: which plans, what of them is to be trained, what has been trained before."""
+
+    trials: tuple[TrialResult, ...]
+    tasks: tuple[ReplicateTask, ...]
+    known: tuple[ReplicateResult, ...]
+    refits: tuple[ReplicateResult, ...]
+    refit_due: bool
+
+    @property
+    def untested(self) -> tuple[ReplicateResult, ...]:
+        """Return the models of earlier confirmations that the test set was never opened for."""
+        before = (*self.known, *self.refits)
+        return tuple(one for one in before if one.weights_sha256 and not one.cause and one.test is None)
+
+    @property
+    def done(self) -> bool:
+        """Return whether there is nothing to do."""
+        return not (self.tasks or self.untested or self.refit_due)
+
+
+@dataclass(frozen=True)
 class _Trained:
     """A replicate that was trained, with its weights."""
 
@@ -35,25 +67,113 @@ class _Trained:
     weights: bytes
 
 
-def confirm(search: Search, trials: Sequence[TrialResult], command: str) -> None:
+def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunRecord | None = None) -> Work:
+    """Return what the confirmation that `spec` asks for has to do beside what the run holds from `before`.
+
+    A seed that has failed was tried, and is not tried again: a plan must not get as many attempts as it needs.
+    """
+    chosen = best_trials(trials, spec.search.metric[0], spec.confirm.top)
+    replicates, refits = (before.replicates, before.refits) if before else ((), ())
+    there = {(one.trial, one.replicate) for one in replicates}
+    tasks = [
+        ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
+        for number in range(1, spec.confirm.seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
+        for trial in chosen
+        if (trial.trial, number) not in there
+    ]
+    names = {trial.trial for trial in chosen}
+    known = tuple(one for one in replicates if one.trial in names)
+    due = spec.confirm.refit and not refits and any(not one.cause for one in known)
+    return Work(tuple(chosen), tuple(tasks), known, tuple(one for one in refits if one.trial in names), due)
+
+
+def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
     """Re-train the best of `trials` on fresh seeds in parallel, then evaluate all of those models on the test set.
 
     Which plans are confirmed is decided by validation alone; the test set is opened once, after everything that could
-    be chosen has been chosen. Nothing is opened if the run was asked to stop.
+    be chosen has been chosen. Nothing is opened if the run was asked to stop. `before` is what the run holds already.
     """
-    chosen = best_trials(trials, search.spec.search.metric[0], search.spec.confirm.top)
-    if not chosen:
+    work = work_of(search.spec, trials, before)
+    if work.done:
         return
-    seeds = search.spec.confirm.seeds
-    search.emit(events.ConfirmationStarted(trials=tuple(trial.trial for trial in chosen), seeds=seeds))
-    tasks = [
-        ReplicateTask(trial.trial, number, replicate_seed(search.spec.seed, number), dict(trial.plan))
-        for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut short
-        for trial in chosen
-    ]
-    trained = _train(search, tasks)
+    names, seeds = tuple(trial.trial for trial in work.trials), search.spec.confirm.seeds
+    planned = {"type": "planned", "time": _now(), "command": command, "trials": list(names), "seeds": seeds}
+    search.store.append_confirmation(planned)
+    search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
+    train = _race if search.spec.confirm.racing else _train_all
+    trained = [*_from_disk(search, work), *train(search, work)]
+    if search.spec.confirm.refit and not search.stopping():
+        trained += _refit(search, work)
     if trained and not search.stopping():
-        _open_test_set(search, trained, command)
+        _open_test_set(search, trained, command, count=(before.test_openings if before else 0) + 1)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def _from_disk(search: Search, work: Work) -> list[_Trained]:
+    """Return the models that were trained before and never evaluated, with the weights that were kept.
+
+    Raises:
+        RunDirectoryError: if these are not the weights that were written.
+    """
+    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
+    found: list[_Trained] = []
+    for one in work.untested:
+        weights = _weights_of(search, one)
+        if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
+            raise RunDirectoryError(
+                f"trial {one.trial}, replicate {one.replicate}: its weights in {search.store.path} are not those that "
+                "were trained (sha256)"
+            )
+        found.append(_Trained(ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]), one, weights))
+    return found
+
+
+def _weights_of(search: Search, one: ReplicateResult) -> bytes:
+    path = search.store.path.joinpath("trials", one.trial, *one.place, WEIGHTS)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+
+
+def _train_all(search: Search, work: Work) -> list[_Trained]:
+    return _train(search, work.tasks)
+
+
+def _race(search: Search, work: Work) -> list[_Trained]:
+    """Train seed by seed; after each, from the third on, plans that can no longer win get no more of them.
+
+    A round is a seed, however many workers there are, so that the same results drop the same plans everywhere.
+    """
+    seeds, metric = search.spec.confirm.seeds, search.spec.search.metric[0]
+    confidence, alive = confidence_of(len(work.trials), seeds), [trial.trial for trial in work.trials]
+    trained: list[_Trained] = []
+    for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
+        trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])
+        if search.stopping():
+            break
+        good = [one for one in (*work.known, *(new.result for new in trained)) if not one.cause]
+        found = beaten({name: [one for one in good if one.trial == name] for name in alive}, metric, confidence)
+        for loser in found if last < seeds else ():
+            alive.remove(loser.trial)
+            _drop(search, loser)
+    return trained
+
+
+def _drop(search: Search, loser: Beaten) -> None:
+    """Write down, and say, that a plan has left the race."""
+    gap = loser.difference
+    about: dict[str, Any] = {"trial": loser.trial, "leader": loser.leader, "seeds": loser.seeds}
+    about |= {"difference": gap.mean, "low": gap.interval.low, "high": gap.interval.high}
+    about["confidence"] = loser.confidence
+    search.store.append_confirmation({"type": "dropped", "time": _now(), **about})
+    search.emit(events.PlanDropped(**about))
 
 
 def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
@@ -70,6 +190,44 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
         else:
             trained += filter(None, [_keep(search, task, answer)])
     return trained
+
+
+def _refit(search: Search, work: Work) -> list[_Trained]:
+    """Train the champion, which validation has chosen by now, on training and validation images together.
+
+    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again.
+    """
+    record = read_run(search.store.path)
+    about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
+    champion = rank(replace(record, run={**about, **record.run})).champion
+    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
+    if champion is None or champion.state != "confirmed" or champion.trial not in plans:
+        return []
+    name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
+    if name in {one.trial for one in work.refits}:
+        return []
+    search.emit(events.RefitStarted(trial=name, seed=seed))
+    task = ReplicateTask(name, REFIT, seed, plans[name])
+    answers = [answer for _, answer in run_tasks(search, train_replicate, [task], stopping=search.stopping)]
+    last = answers[-1] if answers else None
+    return [] if last is None or isinstance(last, ReplicateProgress) else _keep_refit(search, task, last)
+
+
+def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> list[_Trained]:
+    """Write a refit into the run directory, without what was measured on images that it was trained on."""
+    if isinstance(answer, Lost):
+        answer = ReplicateAnswer(cause="worker", message=answer.message)
+    history = [{key: value for key, value in epoch.items() if not key.startswith("val_")} for epoch in answer.history]
+    result = _result(task, replace(answer, history=tuple(history), correct=None))
+    search.store.append_log(task.trial, answer.log and f"\n[refit]\n{answer.log}", final=bool(answer.cause))
+    search.store.write_replicate(result, answer.weights or None)
+    if answer.cause:
+        said = f"the refit of trial {task.trial} came to nothing ({answer.cause}): {answer.message}"
+        search.emit(events.Warned(message=said))
+        return []
+    about: dict[str, Any] = {"metrics": result.metrics, "seconds": result.seconds}
+    search.emit(events.RefitFinished(trial=task.trial, seed=task.seed, **about))
+    return [_Trained(task, result, answer.weights)]
 
 
 def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:
@@ -99,6 +257,7 @@ def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
         seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
         val_correct=_digits(answer.correct),
+        cost=answer.cost,
         cause=answer.cause,
         message=answer.message,
     )
@@ -109,43 +268,42 @@ def _digits(correct: npt.NDArray[np.bool_] | None) -> str:
     return "" if correct is None else (correct.astype(np.uint8) + ord("0")).tobytes().decode()
 
 
-def _open_test_set(search: Search, trained: Sequence[_Trained], command: str) -> None:
+# --- the test set -------------------------------------------------------------------------------------------------
+
+
+def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, count: int) -> None:
     """Open the test set, once: first say so in the ledger, then evaluate every model on it, in the workers."""
-    search.store.append_ledger(
-        {
-            "type": "opened",
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "dataset": search.shared.dataset,
-            "models": [_about(one.result) for one in trained],
-        }
-    )
+    entry = {"type": "opened", "time": _now(), "command": command, "dataset": search.shared.dataset}
+    search.store.append_ledger({**entry, "models": [_about(one) for one in trained]})
     trials = tuple(dict.fromkeys(one.task.trial for one in trained))
-    search.emit(events.TestOpened(trials=trials, models=len(trained), count=1))
-    results = {(one.task.trial, one.task.replicate): one.result for one in trained}
+    search.emit(events.TestOpened(trials=trials, models=len(trained), count=count))
+    ours = {(one.task.trial, one.task.replicate): one for one in trained}
     tasks = [TestTask(one.task, one.weights) for one in trained]
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
     for task, answer in run_tasks(search, evaluate_on_test, tasks):
-        _score(search, results[task.replicate.trial, task.replicate.replicate], answer)
+        _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
 
 
-def _score(search: Search, result: ReplicateResult, answer: TestAnswer | Lost) -> None:
+def _score(search: Search, one: _Trained, answer: TestAnswer | Lost, command: str) -> None:
     """Write a model's score into the ledger and into its result; a model that broke on the test set is a warning."""
+    about = {"time": _now(), "command": command, **_about(one)}
     if isinstance(answer, Lost) or answer.correct is None:
         message = answer.message
-        place = f"trial {result.trial}, replicate {result.replicate}"
-        search.store.append_ledger({"type": "failed", **_about(result), "message": message})
+        place = f"trial {one.result.trial}, replicate {one.result.replicate}"
+        search.store.append_ledger({"type": "failed", **about, "message": message})
         search.emit(events.Warned(message=f"{place} could not be evaluated on the test set: {message}"))
         return
     score = TestScore(correct=int(answer.correct.sum()), images=len(answer.correct), loss=answer.loss)
-    search.store.append_ledger({"type": "evaluated", **_about(result), "correct": score.correct})
-    search.store.write_replicate(replace(result, test=score, test_correct=_digits(answer.correct)))
+    search.store.append_ledger({"type": "evaluated", **about, "correct": score.correct})
+    search.store.write_replicate(replace(one.result, test=score, test_correct=_digits(answer.correct)))
 
 
-def _about(result: ReplicateResult) -> dict[str, Any]:
+def _about(one: _Trained) -> Mapping[str, Any]:
+    """Return what an entry of the ledger says of a model: which plan, which seed, which weights."""
     return {
-        "trial": result.trial,
-        "replicate": result.replicate,
-        "seed": result.seed,
-        "weights_sha256": result.weights_sha256,
+        "trial": one.result.trial,
+        "replicate": one.result.replicate,
+        "seed": one.result.seed,
+        "plan_sha256": plan_sha256(one.task.plan),
+        "weights_sha256": one.result.weights_sha256,
     }

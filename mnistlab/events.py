@@ -69,6 +69,7 @@ class TrialStarted(Event):
     seed: int
     label: str  # the plan in a few words, for people
     plan: Plan
+    repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +211,44 @@ class ReplicateFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanDropped(Event):
+    """A plan gets no more seeds in the confirmation, because it can no longer win.
+
+    `difference` is the metric of the `leader` minus that of this plan, the mean over the `seeds` that both have, and
+    low to high its interval of that `confidence`.
+    """
+
+    type: ClassVar[str] = "plan_dropped"
+    trial: str
+    leader: str
+    seeds: int
+    difference: float
+    low: float
+    high: float
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitStarted(Event):
+    """The champion of the confirmation is trained once more, on training and validation images together."""
+
+    type: ClassVar[str] = "refit_started"
+    trial: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefitFinished(Event):
+    """That training has ended; `metrics` are those of its last epoch, none of which says how good it is."""
+
+    type: ClassVar[str] = "refit_finished"
+    trial: str
+    seed: int
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TestOpened(Event):
     """The sealed test set is opened, once, to evaluate `models` trained models of these trials."""
 
@@ -295,6 +334,9 @@ EVENT_TYPES: dict[str, type[Event]] = {
         ReplicateEpoch,
         ReplicateFinished,
         ReplicateFailed,
+        PlanDropped,
+        RefitStarted,
+        RefitFinished,
         TestOpened,
         Resources,
         StatusAsked,

@@ -54,6 +54,26 @@ def open_with(path: Path, overrides: Iterable[str], wanted: Selection) -> tuple[
     return _judge(draft, registry), registry
 
 
+def reopen(source: str, table: Table, wanted: Selection) -> tuple[Experiment, Registry]:
+    """Check an experiment as a run's record holds it (`spec_json`) against the plugins of `wanted`.
+
+    Raises:
+        SpecError: as `open_with`, naming `source`.
+        PluginError: if a plugin that was named as a file can't be loaded.
+    """
+    registry = select(wanted)
+    return _judge(Draft(source, _without_nothing(table)), registry), registry
+
+
+def _without_nothing(table: Table) -> Table:
+    """Return a table without the keys that JSON has as null: TOML has no word for it, and leaves them out."""
+    return {
+        key: _without_nothing(cast("Table", value)) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }
+
+
 def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment:
     """Read and check an experiment file against the plugins of `registry`.
 

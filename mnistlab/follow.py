@@ -11,7 +11,8 @@ from pathlib import Path
 from mnistlab import events
 from mnistlab.errors import near_miss
 from mnistlab.events import Stamped
-from mnistlab.store import NoSuchRunError, decode_line
+from mnistlab.lines import decode_line
+from mnistlab.store import NoSuchRunError
 
 STREAM = "events.jsonl"
 

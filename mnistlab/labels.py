@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from itertools import zip_longest
 from typing import Any
 
@@ -58,22 +59,38 @@ def plan_label(plan: Plan, limit: int = 60) -> str:
 
 def varying(plans: Collection[Plan]) -> tuple[str, ...]:
     """Return the dotted keys that take two or more values among `plans`, names aside: what the search was about."""
+    return varying_settings([settings(plan) for plan in plans])
+
+
+def varying_settings(flats: Collection[Mapping[str, Scalar]]) -> tuple[str, ...]:
+    """Return the same as `varying`, of plans whose `settings` are known already."""
     seen: dict[str, set[tuple[type, Scalar]]] = {}
-    for plan in plans:
-        for key, value in settings(plan).items():
+    for flat in flats:
+        for key, value in flat.items():
             seen.setdefault(key, set()).add((type(value), value))
     return tuple(key for key, values in seen.items() if len(values) > 1 and key not in NAMES)
 
 
 def settings_text(plan: Plan, keys: Collection[str]) -> str:
-    """Return those of `keys` that the plan has, for example `channels=32 lr=0.003 shift.pixels=2`.
+    """Return those of `keys` that the plan has, for example `channels=32 lr=0.003 shift.pixels=2`."""
+    return chosen_text(settings(plan), keys)
+
+
+def chosen_text(flat: Mapping[str, Scalar], keys: Collection[str]) -> str:
+    """Return the same as `settings_text`, of a plan whose `settings` are known already.
 
     A key is cut to its last word, or to the last two where that alone would be ambiguous in this plan.
     """
-    chosen = {key: value for key, value in settings(plan).items() if key in keys and value != ""}
-    last = Counter(key.split(".")[-1] for key in chosen)
-    short = {key: ".".join(key.split(".")[-2 if last[key.split(".")[-1]] > 1 else -1 :]) for key in chosen}
-    return " ".join(f"{short[key]}={scalar_text(value)}" for key, value in chosen.items())
+    ends = {key: _ends(key) for key in flat if key in keys and flat[key] != ""}
+    last = Counter([one for one, _ in ends.values()])
+    return " ".join([f"{two if last[one] > 1 else one}={scalar_text(flat[key])}" for key, (one, two) in ends.items()])
+
+
+@cache
+def _ends(key: str) -> tuple[str, str]:
+    """Return the last word of a dotted key, and the last two."""
+    parts = key.split(".")
+    return parts[-1], ".".join(parts[-2:])
 
 
 def scalar_text(value: Scalar) -> str:
@@ -120,13 +137,22 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
+def visible(text: str) -> str:
+    r"""Return `text` with every control, format and bidirectional character written out, so ESC becomes `\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _dotted(prefix: str, config: Mapping[str, Any]) -> dict[str, Scalar]:
     flat: dict[str, Scalar] = {}
     for key, value in config.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, (bool, int, float, str)):
+            flat[f"{prefix}.{key}"] = value
+        elif isinstance(value, Mapping):
             flat |= _dotted(f"{prefix}.{key}", value)
         else:
-            flat[f"{prefix}.{key}"] = value if isinstance(value, (bool, int, float, str)) else json.dumps(value)
+            flat[f"{prefix}.{key}"] = json.dumps(value)
     return flat
 
 

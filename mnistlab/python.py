@@ -172,8 +172,10 @@ def open_run(name: str | Path, *, runs: str | Path = "runs") -> SearchResult:
         MnistlabError: if there is no such run, or this version can't read it.
     """
     path = store.find_run(str(name), Path(runs))
-    ends = [stamped.event for stamped in store.read_events(path) if isinstance(stamped.event, RunFinished)]
-    return _result(path, ends[-1] if ends else None)
+    last = None
+    for stamped in store.read_events(path):
+        last = stamped.event
+    return _result(path, last if isinstance(last, RunFinished) else None)  # a run that was over may go on
 
 
 def run_file(

@@ -30,6 +30,7 @@ from mnistlab.api import (
 )
 from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 from mnistlab.errors import PluginError, near_miss, short
+from mnistlab.seal import guarded
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]
@@ -221,7 +222,9 @@ def _gather(found: Found, manager: pluggy.PluginManager) -> Iterator[Offer]:
             if record.name in names:
                 raise PluginError(f"{hook} offers two records named '{record.name}'")
             names.add(record.name)
-            yield Offer(kind, record, found.distribution, found.version)
+            sealed = isinstance(record, Dataset)
+            kept = replace(record, load=guarded(record.name, record.load)) if sealed else record
+            yield Offer(kind, kept, found.distribution, found.version)
 
 
 def _answers(results: Sequence[Iterable[Any]]) -> Iterator[Any]:

@@ -24,7 +24,8 @@ class TrialResult:
 
     `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds);
     `metrics` is its last entry plus `parameters`, or empty if no epoch ended. `message` says why it failed or was
-    interrupted; `cause` is the kind of a failure, in a word.
+    interrupted; `cause` is the kind of a failure, in a word. `repeats` names the trial that tried the same plan first:
+    this one is another seed of it; "" where the plan was new.
     """
 
     trial: str
@@ -38,6 +39,15 @@ class TrialResult:
     seconds: float = 0.0
     cause: str = ""
     message: str = ""
+    repeats: str = ""
+
+
+REFIT = 0  # the number, among the replicates of a plan, of its training on training and validation images together
+
+
+def trial_name(number: int) -> str:
+    """Return the name of trial `number` (from 0): `0007`."""
+    return f"{number:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +67,26 @@ class TestScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction takes: multiply-accumulates for one image, and median seconds for a batch of 1 and of 256.
+
+    `macs` counts convolutions and matrix products; it is None where torch can't count them. The times are of `device`,
+    while other trainings may have run on it.
+    """
+
+    macs: int | None
+    latency_1: float
+    latency_256: float
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplicateResult:
-    """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1"."""
+    """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1".
+
+    `cost` is None where it could not be measured, and in runs of before it was.
+    The `replicate` REFIT was trained on the validation images too, and so knows nothing of `val_`.
+    """
 
     trial: str
     replicate: int
@@ -70,8 +98,14 @@ class ReplicateResult:
     val_correct: str = ""
     test: TestScore | None = None
     test_correct: str = ""
+    cost: Cost | None = None
     cause: str = ""
     message: str = ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Return where in its trial's folder this lies."""
+        return ("refit",) if self.replicate == REFIT else ("replicates", str(self.replicate))
 
 
 def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
@@ -91,6 +125,7 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     known: dict[str, Any] = {k: v for k, v in record.items() if k in ReplicateResult.__dataclass_fields__}
     known["history"] = tuple(known.get("history", ()))
     known["test"] = TestScore(**known["test"]) if known.get("test") else None
+    known["cost"] = Cost(**known["cost"]) if known.get("cost") else None
     return ReplicateResult(**known)
 
 
@@ -103,3 +138,5 @@ class RunRecord:
     trials: tuple[TrialResult, ...] = ()
     replicates: tuple[ReplicateResult, ...] = ()
     test_openings: int = 0
+    refits: tuple[ReplicateResult, ...] = ()
+    confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`

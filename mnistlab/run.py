@@ -7,30 +7,30 @@ import json
 import platform
 import shutil
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mnistlab import __version__, events
+from mnistlab import events
 from mnistlab.api import DataPlace
-from mnistlab.confirm import confirm
+from mnistlab.confirm import confirm, work_of
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
-from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.reopen import Reopened, differences, versions
+from mnistlab.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, spec_json
-from mnistlab.store import RunWriter, create_run
+from mnistlab.store import RunWriter, create_run, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import Search, run_search
 from mnistlab.tuning.machine import Machine, Share, share, this_machine
@@ -99,14 +99,14 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
     writer, requests = RunWriter(path), Requests()
     try:
-        with signals_as(requests), view(path) as handle:
+        with signals_as(requests), view(path) as handle, sealed():
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, events.TrialStarted)
                 handle(writer.append(event))
 
             run = _Run(experiment, options, registry, writer, requests, emit)
-            return Finished(path, _to_the_end(run, here))
+            return Finished(path, _to_the_end(run, lambda: _search_and_confirm(run, here)))
     finally:
         writer.close()
         if not (path / "run.json").exists():  # it never began: leave nothing behind
@@ -114,6 +114,34 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
             if first:
                 with suppress(OSError):  # another search may be using the folder by now
                     options.runs.rmdir()
+
+
+def add_confirmation(found: Reopened, options: Options, view: View) -> Finished | None:
+    """Confirm the best plans of a finished run as its experiment now says, where some of that is not done yet.
+
+    Returns:
+        How that ended, or None where there is nothing to do; then nothing is written.
+
+    Raises:
+        MnistlabError: if another process drives the run, or its files can't be written.
+    """
+    writer, requests = RunWriter(found.path), Requests()
+    try:
+        record = read_run(found.path)  # again: only now is nobody else writing
+        if work_of(found.experiment.spec, record.trials, record).done:
+            return None
+        with signals_as(requests), view(found.path) as handle, sealed():
+
+            def emit(event: events.Event) -> None:
+                requests.begun = requests.begun or isinstance(event, events.ReplicateStarted)
+                handle(writer.append(event))
+
+            run = _Run(
+                found.experiment, options, found.registry, writer, requests, emit, list(record.trials), searching=False
+            )
+            return Finished(found.path, _to_the_end(run, lambda: _confirm_more(run, found.data, record)))
+    finally:
+        writer.close()
 
 
 @dataclass(frozen=True)
@@ -127,13 +155,14 @@ class _Run:
     requests: Requests
     emit: events.Emit
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
+    searching: bool = True
 
 
-def _to_the_end(run: _Run, here: Machine) -> events.RunFinished:
-    """Search and confirm; however that ends, the last event says how."""
+def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
+    """Do the work; however that ends, the last event says how."""
     start = time.monotonic()
     try:
-        _search_and_confirm(run, here)
+        work()
     except KeyboardInterrupt:
         run.requests.signal = run.requests.signal or signal.SIGINT
     except Exception as error:
@@ -161,21 +190,34 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
         run.emit(_started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in run.experiment.warnings:
             run.emit(events.Warned(message=warning))
-        job = Search(
-            spec=spec,
-            space=run.experiment.space,
-            shared=shared_of(data, run.options.place, portion, _needed(run, data)),
-            share=portion,
-            registry=run.registry,
-            store=run.writer,
-            emit=run.emit,
-            stopping=lambda: _stopping(run),
-            reason=run.requests.reason,
-            tick=_ticker(run),
-        )
+        job = _job(run, data, portion)
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
+
+
+def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:
+    _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
+    with cluster(run.options.address, this_machine()) as machine:
+        job = _job(run, data, share(machine, run.experiment.spec.resources))
+        for warning in differences(record):
+            run.emit(events.Warned(message=warning))
+        confirm(job, run.trials, run.options.command, record)
+
+
+def _job(run: _Run, data: Data, portion: Share) -> Search:
+    return Search(
+        spec=run.experiment.spec,
+        space=run.experiment.space,
+        shared=shared_of(data, run.options.place, portion, _needed(run, data)),
+        share=portion,
+        registry=run.registry,
+        store=run.writer,
+        emit=run.emit,
+        stopping=lambda: _stopping(run),
+        reason=run.requests.reason,
+        tick=_ticker(run),
+    )
 
 
 def _say_preparing(run: _Run, step: str) -> None:
@@ -221,7 +263,7 @@ def _ending(run: _Run) -> tuple[str, ExitCode]:
         run.emit(events.RunInterrupted(reason=run.requests.signal.name))
         by_key = run.requests.signal == signal.SIGINT
         return "interrupted", ExitCode.INTERRUPTED if by_key else ExitCode.TERMINATED
-    if common_failure(run.trials):
+    if run.searching and common_failure(run.trials):
         cause = common_failure(run.trials)
         return f"stopped: cause '{cause}' in {TOO_MANY} of the first {FIRST_TRIALS} trials", ExitCode.TOO_MANY_FAILURES
     if not any(trial.state == "complete" for trial in run.trials):
@@ -294,7 +336,7 @@ def run_record(
         "plugin_files": {file.name: file.version for file in registry.selection.files},
         "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
         "machine": _machine_record(machine, portion),
-        "versions": _versions(),
+        "versions": versions(),
         "code_sha256": _code_digest(),
     }
 
@@ -309,6 +351,7 @@ def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
         "version": data.choice.offer.version,
         "source": data.info.source,
         "sha256": dict(data.info.sha256),
+        "images_sha256": digest(data.images),
         "train": len(data.division.train),
         "validation": len(data.division.validation),
         "test": data.info.test_count,
@@ -327,12 +370,6 @@ def _machine_record(machine: Machine, portion: Share) -> Mapping[str, Any]:
         "cpus_per_trial": portion.cpus,
         "gpus_per_trial": portion.gpus,
     }
-
-
-def _versions() -> Mapping[str, str]:
-    names = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"mnistlab": __version__, "python": python, **{name: version(name) for name in names}}
 
 
 def _code_digest() -> str:

@@ -21,6 +21,7 @@ class Stream(IntEnum):
     ORDER = 6
     TRANSFORMS = 7
     PREDICTION = 8
+    REFIT = 9
 
 
 def derive(seed: int, stream: Stream, number: int = 0) -> int:

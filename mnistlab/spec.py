@@ -138,6 +138,8 @@ class ConfirmSpec(Section):
 
     top: Annotated[int, Field(ge=0)] = 3
     seeds: Annotated[int, Field(ge=1)] = 5
+    racing: bool = False  # a plan that can no longer win gets no more seeds
+    refit: bool = False  # the champion is trained once more, on training and validation images together
 
 
 class PluginsSpec(Section):

@@ -12,8 +12,7 @@ import json
 import os
 import socket
 import time
-import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,13 +21,17 @@ from typing import Any, TypeVar
 from mnistlab import events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
 from mnistlab.events import Event, Stamped
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.lines import encode_line, last_line, read_lines
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult, replicate_from_json, trial_from_json
 
 R = TypeVar("R")
 
 RUN_SCHEMA = "mnistlab.run/1"
 RESULT_SCHEMA = "mnistlab.result/1"
 LEDGER_SCHEMA = "mnistlab.ledger/1"
+CONFIRMATION_SCHEMA = "mnistlab.confirmation/1"
+EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"  # files of checksummed lines
+WEIGHTS = "weights.safetensors"
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
 LOG_RESERVE = 64 << 10  # of these, kept for a trial's last words: a traceback must not be lost to chatter
 SYNC_SECONDS = 2.0  # at most this much of the event stream is lost with the power
@@ -42,6 +45,8 @@ _DURABLE = (
     events.TrialFailed,
     events.ReplicateFinished,
     events.ReplicateFailed,
+    events.PlanDropped,
+    events.RefitFinished,
     events.TestOpened,
     events.RunInterrupted,
     events.RunFinished,
@@ -53,6 +58,9 @@ _DURABLE = (
 
 class RunWriter:
     """The open run directory of a driver; holds its lock until `close`.
+
+    A directory that a driver has left before is gone on with: a line that it left torn is cut off, and the events are
+    counted on from the last one that is whole.
 
     Every method that writes raises RunWriteError, naming path and reason, where the disk is full, read-only or gone.
     """
@@ -66,18 +74,21 @@ class RunWriter:
         self.path = path
         self._lock = _lock(path)
         try:
-            self._events = _open(path / "events.jsonl", os.O_WRONLY | os.O_APPEND)
+            for name in (EVENTS, LEDGER, CONFIRMATION):
+                _cut_torn_tail(path / name)
+            last = last_line(path / EVENTS) or {"seq": 0, "t": 0.0}
+            self._events = _open(path / EVENTS, os.O_WRONLY | os.O_APPEND)
         except BaseException:
             os.close(self._lock)
             raise
-        self._start = self._synced = time.monotonic()
-        self._seq = 0
+        self._seq, self._synced = int(last["seq"]), time.monotonic()
+        self._start = self._synced - float(last["t"])  # the time between two drivers is not the run's
         self._log_bytes: dict[str, int] = {}
 
     def close(self) -> None:
         """Flush the event stream and let go of the lock."""
         try:
-            with _refusals_told(self.path / "events.jsonl"):
+            with _refusals_told(self.path / EVENTS):
                 os.fsync(self._events)
         finally:
             os.close(self._events)
@@ -103,7 +114,7 @@ class RunWriter:
         now = time.monotonic()
         stamped = Stamped(seq=self._seq, time=datetime.now(UTC), t=now - self._start, event=event)
         line = encode_line(events.to_json(stamped))
-        with _refusals_told(self.path / "events.jsonl"):
+        with _refusals_told(self.path / EVENTS):
             _append_all(self._events, line)
             if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
                 os.fsync(self._events)
@@ -117,9 +128,9 @@ class RunWriter:
 
     def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
         """Write a replicate's weights (safetensors), then its result; return its folder."""
-        folder = _make(self.trial_folder(result.trial), "replicates", str(result.replicate))
+        folder = _make(self.trial_folder(result.trial), *result.place)
         if weights is not None:
-            write_bytes(folder / "weights.safetensors", weights)
+            write_bytes(folder / WEIGHTS, weights)
         write_json(folder / "result.json", {"schema": RESULT_SCHEMA, **results.to_json(result)})
         return folder
 
@@ -129,15 +140,21 @@ class RunWriter:
         The last `LOG_RESERVE` of these are for a `final` text, such as the traceback of a failure; where that is too
         long its end is kept.
         """
-        used = self._log_bytes.get(trial, 0)
+        path = self.trial_folder(trial) / "log.txt"
+        used = self._log_bytes[trial] if trial in self._log_bytes else path.stat().st_size if path.exists() else 0
         data = _fitting(text.encode("utf-8", "backslashreplace"), used, final=final)
         if data:
-            self._append_to(self.trial_folder(trial) / "log.txt", data)
+            self._append_to(path, data)
             self._log_bytes[trial] = used + len(data)
 
     def append_ledger(self, entry: Mapping[str, Any]) -> None:
         """Append a line to `test_ledger.jsonl` and flush it to the disk before returning."""
-        self._append_to(self.path / "test_ledger.jsonl", encode_line({"schema": LEDGER_SCHEMA, **entry}), durable=True)
+        self._append_to(self.path / LEDGER, encode_line({"schema": LEDGER_SCHEMA, **entry}), durable=True)
+
+    def append_confirmation(self, entry: Mapping[str, Any]) -> None:
+        """Append a line to `confirmation.jsonl` and flush it to the disk before returning."""
+        line = encode_line({"schema": CONFIRMATION_SCHEMA, **entry})
+        self._append_to(self.path / CONFIRMATION, line, durable=True)
 
     def trial_folder(self, trial: str) -> Path:
         """Return the trial's folder, made if it is missing."""
@@ -188,6 +205,20 @@ def _lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return descriptor
+
+
+def _cut_torn_tail(path: Path) -> None:
+    """Cut off what a writer that died has left of a line: what is appended to it would be lost with it."""
+    if not path.exists():
+        return
+    descriptor = _open(path, os.O_RDWR)
+    try:
+        with _refusals_told(path):
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):
+                os.ftruncate(descriptor, content.rfind(b"\n") + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path, flags: int) -> int:
@@ -281,40 +312,12 @@ def _flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def encode_line(record: Mapping[str, Any]) -> bytes:
-    """Return one JSON line with a checksum of its other keys under `crc`."""
-    body = json.dumps(record, separators=(",", ":"), allow_nan=False)
-    return f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'.encode()
-
-
 # --- reading ------------------------------------------------------------------------------------------------------
-
-
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """Return the object of a line that `encode_line` wrote, or None if the line is torn or changed."""
-    head, found, tail = line.rstrip(b"\n").rpartition(b',"crc":"')
-    body = head + b"}"
-    if not found or tail != f'{zlib.crc32(body):08x}"}}'.encode():
-        return None
-    try:
-        record = json.loads(body)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of checksummed lines; lines that are torn or changed are skipped."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        for line in file:
-            record = decode_line(line)
-            if record is not None:
-                yield record
 
 
 def read_events(run: Path) -> Iterator[Stamped]:
     """Yield the events of a run directory; unknown and torn ones are skipped."""
-    for record in read_lines(run / "events.jsonl"):
+    for record in read_lines(run / EVENTS):
         stamped = events.from_json(record)
         if stamped is not None:
             yield stamped
@@ -326,15 +329,20 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         RunDirectoryError: if it is no run directory, or of a format that this version does not read.
     """
-    run = _read_json(path / "run.json", RUN_SCHEMA)
-    trials = [_read_result(p, results.trial_from_json) for p in path.glob("trials/*/result.json")]
-    replicates = [_read_result(p, results.replicate_from_json) for p in path.glob("trials/*/replicates/*/result.json")]
+    run = _read_json(str(path / "run.json"), RUN_SCHEMA)
+    if run is None:
+        raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
+    folders = _folders(path / "trials")
+    again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
+    trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
     return RunRecord(
         path=str(path),
         run=run,
         trials=tuple(sorted(trials, key=lambda t: t.number)),
         replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
-        test_openings=sum(1 for entry in read_lines(path / "test_ledger.jsonl") if entry.get("type") == "opened"),
+        test_openings=sum(1 for entry in read_lines(path / LEDGER) if entry.get("type") == "opened"),
+        refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
+        confirmations=tuple(read_lines(path / CONFIRMATION)),
     )
 
 
@@ -362,18 +370,31 @@ class NoSuchRunError(MnistlabError):
     exit_code = MnistlabError.exit_code.USAGE
 
 
-def _read_result(path: Path, from_json: Callable[[Mapping[str, Any]], R]) -> R:
-    try:
-        return from_json(_read_json(path, RESULT_SCHEMA))
-    except (TypeError, ValueError) as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+def _folders(path: Path | str) -> list[str]:
+    """Return what lies in a folder, nothing where it is not there; strings, because there may be ten thousand."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [f"{path}/{name}" for name in os.listdir(path)]
+    return []
 
 
-def _read_json(path: Path, schema: str) -> dict[str, Any]:
+def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]], R]) -> list[R]:
+    """Return the results in `folders`; where there is none, nothing has ended yet."""
+    found: list[R] = []
+    for path in (f"{folder}/result.json" for folder in folders):
+        try:
+            found += [from_json(body)] if (body := _read_json(path, RESULT_SCHEMA)) is not None else []
+        except (TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    return found
+
+
+def _read_json(path: str, schema: str) -> dict[str, Any] | None:
+    """Return the JSON object of a file, or None where there is no such file."""
     try:
-        body = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise RunDirectoryError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+        with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
+            body = json.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:

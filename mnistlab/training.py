@@ -288,20 +288,26 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
 
     A prediction that draws at random gives the same numbers at every evaluation, and disturbs no other stream.
     """
-    device, devices = images.device, [images.device] if images.device.type == "cuda" else []
-    training.module.eval()
-    parts: list[Prediction] = []
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(derive(training.seed, Stream.PREDICTION))
-        for some in images.split(EVALUATION_BATCH):
-            with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
-                parts.append(training.predict(training.module, _images(training, some, augment=False)))
-            require_logits(parts[-1].logits, len(some), training.data.shape.classes)
+    parts = predict(training, images)
+    with torch.inference_mode():
         logits = torch.cat([part.logits for part in parts]).float()
-        loss = F.cross_entropy(logits.double(), labels)
-        measures = {name: torch.cat([part.measures[name] for part in parts]) for name in parts[0].measures}
-        means = {name: float(values.double().mean()) for name, values in measures.items()}
-        return Evaluation(float(loss), logits.argmax(1) == labels, means)
+        means = {n: float(torch.cat([part.measures[n] for part in parts]).double().mean()) for n in parts[0].measures}
+        return Evaluation(float(F.cross_entropy(logits.double(), labels)), logits.argmax(1) == labels, means)
+
+
+def predict(training: Training, images: Tensor) -> list[Prediction]:
+    """Return what the model says of uint8 (N, C, H, W) on its device, in parts of at most `EVALUATION_BATCH` images."""
+    training.module.eval()
+    bf16 = torch.autocast(images.device.type, torch.bfloat16, enabled=training.bf16)
+    with torch.random.fork_rng([images.device] * images.is_cuda), torch.inference_mode(), bf16:
+        torch.manual_seed(derive(training.seed, Stream.PREDICTION))
+        parts = (_images(training, some, augment=False) for some in images.split(EVALUATION_BATCH))
+        return [_checked(training.predict(training.module, part), len(part), training) for part in parts]
+
+
+def _checked(found: Prediction, count: int, training: Training) -> Prediction:
+    require_logits(found.logits, count, training.data.shape.classes)
+    return found
 
 
 # --- going on from a state ----------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
 from mnistlab.prediction import cross_entropy, point_prediction
+from mnistlab.seal import opened
 from mnistlab.space import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,8 @@ def try_dataset(record: Any, folder: Path) -> None:
     place, config = DataPlace(data_dir=None, cache=folder, offline=True), record.config()
     info = prepare_dataset(record, config, place)
     for count, images in ((info.train_count, open_train), (info.test_count, open_test)):
-        loaded = images(record, config, place)
+        with opened():
+            loaded = images(record, config, place)
         assert loaded.images.shape == (count, info.shape.channels, info.shape.height, info.shape.width)
         assert loaded.labels.max() < info.shape.classes == len(info.class_names)
 
@@ -333,7 +335,12 @@ def test_every_event_is_documented_with_its_keys(kind: type[events.Event]) -> No
 
 @pytest.mark.parametrize(
     ("row", "kind"),
-    [("trial", results.TrialResult), ("replicate", results.ReplicateResult), ("test", results.TestScore)],
+    [
+        ("trial", results.TrialResult),
+        ("replicate", results.ReplicateResult),
+        ("test", results.TestScore),
+        ("cost", results.Cost),
+    ],
 )
 def test_every_result_is_documented_with_its_keys(row: str, kind: Any) -> None:
     assert quoted(rows("run-directory.md")[row][0]) == [field.name for field in fields(kind)]

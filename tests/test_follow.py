@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from mnistlab import events
 from mnistlab.events import Stamped
 from mnistlab.follow import find_stream, follow_events, is_running
-from mnistlab.store import NoSuchRunError, RunWriter, encode_line, read_events
+from mnistlab.lines import encode_line
+from mnistlab.store import NoSuchRunError, RunWriter, read_events
 
 WHEN = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
@@ -58,7 +59,12 @@ def record(*trials: TrialResult, confirmed: list[ReplicateResult] | None = None,
     }
     openings = changes.pop("openings", 1 if confirmed else 0)
     return RunRecord(
-        path="runs/cnn-1", run=run | changes, trials=trials, replicates=tuple(confirmed or ()), test_openings=openings
+        path="runs/cnn-1",
+        confirmations=changes.pop("confirmations", ()),
+        run=run | changes,
+        trials=trials,
+        replicates=tuple(confirmed or ()),
+        test_openings=openings,
     )
 
 
@@ -228,6 +234,72 @@ def test_a_plan_that_lacks_seeds_and_was_clearly_better_is_named(metric: str):
     board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed, metric=metric, **planned(5)))
     assert [row.trial for row in board.rows] == ["0002", "0003", "0001"]
     assert (board.tied, board.better) == ((), ("0001",))
+
+
+def asked(seeds: int, *numbers: int) -> dict[str, Any]:
+    return {"type": "planned", "trials": [f"{n:04}" for n in numbers], "seeds": seeds}
+
+
+def left(number: int) -> dict[str, Any]:
+    return {"type": "dropped", "trial": f"{number:04}"}
+
+
+def test_more_seeds_for_some_plans_than_were_planned_first_punish_nobody():
+    confirmed = [*replicates(1, 0.9, 10), *replicates(2, 0.6, 5)]
+    entries = (asked(5, 1, 2), asked(10, 1))
+    board = rank(record(trial(1), trial(2), confirmed=confirmed, confirmations=entries, **planned(5)))
+    assert order(board) == [("1", "0001", "confirmed"), ("2", "0002", "confirmed")]
+    assert [(row.untried, row.validation and row.validation.n) for row in board.rows] == [(0, 10), (0, 5)]
+
+
+def test_a_later_confirmation_of_all_plans_that_was_cut_short_says_what_is_missing():
+    confirmed = [*replicates(1, 0.9, 7), *replicates(2, 0.6, 6)]
+    entries = (asked(5, 1, 2), asked(10, 1, 2))
+    board = rank(record(trial(1), trial(2), confirmed=confirmed, confirmations=entries, **planned(5)))
+    assert [row.untried for row in board.rows] == [3, 4]
+
+
+def test_what_was_asked_for_last_counts_where_the_run_planned_more():
+    confirmed = [*replicates(1, 0.9, 3), *replicates(2, 0.6, 3)]
+    board = rank(record(trial(1), trial(2), confirmed=confirmed, confirmations=(asked(3, 1, 2),), **planned(5)))
+    assert [row.untried for row in board.rows] == [0, 0]
+
+
+def test_a_plan_that_left_the_race_ranks_above_one_that_lost_a_seed_and_below_those_that_went_on():
+    broken = replace(replicates(4, 0.95, 1, first=104)[0], cause="nan", val_correct="", metrics={}, test=None)
+    confirmed = [*replicates(1, 0.9), *replicates(2, 0.89), *replicates(3, 0.7, 3), *replicates(4, 0.95, 4), broken]
+    entries = (asked(5, 1, 2, 3, 4), left(3))
+    trials = [trial(n) for n in (1, 2, 3, 4)]
+    board = rank(record(*trials, confirmed=confirmed, confirmations=entries, **planned(5)))
+    assert [(row.trial, row.left_race, row.lost, row.untried) for row in board.rows] == [
+        ("0001", False, 0, 0),
+        ("0002", False, 0, 0),
+        ("0003", True, 0, 0),
+        ("0004", False, 1, 0),
+    ]
+    assert [row.validation.n for row in board.rows if row.validation] == [5, 5, 3, 4]
+    assert "Out of the race before all seeds: 0003" in "\n".join(notes(board))
+
+
+def test_a_plan_that_left_the_race_never_passes_those_that_beat_it_when_the_run_is_cut_short():
+    confirmed = [*replicates(1, 0.9, 4), *replicates(2, 0.9, 4), *replicates(3, 0.7, 3)]
+    entries = (asked(5, 1, 2, 3), left(3))
+    board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed, confirmations=entries, **planned(5)))
+    assert [(row.trial, row.untried) for row in board.rows][-1] == ("0003", 0)
+    assert [row.untried for row in board.rows[:2]] == [1, 1]
+
+
+def test_a_plan_that_left_a_race_and_got_its_seeds_later_is_one_like_all_others():
+    confirmed = [*replicates(1, 0.9), *replicates(3, 0.95)]
+    entries = (asked(5, 1, 3), left(3), asked(5, 1, 3))
+    board = rank(record(trial(1), trial(3), confirmed=confirmed, confirmations=entries, **planned(5)))
+    assert [(row.trial, row.left_race) for row in board.rows] == [("0003", False), ("0001", False)]
+
+
+def test_another_seed_of_a_plan_is_marked():
+    board = rank(record(trial(1, 0.9), trial(2, 0.8, repeats="0001")))
+    assert [row.repeats for row in board.rows] == ["", "0001"]
+    assert "Another seed of a plan that was tried before, confirmed once at most: 0002 (of 0001)." in notes(board)
 
 
 def test_a_minimised_metric_turns_the_order_round():

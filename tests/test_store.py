@@ -18,12 +18,11 @@ import pytest
 
 from mnistlab import events, store
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
+from mnistlab.lines import decode_line, encode_line, read_lines
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import (
     RunWriter,
     create_run,
-    decode_line,
-    encode_line,
     find_run,
     find_runs,
     read_events,
@@ -152,6 +151,49 @@ def test_a_directory_that_another_process_writes_is_refused_by_name_and_free_whe
 def test_a_closed_directory_can_be_opened_again(folder):
     RunWriter(folder).close()
     RunWriter(folder).close()
+
+
+def test_a_run_that_is_gone_on_with_counts_its_events_on(folder):
+    writer = RunWriter(folder)
+    first = [writer.append(events.Warned(message=f"number {i}")) for i in range(3)]
+    writer.close()
+    again = RunWriter(folder)
+    fourth = again.append(events.Warned(message="later"))
+    again.close()
+    assert [s.seq for s in read_events(folder)] == [1, 2, 3, 4]
+    assert fourth.t >= round(first[-1].t, 3)
+
+
+@pytest.mark.parametrize("tail", [b"{", b'{"schema":"mnistlab.event/1","seq":2', b"\0" * 40])
+def test_what_a_dead_writer_has_left_of_a_line_is_cut_off_before_anything_is_appended(folder, tail):
+    writer = RunWriter(folder)
+    writer.append(events.Warned(message="first"))
+    writer.append_ledger({"type": "opened", "number": 1})
+    writer.append_confirmation({"type": "planned", "number": 1})
+    writer.close()
+    for name in ("events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"):
+        with (folder / name).open("ab") as file:
+            file.write(tail)
+    again = RunWriter(folder)
+    again.append(events.Warned(message="second"))
+    again.append_ledger({"type": "opened", "number": 2})
+    again.append_confirmation({"type": "planned", "number": 2})
+    again.close()
+    assert warnings(folder) == ["first", "second"]
+    for name in ("test_ledger.jsonl", "confirmation.jsonl"):
+        assert [entry["number"] for entry in read_lines(folder / name)] == [1, 2]
+
+
+def test_a_log_that_is_gone_on_with_is_still_cut_off(folder, monkeypatch):
+    writer = RunWriter(folder)
+    monkeypatch.setattr(store, "MAX_LOG_BYTES", 100)
+    monkeypatch.setattr(store, "LOG_RESERVE", 10)
+    writer.append_log("0000", "x" * 80)
+    writer.close()
+    again = RunWriter(folder)
+    again.append_log("0000", "y" * 80)
+    again.close()
+    assert (folder / "trials" / "0000" / "log.txt").read_text().count("y") == 10
 
 
 # --- files that are whole or not there ----------------------------------------------------------------------------

@@ -16,7 +16,13 @@ import typer
 from mnistlab import __version__
 from mnistlab.cli import plugins
 from mnistlab.cli.check import check
+from mnistlab.cli.compare import compare
+from mnistlab.cli.confirm import confirm
+from mnistlab.cli.export import export
 from mnistlab.cli.leaderboard import leaderboard
+from mnistlab.cli.predict import predict
+from mnistlab.cli.report import report
+from mnistlab.cli.reproduce import reproduce
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
@@ -48,7 +54,22 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for each in (search, check, train, leaderboard, watch, replay, status):
+COMMANDS = (
+    search,
+    confirm,
+    check,
+    train,
+    leaderboard,
+    compare,
+    report,
+    watch,
+    replay,
+    status,
+    reproduce,
+    export,
+    predict,
+)
+for each in COMMANDS:
     app.command()(_interruptible(each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))

@@ -14,7 +14,7 @@ import typer
 from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
 
 if TYPE_CHECKING:
-    from mnistlab.run import Finished
+    from mnistlab.events import RunFinished
 
 TOP = 5  # rows of the ranking at the end of a search; `mnistlab leaderboard` prints all
 
@@ -46,7 +46,7 @@ def search(
     from mnistlab.console.ui import chosen, open_console
 
     view = chosen(ui, color)
-    with _announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
+    with announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
         with held_back():
             from mnistlab.python import run_file  # seconds long: torch and Ray come with it
 
@@ -64,12 +64,12 @@ def search(
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
     stream = sys.stderr if view.kind == "json" else sys.stdout
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
-        _print_ranking(finished, stream)
+        print_ranking(finished.path, finished.end, stream)
     raise typer.Exit(int(finished.exit_code))
 
 
 @contextmanager
-def _announced(text: str, *, drawn: bool) -> Generator[None]:
+def announced(text: str, *, drawn: bool) -> Generator[None]:
     """Say on a terminal what is being waited for until the dashboard is drawn over it; nothing of it stays."""
     if not drawn:
         yield
@@ -89,25 +89,25 @@ def _show(text: str) -> None:
         sys.stderr.flush()
 
 
-def _print_ranking(finished: Finished, stream: TextIO) -> None:
-    """Print the end of a run."""
+def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
+    """Print the end of a run, or where it stands without one."""
     from mnistlab import store
     from mnistlab.console.summary import ended_text, print_leaderboard, result_console
     from mnistlab.leaderboard import rank
 
-    if not (finished.path / "run.json").exists():
+    if not (path / "run.json").exists():
         return
     print_leaderboard(
-        rank(store.read_run(finished.path)),
+        rank(store.read_run(path)),
         result_console(stream),
-        ended=ended_text(finished.end),
-        files=_written(finished.path),
-        commands=[f"mnistlab leaderboard {finished.path}", f"mnistlab replay {finished.path}"],
+        ended=ended_text(end) if end else "",
+        files=_written(path),
+        commands=[f"mnistlab leaderboard {path}", f"mnistlab replay {path}"],
         top=TOP,
     )
 
 
 def _written(path: Path) -> list[str]:
     """Return the files of a run that people open."""
-    names = ("run.json", "events.jsonl", "study.db", "test_ledger.jsonl", "driver.log", "trials")
+    names = ("run.json", "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log", "trials")
     return [str(path / name) for name in names if (path / name).exists()]

@@ -56,6 +56,7 @@ def train(
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
     from mnistlab.labels import plan_label
+    from mnistlab.seal import sealed
 
     check_environment()
     files = selection(plugin or (), only_built_in=no_plugins)
@@ -70,7 +71,8 @@ def train(
     data = _upload(found, threads or wanted.spec.resources.cpus_per_trial)
     typer.echo(f"{plan_label(plan)} on {found.choice.record.name}, {data.train_images.device.type}", err=True)
     try:
-        _show(_epochs(plan, wanted.spec.seed, data, registry), wanted.space.epochs)
+        with sealed():
+            _show(_epochs(plan, wanted.spec.seed, data, registry), wanted.space.epochs)
     except PluginError as error:
         if error.__cause__:  # whoever writes the plugin needs to see where
             traceback.print_exception(error.__cause__)

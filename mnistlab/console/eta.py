@@ -157,7 +157,7 @@ def _replicates(state: ViewState, now: float) -> tuple[list[float], list[float]]
         done = [one.trained for one in ones if one.state == "done" and one.trained]
         seconds = sum(done) / len(done) if done else before.get(trial, usual)
         rest += [_rest_of_replicate(one, seconds, state, now) for one in ones if one.state == "running"]
-        left += [seconds] * (state.seeds - len(ones))
+        left += [seconds] * (state.seeds - len(ones)) * (trial not in state.dropped)
     return rest, left
 
 

@@ -148,7 +148,7 @@ def _confirmation(state: ViewState) -> str:
     hidden = len(numbers[SEEDS:])
     seeds = [f"seed {number}" for number in numbers[:SEEDS]] + [f"+{hidden} more"] * bool(hidden)
     columns = [*_columns(LEFT, "trial"), *_columns(FOLDED, "plan"), *_columns(RIGHT, "mean [95 %]", *seeds)]
-    done, total = state.replicated, len(state.confirming) * state.seeds
+    done, total = state.replicated, state.trainings
     said = f"confirmation: {done} of {counted(total, 'training')} on fresh seeds have ended"
     return _text_line(said) + _table(columns, [_plan_cells(state, trial, numbers) for trial in state.confirming])
 

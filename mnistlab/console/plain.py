@@ -73,7 +73,8 @@ def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
 
 @_say.register
 def _trial_started(event: ev.TrialStarted, _state: ViewState) -> str:
-    return f"trial {event.trial} started: {event.label}"
+    again = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
+    return f"trial {event.trial} started: {event.label}{again}"
 
 
 @_say.register
@@ -115,13 +116,32 @@ def _confirmation_started(event: ev.ConfirmationStarted, _state: ViewState) -> s
 @_say.register
 def _replicate_finished(event: ev.ReplicateFinished, state: ViewState) -> str:
     result = f"{state.metric} {metric_text(state.metric, event.metrics.get(state.metric))}"
-    done = f"{state.replicated} of {len(state.confirming) * state.seeds} trained"
+    done = f"{state.replicated} of {state.trainings} trained"
     return f"trial {event.trial} replicate {event.replicate}: {result} in {seconds_text(event.seconds)} ({done})"
 
 
 @_say.register
 def _replicate_failed(event: ev.ReplicateFailed, _state: ViewState) -> str:
     return f"trial {event.trial} replicate {event.replicate} failed ({event.cause}): {event.message}"
+
+
+@_say.register
+def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> str:
+    gap = metric_text(state.metric, abs(event.difference))
+    seeds = counted(event.seeds, "seed")
+    return (
+        f"trial {event.trial} can no longer win: after {seeds} trial {event.leader} is ahead by {gap}; it gets no more"
+    )
+
+
+@_say.register
+def _refit_started(event: ev.RefitStarted, _state: ViewState) -> str:
+    return f"trial {event.trial} is trained once more, on training and validation images together"
+
+
+@_say.register
+def _refit_finished(event: ev.RefitFinished, _state: ViewState) -> str:
+    return f"trial {event.trial} trained on training and validation images in {seconds_text(event.seconds)}"
 
 
 @_say.register

@@ -101,7 +101,7 @@ def share_done(state: ViewState) -> float:
         return 1.0
     planned = state.start.confirm_top * state.start.confirm_seeds
     if state.confirming:
-        planned = len(state.confirming) * state.seeds
+        planned = state.trainings
     search = state.finished if state.confirming else state.total
     return (state.finished + state.replicated) / max(1, search + planned)
 

@@ -133,6 +133,7 @@ class ViewState:
     confirming: tuple[str, ...] = ()
     seeds: int = 0
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
+    dropped: tuple[str, ...] = ()  # plans that get no more seeds
     openings: int = 0
     resources: ev.Resources | None = None
     stop_asked: str = ""  # the signal that asked
@@ -165,6 +166,12 @@ class ViewState:
         """Return how many trainings of the confirmation have ended."""
         return sum(one.state != "running" for one in self.replicates.values())
 
+    @property
+    def trainings(self) -> int:
+        """Return how many trainings the confirmation comes to, without those that dropped plans are spared."""
+        of_dropped = sum(trial in self.dropped for trial, _ in self.replicates)
+        return (len(self.confirming) - len(self.dropped)) * self.seeds + of_dropped
+
     def label(self, trial: str) -> str:
         """Return the label of a running or leading trial, or "" where it is forgotten."""
         if trial in self.running:
@@ -189,6 +196,8 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
+    if state.end:  # a run that was over is gone on with
+        state = replace(state, phase="starting", end=None, stop_asked="", interruption="")
     return replace(state, step=event.step)
 
 
@@ -266,7 +275,10 @@ def _rung_decided(event: ev.RungDecided, state: ViewState) -> ViewState:
 
 @_fold.register
 def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> ViewState:
-    return replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, replicates={})
+    wanted = {(trial, number) for trial in event.trials for number in range(1, event.seeds + 1)}
+    kept = {key: one for key, one in state.replicates.items() if key in wanted and one.state != "running"}
+    after = replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds)
+    return replace(after, replicates=kept, dropped=())
 
 
 @_fold.register
@@ -303,6 +315,11 @@ def _replicate_failed(event: ev.ReplicateFailed, state: ViewState) -> ViewState:
         f"trials/{event.trial}/log.txt",
     )
     return _with_failure(_end_replicate(state, event.trial, event.replicate, "failed", None), failure)
+
+
+@_fold.register
+def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> ViewState:
+    return replace(state, dropped=(*state.dropped, event.trial))
 
 
 @_fold.register

@@ -14,17 +14,20 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from mnistlab.console.luck import luck_notes
 from mnistlab.console.plain import counts_text
 from mnistlab.console.text import encodable, visible
 from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.results import ReplicateResult
 from mnistlab.statistics import MeanSd
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160
 UNCONFIRMED_PLAN = 64  # characters shown of a plan that was not confirmed
+NAMED = 8  # runs that are named above a ranking of several
 GAP = 2  # a divider of one space, and one of padding
 
 
@@ -43,20 +46,23 @@ def print_leaderboard(
     files: Sequence[str] = (),
     commands: Sequence[str] = (),
     top: int | None = None,
+    rows: Sequence[Row] | None = None,
 ) -> None:
     """Print a ranking with the rule above it; below it the verdict, how the run `ended`, footnotes and failures.
 
-    At the very end stand the `files` that were written, and `commands` to go on with. `top` limits the rows; how many
-    are left out is said. Rows that are left out still count in everything else.
+    At the very end stand the `files` that were written, and `commands` to go on with. `rows` are shown in place of all
+    of the ranking, and `top` limits them; how many are left out is said. Rows that are left out still count in
+    everything else.
     """
     console = result_console() if console is None else console
-    for text in (f"Run {board.run} on {board.dataset}", *([f"Rule: {board.rule}"] if board.rule else [])):
+    shown = (board.rows if rows is None else rows)[:top]
+    for text in (*_heads(board), *([f"Rule: {board.rule}"] if board.rule else [])):
         _say(console, text)
     if board.rows:
         console.print()
-        console.print(ranking_table(board, console.width, top=top, encoding=console.encoding))
+        console.print(ranking_table(board, console.width, rows=shown, encoding=console.encoding))
         console.print()
-    for text in notes(board, ended=ended, top=top):
+    for text in notes(board, ended=ended, top=len(shown)):
         _say(console, text)
     for name in files:
         _say(console, f"Written: {name}")
@@ -86,10 +92,16 @@ def ended_text(event: RunFinished) -> str:
     return f"Run over: {event.outcome}; {how} in {seconds_text(event.seconds)}, exit code {event.exit_code}."
 
 
-def ranking_table(board: Leaderboard, width: int, *, top: int | None = None, encoding: str | None = None) -> Table:
+def ranking_table(
+    board: Leaderboard,
+    width: int,
+    *,
+    top: int | None = None,
+    encoding: str | None = None,
+    rows: Sequence[Row] | None = None,
+) -> Table:
     """Return the ranking as a table that fits `width` columns: the least important columns go, the plan folds."""
-    rows = board.rows[:top]
-    columns = _fitting(_columns(board, rows), width)
+    columns = _fitting(_columns(board, (board.rows if rows is None else rows)[:top]), width)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
     for column in columns:
         wraps = column.title == "plan"
@@ -129,6 +141,7 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
     unit = " %" if metric in ACCURACIES else ""
     made = [
         _column("rank", True, [row.rank for row in rows], "right"),
+        _column("run", True, [row.run for row in rows] if len(board.runs) > 1 else [""] * len(rows)),
         _column("trial", True, [row.trial + "*" * row.front for row in rows]),
         _column("state", True, [f"failed ({row.cause})" if row.state == "failed" else row.state for row in rows]),
         _column("plan", True, [_plan(row) for row in rows]),
@@ -137,9 +150,12 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
         _column(
             "95 % interval", False, [interval_text(row.test.interval) if row.test else "" for row in rows], "right"
         ),
+        _column("clean %", False, [_clean(row) for row in rows], "right"),
         *(_objective(other, rows) for other in board.metrics[1:] if other not in {"parameters", "seconds"}),
         _column("params", False, [metric_text("parameters", row.parameters) for row in rows], "right"),
         _column("time", False, [seconds_text(row.seconds) for row in rows], "right"),
+        _column("MACs", False, [_macs(row) for row in rows], "right"),
+        _column("ms for 1 / 256", False, [_latency(row) for row in rows], "right"),
         _column("epochs", False, [f"{row.epochs}/{row.budget}" for row in rows], "right"),
         _column("plugins", False, [_sources(row) for row in rows]),
     ]
@@ -194,6 +210,24 @@ def _test(row: Row) -> str:
     return text.removesuffix(f" ({row.test.accuracy.n})") if same else text
 
 
+def _clean(row: Row) -> str:
+    return "" if row.test_clean is None else _number("test_accuracy", row.test_clean.accuracy.mean)
+
+
+def _macs(row: Row) -> str:
+    """Return for example `15.2M`."""
+    macs = row.cost.macs if row.cost else None
+    if macs is None:
+        return ""
+    return next(
+        (f"{macs / size:.3g}{sign}" for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if macs >= size), str(macs)
+    )
+
+
+def _latency(row: Row) -> str:
+    return f"{1000 * row.cost.latency_1:.3g} / {1000 * row.cost.latency_256:.3g}" if row.cost else ""
+
+
 def _mean(metric: str, means: MeanSd | None) -> str:
     """Return for example `99.61 ± 0.03 (5)`: mean, standard deviation and number of seeds."""
     if means is None:
@@ -210,6 +244,17 @@ def _number(metric: str, value: float) -> str:
 # --- what stands below --------------------------------------------------------------------------------------------
 
 
+def _heads(board: Leaderboard) -> list[str]:
+    """Return what is ranked: a run, or several with their names and what makes them comparable."""
+    if len(board.runs) < 2:
+        return [f"Run {board.run} on {board.dataset}"]
+    names = list(board.runs) if len(board.runs) <= NAMED else [*board.runs[:NAMED], f"{len(board.runs) - NAMED} more"]
+    return [
+        f"{counted(len(board.runs), 'run')} on {board.dataset}, all with the split {board.split[:12]}",
+        f"Runs: {listed(names)}",
+    ]
+
+
 def _hidden(board: Leaderboard, top: int | None) -> list[str]:
     hidden = 0 if top is None else len(board.rows) - top
     return [f"... and {counted(hidden, 'more trial')}."] if hidden > 0 else []
@@ -219,19 +264,38 @@ def _footnotes(board: Leaderboard) -> list[str]:
     notes: list[str] = []
     if any(row.rank.endswith("=") for row in board.rows):
         notes.append(
-            "n= marks a shared rank: a confirmed plan shares it where a paired comparison over seeds and images (95 %) "
-            "can't tell it from the first of that rank, another trial where the values are equal."
+            "n= marks a shared rank: a confirmed plan shares it where a paired comparison over seeds and images (95 %, "
+            "with Holm's correction for all pairs) can't tell it from the first of that rank, another trial where the "
+            "values are equal."
         )
     if any(row.validation and row.validation.n > 1 for row in board.rows):
         notes.append("mean ± standard deviation (number of fresh seeds); the interval is Wilson's, over test images.")
+    notes += luck_notes(board)
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
+    if again := [f"{row.trial} (of {row.repeats})" for row in board.rows if row.repeats]:
+        notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
+    if board.refit:
+        notes.append(_refit(board.refit))
+    if left := [row.trial for row in board.rows if row.left_race]:
+        notes.append(
+            f"Out of the race before all seeds: {listed(left)}; by then the leader was ahead by more than noise."
+        )
     notes += [_lost(row) for row in board.rows if row.lost or row.untried]
     if used := dict.fromkeys(plugin for row in board.rows for plugin in row.plugins):
         notes.append(f"Plugins: {', '.join(used)}.")
     if board.fallback:
         notes.append(f"The dataset asked for was not used: {board.fallback}.")
     return notes
+
+
+def _refit(one: ReplicateResult) -> str:
+    """Return what came of the champion's training on all images; no validation speaks for it, so it has no rank."""
+    tested = metric_text("test_accuracy", one.test.accuracy) if one.test else "not evaluated yet"
+    epochs = counted(len(one.history), "epoch")
+    return (
+        f"Refit of trial {one.trial} on training and validation images, {epochs}, not ranked: test accuracy {tested}."
+    )
 
 
 def _lost(row: Row) -> str:

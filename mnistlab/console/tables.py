@@ -139,7 +139,7 @@ def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
 
 def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
     """Return plans x seeds: the epochs of a training that runs, the value of one that has ended, the mean of all."""
-    plans, total = len(state.confirming), len(state.confirming) * state.seeds
+    plans, total = len(state.confirming), state.trainings
     head = [look.line(f"confirmation: {state.replicated} of {counted(total, 'training')} on fresh seeds have ended")]
     if plans + 2 <= room:
         seeds = [f"seed {number}" if number == 1 else str(number) for number in range(1, state.seeds + 1)]

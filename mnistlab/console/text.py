@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from mnistlab.labels import visible
+
+__all__ = ["ASCII", "encodable", "plain_text", "visible"]
+
 ASCII = str.maketrans({"±": "+/-", "·": "|", "…": "...", "×": "x", "−": "-"})
-
-
-def visible(text: str) -> str:
-    r"""Return `text` with every control, format and bidirectional character written out, so ESC becomes `\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def encodable(text: str, encoding: str | None) -> str:

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
 
@@ -88,30 +89,39 @@ def _can_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def open_console(ui: Ui, log: Path, clock: Callable[[], float] = time.monotonic) -> Generator[Handle]:
+def open_console(
+    ui: Ui, log: Path, clock: Callable[[], float] = time.monotonic, past: Iterable[Stamped] = ()
+) -> Generator[Handle]:
     """Yield what is to be called with every event, and keep the terminal for the view alone until the context ends.
 
     Progress goes to standard error; the event stream of `json` goes to standard output. Whatever else writes there
-    meanwhile is appended to `log`.
+    meanwhile is appended to `log`. `past` are the events of a run that is gone on with: views that say where it
+    stands know them, and nothing of them is said again.
     """
-    with guarded(log) as streams, open_view(ui, streams, clock) as handle:
+    with guarded(log) as streams, open_view(ui, streams, clock, past=past) as handle:
         yield handle
 
 
 @contextmanager
 def open_view(
-    ui: Ui, streams: Streams | None = None, clock: Callable[[], float] = time.monotonic, hint: str = DRIVER_HINT
+    ui: Ui,
+    streams: Streams | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    hint: str = DRIVER_HINT,
+    past: Iterable[Stamped] = (),
 ) -> Generator[Handle]:
     """Yield what is to be called with every event; `clock` moves the elapsed times on between two of them.
+
+    `past` is as for `open_console`.
 
     A stream that can't be written to any more silences the view and never stops the search.
     """
     streams = streams or Streams(sys.stdout, sys.stderr)
     if ui.kind in {"live", "full"}:
-        with _screen(ui, streams.err, clock, hint) as handle:
+        with _screen(ui, streams.err, clock, hint, past) as handle:
             yield handle
     elif ui.kind == "plain":
-        yield _lines(streams.err)
+        yield _lines(streams.err, past)
     elif ui.kind == "json":
         yield _records(streams.out)
     else:
@@ -119,7 +129,9 @@ def open_view(
 
 
 @contextmanager
-def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Generator[Handle]:
+def _screen(
+    ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str, past: Iterable[Stamped]
+) -> Generator[Handle]:
     """Draw a dashboard; at the end it goes, and a line that says how the run ended takes its place."""
     painter = Painter(stream, color=ui.color, whole_screen=ui.kind == "full")
     screen = Screen(painter, stream, clock, hint, 1 / ui.fps)
@@ -131,6 +143,8 @@ def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Ge
             last.append(stamped)
 
     with left_in_order(screen.aside):
+        for stamped in past:
+            screen.handle(stamped)
         screen.begin()
         try:
             yield handle
@@ -141,8 +155,8 @@ def _screen(ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str) -> Ge
                 say(line(stamped, state))
 
 
-def _lines(stream: TextIO) -> Handle:
-    state, say = ViewState(), _writer(stream)
+def _lines(stream: TextIO, past: Iterable[Stamped] = ()) -> Handle:
+    state, say = reduce(advance, past, ViewState()), _writer(stream)
 
     def handle(stamped: Stamped) -> None:
         nonlocal state

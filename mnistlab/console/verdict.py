@@ -16,7 +16,7 @@ def verdict(board: Leaderboard) -> str:
     if board.champion is None:
         return _nothing_succeeded(board)
     winner = board.champion
-    who = f"trial {winner.trial} ({shortened(f'{winner.model} {winner.settings}'.strip(), 80)})"
+    who = f"trial {board.name(winner)} ({shortened(f'{winner.model} {winner.settings}'.strip(), 80)})"
     if winner.state == "complete":
         value = metric_text(board.metric, winner.validation.mean if winner.validation else None)
         luck = "one training that no fresh seed has confirmed, so part of it may be luck"
@@ -76,6 +76,8 @@ def _openings(board: Leaderboard) -> str:
         return "the test set has not been opened"
     if board.test_openings == 1:
         return "the test set was opened once"
+    if board.test_openings == len(board.runs):
+        return f"the test set was opened {board.test_openings} times, once by each run"
     return f"the test set was opened {board.test_openings} times, so its numbers are no longer untouched by choice"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,6 +43,17 @@ def to_device(images: LabelledImages, split: Division, shape: ImageShape, device
         mean=mean,
         std=std,
     )
+
+
+def whole(data: DeviceData) -> DeviceData:
+    """Return the data with its validation images among the training images, for a training that nothing is chosen by.
+
+    Mean and standard deviation are those of all of them. The validation part stays, and tells nothing any more.
+    """
+    images = torch.cat([data.train_images, data.validation_images]).contiguous(memory_format=torch.channels_last)
+    labels = torch.cat([data.train_labels, data.validation_labels])
+    mean, std = mean_and_std(images)
+    return replace(data, train_images=images, train_labels=labels, mean=mean, std=std)
 
 
 def upload(

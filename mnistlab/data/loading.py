@@ -9,6 +9,7 @@ import numpy as np
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages, Split
 from mnistlab.errors import MnistlabError, PluginError
+from mnistlab.seal import check_open
 
 T = TypeVar("T")
 
@@ -35,12 +36,14 @@ def open_train(dataset: Dataset[Any], config: Config, place: DataPlace) -> Label
 
 
 def open_test(dataset: Dataset[Any], config: Config, place: DataPlace) -> LabelledImages:
-    """Return the test images. Only the confirmation may call this, and it writes every call into the test ledger.
+    """Return the test images, where the test set is open (`mnistlab.seal`): in the confirmation, which records it.
 
     Raises:
+        SealedError: anywhere else.
         DataError: if the data is wrong, or no longer there.
         PluginError: if the dataset's own code fails or returns something else than labelled images.
     """
+    check_open(dataset.name)
     return _load(dataset, config, place, "test")
 
 

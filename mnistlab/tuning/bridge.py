@@ -21,13 +21,17 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from mnistlab.api import Choice, Float, Scalar
-from mnistlab.results import higher_is_better
+from mnistlab.identity import canonical
+from mnistlab.labels import counted
+from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import Stream, derive, trial_seed
-from mnistlab.space import Parameter, Space, defaults, grid, suggest
+from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.samplers import sampler
 from mnistlab.tuning.unsaved import Unsaved
+
+INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 
 _STATES = {
     "complete": TrialState.COMPLETE,
@@ -73,11 +77,17 @@ class Bridge(Unsaved, Searcher):
         parallel: int | None,
         interruptions: Interruptions,
         stopping: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`."""
+        """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
+
+        What people should know of the proposals is handed to `say`.
+        """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
-        self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
+        self._parallel, self._stopping, self._interruptions, self._say = parallel, stopping, interruptions, say
+        self._points_in_all = size(space)
+        self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
         self._reported: dict[str, int] = {}
@@ -100,17 +110,49 @@ class Bridge(Unsaved, Searcher):
             return Searcher.FINISHED
         if self._parallel is not None and len(self._live) >= self._parallel:
             return None
+        if len(self._first) == self._points_in_all:
+            return self._exhausted()
         point = next(self._points, None)
         if point is not None:
             self._study.enqueue_trial(point)
         elif self._spec.search.algorithm == "grid":
-            return Searcher.FINISHED
-        trial = self._study.ask()
-        plan = suggest(self._space, lambda parameter: _ask(trial, parameter))
-        self._asked += 1
-        self._live[trial_id], self._numbers[trial_id] = trial, trial.number
+            return self._exhausted()
+        trial, plan = self._proposal()
+        number, self._asked = self._asked, self._asked + 1
+        if number != trial.number:  # Optuna counts the proposals that were refused
+            trial.set_user_attr("trial", trial_name(number))
+        first = self._first.setdefault(canonical(plan), number)
+        self._live[trial_id], self._numbers[trial_id] = trial, number
         # One opaque string: Tune would otherwise look for its own search-space words inside a plan.
-        return {"task": json.dumps({"plan": plan, "seed": trial_seed(self._spec.seed, trial.number)})}
+        task = {"plan": plan, "seed": trial_seed(self._spec.seed, number)}
+        return {"task": json.dumps(task | ({} if first == number else {"repeats": trial_name(first)}))}
+
+    def _proposal(self) -> tuple[Trial, dict[str, Any]]:
+        """Return what Optuna proposes next: a new plan or, where it insists on one that was tried, that one again.
+
+        A repeat is told as FAIL, which samplers pass over: PRUNED would speak against its plan, COMPLETE would count
+        one training as two.
+        """
+        turns = 0
+        while True:
+            turns += 1
+            trial = self._study.ask()
+            plan = suggest(self._space, lambda parameter, trial=trial: _ask(trial, parameter))
+            first = self._first.get(canonical(plan))
+            if first is None or turns == INSISTS:
+                return trial, plan
+            trial.set_user_attr("repeats", trial_name(first))
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _exhausted(self) -> str:
+        """Say that every plan of the space was tried, and propose nothing any more."""
+        self._say(
+            f"the space holds {counted(len(self._first), 'plan')}, and each was tried: the search ends after "
+            f"{self._asked} of {counted(self._spec.search.trials, 'trial')}; more seeds of the best plans are what the "
+            "confirmation is for"
+        )
+        self._asked = self._spec.search.trials
+        return Searcher.FINISHED
 
     def number(self, trial_id: str) -> int:
         """Return our number (from 0) of the trial that Tune calls `trial_id`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import warnings
@@ -15,7 +14,8 @@ import ray
 from ray import tune
 from ray.exceptions import RayError
 
-from mnistlab.events import Emit
+from mnistlab.events import Emit, Warned
+from mnistlab.identity import canonical
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
@@ -101,7 +101,15 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
     cut = Interruptions(why)
-    bridge = Bridge(study, search.space, search.spec, parallel=parallel, interruptions=cut, stopping=stopping)
+    bridge = Bridge(
+        study,
+        search.space,
+        search.spec,
+        parallel=parallel,
+        interruptions=cut,
+        stopping=stopping,
+        say=lambda text: search.emit(Warned(message=text)),
+    )
     recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, cut, search.tick)
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
@@ -151,7 +159,7 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     sign = -1 if higher_is_better(metric) else 1
     complete = [result for result in results if result.state == "complete"]
     ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
-    distinct = {json.dumps(result.plan, sort_keys=True): result for result in reversed(ordered)}
+    distinct = {canonical(result.plan): result for result in reversed(ordered)}
     return [result for result in ordered if result in distinct.values()][:top]
 
 

@@ -16,7 +16,7 @@ from mnistlab.api import TrialRecord
 from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
-from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.results import TrialResult, higher_is_better, trial_name
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
@@ -33,6 +33,7 @@ class _Open:
     seed: int
     plan: Mapping[str, Any]
     started: float
+    repeats: str = ""
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     last: Mapping[str, Any] | None = None
 
@@ -71,12 +72,12 @@ class Recorder(Unsaved, Callback):
         if trial.trial_id in self._open:
             return
         task, number = json.loads(trial.config["task"]), self._bridge.number(trial.trial_id)
-        opened = _Open(f"{number:04d}", number, task["seed"], task["plan"], time.monotonic())
+        repeats = task.get("repeats", "")
+        opened = _Open(trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats)
         self._open[trial.trial_id] = opened
+        about: dict[str, Any] = {"number": number, "seed": opened.seed, "repeats": repeats}
         label = plan_label(opened.plan)
-        self._emit(
-            events.TrialStarted(trial=opened.name, number=number, seed=opened.seed, label=label, plan=opened.plan)
-        )
+        self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
 
     def on_trial_result(
         self,
@@ -167,6 +168,7 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
         seconds=time.monotonic() - opened.started,
         cause=outcome.cause,
         message=outcome.message,
+        repeats=opened.repeats,
     )
 
 

@@ -24,12 +24,15 @@ from ray import tune
 from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
 from mnistlab.data import Division, open_test, open_train, prepare_dataset
-from mnistlab.data.device import DeviceData, to_device, upload
+from mnistlab.data.device import DeviceData, to_device, upload, whole
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
+from mnistlab.results import REFIT, Cost
+from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
+from mnistlab.tuning.cost import cost_of
 
 CHECKPOINT = "state.safetensors"
 
@@ -107,6 +110,7 @@ class PlanTrainable(tune.Trainable):
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         """Begin the first trial of this process."""
         assert shared is not None
+        seal_for_good()
         self._shared = shared
         self._capture = Capture()
         self._capture.start()
@@ -203,12 +207,16 @@ def _one_line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class ReplicateTask:
-    """One (plan, seed) of the confirmation."""
+    """One (plan, seed) of the confirmation; number REFIT stands for the training on training and validation images."""
 
     trial: str
     replicate: int
     seed: int
     plan: dict[str, Any]
+
+    def data(self, common: DeviceData) -> DeviceData:
+        """Return what this is trained on."""
+        return whole(common) if self.replicate == REFIT else common
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,7 @@ class ReplicateAnswer:
     parameters: int = 0
     correct: npt.NDArray[np.bool_] | None = None
     weights: bytes = b""
+    cost: Cost | None = None
     log: str = ""
     cause: str = ""
     message: str = ""
@@ -235,13 +244,14 @@ class ReplicateAnswer:
 
 def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
     """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
+    seal_for_good()
     capture = Capture()
     capture.start()
     history: list[dict[str, float]] = []
     answer = ReplicateAnswer()
     try:
         registry = select(shared.plugins)
-        data = data_for(shared, registry, device_of(shared))
+        data = task.data(data_for(shared, registry, device_of(shared)))
         one = training.begin(task.plan, task.seed, data, registry)
         while one.epoch < one.epochs:
             history.append(training.run_epoch(one))
@@ -252,11 +262,21 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
             parameters=training.count_parameters(one.module),
             correct=found.correct.cpu().numpy(),
             weights=weights.pack_weights(one.module),
+            cost=_measured(one),
         )
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
     yield replace(answer, history=tuple(history), log=capture.take())
+
+
+def _measured(one: Training) -> Cost | None:
+    """Return what a prediction takes. Where that can't be measured, the training was good all the same."""
+    try:
+        return cost_of(one)
+    except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
+        traceback.print_exc()
+        return None
 
 
 @dataclass(frozen=True)
@@ -287,14 +307,17 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
     Only the confirmation sends this, once the ledger says so.
     """
+    seal_for_good()
     capture = Capture()
     capture.start()
     try:
         registry, device = select(shared.plugins), device_of(shared)
-        data = data_for(shared, registry, device)
+        data = task.replicate.data(data_for(shared, registry, device))
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)
-        images, labels = upload(open_test(*dataset_of(shared, registry), shared.place), device)
+        with opened():
+            test = open_test(*dataset_of(shared, registry), shared.place)
+        images, labels = upload(test, device)
         found = training.evaluate(model, images, labels)
         yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
     except (Exception, SystemExit) as error:  # a plugin may raise anything

@@ -17,6 +17,7 @@ from mnistlab.api import DataPlace, ImageShape
 from mnistlab.builtin.datasets import mnist, mnistlab_datasets, own, qmnist, relatives
 from mnistlab.data import default_place, open_test, open_train, prepare_dataset, split_indices
 from mnistlab.errors import DataError, DataUnavailableError
+from mnistlab.seal import opened
 
 RECORDS = {record.name: record for record in mnistlab_datasets()}
 PUBLISHED = {"mnist": mnist.FILES, "fashion-mnist": relatives.FASHION_FILES, "kmnist": relatives.KMNIST_FILES}
@@ -31,7 +32,8 @@ def train(name, place, **config):
 
 
 def held_out(name, place, **config):
-    return open_test(RECORDS[name], RECORDS[name].config(**config), place)
+    with opened():
+        return open_test(RECORDS[name], RECORDS[name].config(**config), place)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,3 +236,24 @@ def test_the_console_of_a_run_keeps_what_others_write_in_its_log(terminal, recor
     (said,) = shown.everything()
     assert "run over" in said
     assert (tmp_path / "driver.log").read_text() == "something that a plugin prints\n" * len(recording)
+
+
+# --- runs that are gone on with -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "json", "quiet", "live"])
+def test_what_was_said_before_is_known_and_not_said_again(recording, terminal, kind):
+    out, err = io.StringIO(), terminal().stream if kind == "live" else io.StringIO()
+    metric = ev.RunStarted(**{**vars(recording[0].event), "metric": "val_loss"})
+    past = [replace(recording[0], event=metric), *recording[1:]]
+    confirmed = ev.ReplicateFinished(trial="0000", replicate=3, seed=3, metrics={"val_loss": 0.5}, seconds=1.0)
+    later = replace(recording[-1], seq=99, t=200.0, event=confirmed)
+    with open_view(Ui(kind, color=False), Streams(out, err), past=past) as handle:
+        handle(later)
+    if kind == "plain":
+        (said,) = err.getvalue().splitlines()
+        assert "trial 0000 replicate 3: val_loss 0.5" in said
+    elif kind == "json":
+        assert [json.loads(text)["seq"] for text in out.getvalue().splitlines()] == [99]
+    else:
+        assert out.getvalue() == ""

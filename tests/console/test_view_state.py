@@ -76,3 +76,30 @@ def test_leaders_of_a_minimised_metric_are_the_small_ones(recording, stamped):
     finished = [ev.TrialFinished(trial=str(i), epoch=1, metrics={"val_loss": float(i)}, seconds=1.0) for i in (2, 1, 3)]
     state = fold(stamped([(0.0, start), *((1.0, event) for event in finished)]))
     assert [scored.trial for scored in state.leaders] == ["1", "2", "3"]
+
+
+def test_a_run_that_is_gone_on_with_is_no_longer_over_and_knows_what_it_had(recording, stamped):
+    over = fold(recording)
+    again = [
+        (174.0, ev.RunPreparing(run="cnn-1", step="starting Ray")),
+        (175.0, ev.ConfirmationStarted(trials=("0000", "0001"), seeds=3)),
+    ]
+    preparing, confirming = (reduce(advance, stamped(again[:n]), over) for n in (1, 2))
+    assert (preparing.phase, preparing.end, preparing.interruption) == ("starting", None, "")
+    assert (confirming.phase, confirming.seeds, confirming.trainings) == ("confirmation", 3, 6)
+    assert {key: one.state for key, one in confirming.replicates.items()} == {
+        ("0000", 1): "done",
+        ("0000", 2): "failed",
+    }
+    assert confirming.best == over.best
+    fewer = reduce(advance, stamped([(175.0, ev.ConfirmationStarted(trials=("0000",), seeds=1))]), over)
+    assert list(fewer.replicates) == [("0000", 1)]
+
+
+def test_a_plan_that_leaves_the_race_is_waited_for_no_longer(stamped):
+    done = [ev.ReplicateFinished(trial="b", replicate=n, seed=n, metrics={}, seconds=1.0) for n in (1, 2, 3)]
+    about = {"leader": "a", "seeds": 3, "difference": 0.1, "low": 0.05, "high": 0.15, "confidence": 0.99}
+    start = ev.ConfirmationStarted(trials=("a", "b"), seeds=5)
+    state = fold(stamped([(float(t), event) for t, event in enumerate([start, *done])]))
+    assert state.trainings == 10
+    assert reduce(advance, stamped([(9.0, ev.PlanDropped(trial="b", **about))]), state).trainings == 8

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mnistlab.api import ImageShape, LabelledImages
-from mnistlab.data.device import as_unit, mean_and_std, normalise, standardise, to_device, upload
+from mnistlab.data.device import as_unit, mean_and_std, normalise, standardise, to_device, upload, whole
 from mnistlab.data.splits import Division
 
 GENERATOR = np.random.default_rng(0)
@@ -47,6 +47,15 @@ def test_statistics_come_from_the_training_part_alone():
     np.testing.assert_allclose(data.std.flatten(), expected.std(axis=(0, 2, 3)), rtol=1e-6)
     assert data.mean.shape == data.std.shape == (1, 3, 1, 1)
     assert data.mean.dtype == data.std.dtype == torch.float32
+
+
+def test_the_whole_holds_both_parts_and_their_statistics():
+    given = images(3)
+    both = whole(to_device(given, SPLIT, ImageShape(3, 6, 5, 3), "cpu"))
+    np.testing.assert_array_equal(both.train_images.numpy(), given.images)
+    np.testing.assert_array_equal(both.train_labels.numpy(), given.labels)
+    np.testing.assert_allclose(both.mean.flatten(), (given.images / 255.0).mean(axis=(0, 2, 3)), rtol=1e-6)
+    assert both.train_images.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_statistics_over_more_images_than_are_summed_at_once():

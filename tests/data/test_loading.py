@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, ImageShape, LabelledImages
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import DataError, PluginError
+from mnistlab.seal import SealedError, guarded, opened, sealed
 
 GOOD = LabelledImages(images=np.zeros((4, 1, 3, 3), dtype=np.uint8), labels=np.arange(4))
 INFO = DatasetInfo(
@@ -33,10 +35,38 @@ def test_each_door_asks_for_its_own_split(place):
     mine = dataset(load=lambda config, place, split: asked.append(split) or GOOD)
     assert open_train(mine, Config(), place) is GOOD
     assert asked == ["train"]
-    assert open_test(mine, Config(), place) is GOOD
+    with opened():
+        assert open_test(mine, Config(), place) is GOOD
     assert asked == ["train", "test"]
     assert prepare_dataset(mine, Config(), place) is INFO
     assert asked == ["train", "test"]
+
+
+def test_the_test_images_are_refused_where_nobody_has_opened_them(place):
+    asked = []
+    mine = dataset(load=lambda config, place, split: asked.append(split) or GOOD)
+    with pytest.raises(SealedError, match="dataset 'mine' was asked for its test images, but the test set is sealed"):
+        open_test(mine, Config(), place)
+    assert asked == []
+
+
+def test_a_thread_sees_nothing_of_what_another_has_opened(place):
+    with opened(), ThreadPoolExecutor(1) as pool, pytest.raises(SealedError):
+        pool.submit(open_test, dataset(), Config(), place).result()
+
+
+def test_while_a_run_goes_on_a_datasets_own_function_refuses_the_test_images_alone(place):
+    load = guarded("mine", lambda config, place, split: GOOD)
+    assert load(Config(), place, "test") is GOOD
+    with sealed():
+        assert load(Config(), place, "train") is GOOD
+        with pytest.raises(SealedError, match="dataset 'mine'"):
+            load(Config(), place, "test")
+        with pytest.raises(SealedError, match="dataset 'mine'"):
+            load(Config(), place, split="test")
+        with opened():
+            assert load(Config(), place, "test") is GOOD
+    assert load(Config(), place, "test") is GOOD
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from mnistlab import events
 from mnistlab.confirm import confirm
-from mnistlab.results import State, TrialResult
+from mnistlab.errors import RunDirectoryError
+from mnistlab.leaderboard import Row, rank
+from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
-from mnistlab.tuning.driver import best_trials
+from mnistlab.tuning.driver import Search, best_trials
 from mnistlab.tuning.worker import ReplicateTask, train_replicate
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import SEARCHED, moods
@@ -61,6 +65,7 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
     }
     good = [r for r in record.replicates if r.trial == "0000"]
     assert all(r.test and r.test.accuracy > 0.9 and r.test.images == 40 for r in good)
+    assert all(r.cost and r.cost.macs and r.cost.latency_1 > 0 and "thread" in r.cost.device for r in good)
     assert good[0].seed not in {t.seed for t in record.trials}
     assert good[0].weights_sha256 != good[1].weights_sha256
     assert [entry["type"] for entry in read_lines(ran.path / "test_ledger.jsonl")] == ["opened", *["evaluated"] * 4]
@@ -106,3 +111,131 @@ def test_a_changed_plan_gives_the_same_numbers_when_it_is_trained_again(run_tiny
     answer = ray.get(last)
     assert answer.cause == ""
     assert answer.history[-1]["val_loss"] == changed.metrics["val_loss"]
+
+
+def again(search: Search, **confirm_as: object) -> Search:
+    """The search with another `[confirm]` table."""
+    table = search.spec.confirm.model_copy(update=confirm_as)
+    return replace(search, spec=search.spec.model_copy(update={"confirm": table}))
+
+
+def test_a_later_confirmation_trains_what_is_missing_and_tests_those_models_alone(run_tiny: RunTiny) -> None:
+    kept: list[RunRecord] = []
+
+    def confirm_twice(search: Search, trials: list[TrialResult]) -> None:
+        confirm(search, trials, "the first")
+        kept.append(read_run(search.store.path))
+        confirm(again(search, top=2, seeds=2), trials, "the second", kept[0])
+        kept.append(read_run(search.store.path))
+        confirm(again(search, top=2, seeds=2), trials, "the third", kept[1])
+
+    ran = run_tiny(moods("good", "stuck", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=confirm_twice)
+    before, after = kept
+    assert [(r.trial, r.replicate) for r in before.replicates] == [("0000", 1)]
+    assert [(r.trial, r.replicate) for r in after.replicates] == [("0000", 1), ("0000", 2), ("0001", 1), ("0001", 2)]
+    assert after.replicates[0] == before.replicates[0]
+    assert all(r.test for r in after.replicates)
+    opened = [entry for entry in read_lines(ran.path / "test_ledger.jsonl") if entry["type"] == "opened"]
+    assert [[(m["trial"], m["replicate"]) for m in entry["models"]] for entry in opened] == [
+        [("0000", 1)],
+        [("0001", 1), ("0000", 2), ("0001", 2)],
+    ]
+    assert [entry["command"] for entry in opened] == ["the first", "the second"]
+    assert [event.count for event in ran.stream if isinstance(event, events.TestOpened)] == [1, 2]
+    assert [(entry["trials"], entry["seeds"]) for entry in after.confirmations] == [
+        (["0000"], 1),
+        (["0000", "0001"], 2),
+    ]
+    assert [row.untried for row in rank_of(after)] == [0, 0]
+
+
+def rank_of(record: RunRecord) -> tuple[Row, ...]:
+    dataset = {"name": "idx", "requested": "idx", "fallback": ""}
+    return rank(replace(record, run={**record.run, "metric": "val_accuracy", "dataset": dataset})).rows
+
+
+def test_models_that_were_trained_and_never_evaluated_are_when_the_run_is_gone_on_with(run_tiny: RunTiny) -> None:
+    stop: list[bool] = []
+
+    def stop_at_the_end_then_go_on(search: Search, trials: list[TrialResult]) -> None:
+        def emit(event: events.Event) -> None:
+            search.emit(event)
+            if isinstance(event, events.ReplicateFinished):
+                stop.append(True)
+
+        confirm(replace(search, emit=emit, stopping=lambda: bool(stop)), trials, "the first")
+        record = read_run(search.store.path)
+        assert [(bool(r.weights_sha256), r.test) for r in record.replicates] == [(True, None)]
+        assert record.test_openings == 0
+        confirm(search, trials, "the second", record)
+
+    ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=stop_at_the_end_then_go_on)
+    assert len(ran.of(events.ReplicateFinished)) == 1
+    record = read_run(ran.path)
+    assert record.test_openings == 1
+    assert [r.test is not None for r in record.replicates] == [True]
+
+
+def test_weights_that_were_changed_are_not_evaluated(run_tiny: RunTiny) -> None:
+    def spoil(search: Search, trials: list[TrialResult]) -> None:
+        confirm(search, trials, "the first")
+        record = read_run(search.store.path)
+        (one,) = record.replicates
+        search.store.write_replicate(replace(one, test=None, test_correct=""), b"other weights")
+        with pytest.raises(RunDirectoryError, match="are not those that were trained"):
+            confirm(search, trials, "the second", read_run(search.store.path))
+
+    ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=spoil)
+    assert len(ran.of(events.TestOpened)) == 1
+
+
+def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: RunTiny) -> None:
+    text = moods("good", "stuck", "noisy", scheduler="none") + CONFIRM.format(top=3, seeds=5) + "racing = true\n"
+    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    (dropped,) = [event for event in ran.stream if isinstance(event, events.PlanDropped)]
+    assert (dropped.trial, dropped.seeds) == ("0001", 3)
+    assert dropped.leader in {"0000", "0002"}
+    assert 0 < dropped.low < dropped.difference < dropped.high
+    record = read_run(ran.path)
+    assert Counter(r.trial for r in record.replicates) == {"0000": 5, "0001": 3, "0002": 5}
+    assert all(r.test for r in record.replicates)
+    *_, last = rank_of(record)
+    assert (last.trial, last.left_race, last.untried) == ("0001", True, 0)
+    assert record.confirmations[-1]["type"] == "dropped"
+
+
+def test_the_champion_is_trained_once_more_on_all_images_and_tested_in_the_same_opening(run_tiny: RunTiny) -> None:
+    text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=1) + "refit = true\n"
+    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    record = read_run(ran.path)
+    assert [(r.trial, r.replicate) for r in record.replicates] == [("0000", 1), ("0001", 1)]
+    (refit,) = record.refits
+    assert (refit.trial, refit.replicate, len(refit.history)) == ("0000", REFIT, 4)
+    assert refit.seed not in {r.seed for r in (*record.replicates, *record.trials)}
+    assert refit.val_correct == ""
+    assert not [name for epoch in refit.history for name in epoch if name.startswith("val_")]
+    assert refit.test
+    assert refit.test.accuracy > 0.9
+    weights = (ran.path / "trials" / "0000" / "refit" / "weights.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() == refit.weights_sha256
+    (opened, *evaluated) = read_lines(ran.path / "test_ledger.jsonl")
+    assert (opened["type"], len(opened["models"]), record.test_openings) == ("opened", 3, 1)
+    assert refit.weights_sha256 in {entry["weights_sha256"] for entry in evaluated}
+    kinds = [event.type for event in ran.stream]
+    assert kinds.index("replicate_finished") < kinds.index("refit_started") < kinds.index("test_opened")
+    assert [row.trial for row in rank_of(record)] == ["0000", "0001"]
+
+
+def test_a_refit_that_was_not_reached_is_made_up_for_and_never_made_twice(run_tiny: RunTiny) -> None:
+    def confirm_thrice(search: Search, trials: list[TrialResult]) -> None:
+        confirm(search, trials, "the first")
+        for _ in range(2):
+            confirm(again(search, refit=True), trials, "again", read_run(search.store.path))
+
+    ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=confirm_thrice)
+    assert [event.type for event in ran.stream].count("refit_finished") == 1
+    record = read_run(ran.path)
+    assert record.test_openings == 2
+    assert [one.test is not None for one in record.refits] == [True]
+    opened = [entry for entry in read_lines(ran.path / "test_ledger.jsonl") if entry["type"] == "opened"]
+    assert [(m["trial"], m["replicate"]) for m in opened[1]["models"]] == [("0000", REFIT)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mnistlab.confirm import confirm
+from mnistlab.identity import plan_sha256
+from mnistlab.store import read_lines, read_run
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 
@@ -27,3 +30,32 @@ def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run
     assert before.count("prepare") == 1  # the driver's; the workers read no more than what they train on
     assert "load test" not in before
     assert "load test" in loads.read_text().splitlines()
+
+
+def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(run_tiny: RunTiny, loads: Path) -> None:
+    loads.write_text("")
+    ran = run_tiny(moods("curious", "good", scheduler="none"), parallel=2, dataset="watched")
+    failed = next(result for result in ran.results if result.plan["model"]["config"]["mood"] == "curious")
+    assert (failed.state, failed.cause) == ("failed", "plugin")
+    assert "dataset 'watched' was asked for its test images, but the test set is sealed" in failed.message
+    assert "load train" in loads.read_text().splitlines()
+    assert "load test" not in loads.read_text().splitlines()
+
+
+def test_the_ledger_names_command_plan_seed_weights_and_time_of_every_model(run_tiny: RunTiny) -> None:
+    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nseeds = 1\n"
+    ran = run_tiny(text, then=lambda search, trials: confirm(search, trials, "the command"))
+    opened, evaluated = read_lines(ran.path / "test_ledger.jsonl")
+    (replicate,) = read_run(ran.path).replicates
+    (model,) = opened["models"]
+    assert model == {
+        "trial": "0000",
+        "replicate": 1,
+        "seed": replicate.seed,
+        "plan_sha256": plan_sha256(ran.results[0].plan),
+        "weights_sha256": replicate.weights_sha256,
+    }
+    assert model.items() <= evaluated.items()
+    for entry in (opened, evaluated):
+        assert entry["command"] == "the command"
+        assert datetime.fromisoformat(entry["time"]).utcoffset() == timedelta(0)

@@ -24,8 +24,11 @@ from mnistlab.api import (
     Model,
     hookimpl,
 )
+from mnistlab.registry import installed
 
-MOODS = Choice("good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late", "lonely")
+MOODS = Choice(
+    "good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late", "lonely", "curious"
+)
 
 
 class Moody(Config):
@@ -66,6 +69,8 @@ class Net(nn.Module):
 def build(config: Moody, shape: ImageShape) -> nn.Module:
     if config.mood == "raise" or (config.mood == "lonely" and config.gain != 1.0):
         raise ValueError("this plan can't be built")
+    if config.mood == "curious":
+        look_at_the_test_images()
     if config.mood == "exit":
         sys.exit(7)
     if config.mood == "die":
@@ -76,6 +81,11 @@ def build(config: Moody, shape: ImageShape) -> nn.Module:
 @hookimpl
 def mnistlab_models():
     return [Model(name="moody", config=Moody, build=build, summary="Does as it is told.")]
+
+
+def look_at_the_test_images() -> None:
+    record = installed().find("dataset", "watched").record
+    record.load(record.config(), DataPlace(data_dir=None, cache=Path()), "test")
 
 
 class Watched(Config):

@@ -1,0 +1,83 @@
+"""`mnistlab compare A B`: two trials in pairs, over the same seeds and the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mnistlab.cli.options import RUNS, Runs
+
+if TYPE_CHECKING:
+    from mnistlab.leaderboard.compare import Comparison, OnImages
+    from mnistlab.results import RunRecord
+    from mnistlab.statistics import Interval
+
+
+def compare(
+    a: Annotated[str, typer.Argument(help="A run, of which the champion is taken, or RUN:TRIAL.")],
+    b: Annotated[str, typer.Argument(help="The other one.")],
+    runs: Runs = RUNS,
+) -> None:
+    """Compare two confirmed trials, of one run or of two, over the same seeds and images."""
+    from mnistlab.console.summary import result_console
+    from mnistlab.console.text import encodable, visible
+    from mnistlab.leaderboard.compare import compare as compared
+
+    (first, trial_a), (second, trial_b) = _open(a, runs), _open(b, runs)
+    console = result_console()
+    for line in _lines(compared(first, second, trial_a, trial_b)):
+        console.print(encodable(visible(line), console.encoding), soft_wrap=True)
+
+
+def _open(name: str, runs: Path) -> tuple[RunRecord, str]:
+    """Return the run that `name` stands for and the trial in it, "" for the champion."""
+    from mnistlab import store
+
+    run, colon, trial = name.rpartition(":")
+    try:
+        return store.read_run(store.find_run(name, runs)), ""
+    except store.NoSuchRunError:
+        if not colon:
+            raise
+    return store.read_run(store.find_run(run, runs)), trial
+
+
+def _lines(found: Comparison) -> list[str]:
+    seeds = ", ".join(map(str, found.seeds))
+    lines = [f"A: {found.a}", f"B: {found.b}", f"On {found.dataset}, by {found.metric}; shared seeds: {seeds}", ""]
+    for part in found.parts:
+        lines += [*_part_lines(part), ""]
+    return [*lines, found.sentence()]
+
+
+def _part_lines(part: OnImages) -> list[str]:
+    """Return the accuracy's difference on one set of images, then each seed's test."""
+    lines = [
+        f"{part.part} accuracy on {part.images:,} images, A - B: {_points(part.difference.mean)}",
+        f"  95 % interval over other seeds and images: {_interval(part.difference.interval)}",
+        f"  bootstrap over seeds and images: {_interval(part.bootstrap.interval)}"
+        + " (not to be relied on with so few seeds)" * (len(part.by_seed) < 10),
+        "  McNemar's exact test of each seed's two models, p after Holm's correction:",
+    ]
+    for one in part.by_seed:
+        test = one.test
+        lines.append(
+            f"    seed {one.seed}: {test.only_a} images only A got right, {test.only_b} only B; "
+            f"p {_p(test.p)}, corrected {_p(one.corrected)}"
+        )
+    return lines
+
+
+def _interval(interval: Interval) -> str:
+    known = interval.low > float("-inf")
+    return f"{100 * interval.low:+.2f} to {_points(interval.high)}" if known else "unknown, of one seed"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.2f} points"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"

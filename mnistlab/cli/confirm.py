@@ -1,0 +1,62 @@
+"""`mnistlab confirm RUN`: more fresh seeds, or more plans, for a run that has ended."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View
+
+
+def confirm(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")],
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="How many plans; as the experiment says if not given.", show_default=False),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Seeds of each plan in all, old ones included.", show_default=False),
+    ] = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    ui: View = "auto",
+    color: Color = "auto",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
+    ] = None,
+) -> None:
+    """Train the best plans of a finished RUN on fresh seeds that they lack, then open the test set for those models."""
+    from mnistlab import store
+    from mnistlab.cli.search import announced, print_ranking
+    from mnistlab.console.guard import held_back
+    from mnistlab.console.ui import chosen, open_console
+
+    view, path = chosen(ui, color), store.find_run(run, runs)
+    with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
+        with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
+            from mnistlab.data import default_place
+            from mnistlab.environment import check_environment
+            from mnistlab.reopen import reopen_run
+            from mnistlab.run import Options, add_confirmation
+
+            check_environment()
+            place = default_place(data_dir)
+            found = reopen_run(path, place, top=top, seeds=seeds)
+        command = shlex.join(["mnistlab", *sys.argv[1:]])
+        finished = add_confirmation(
+            found,
+            Options(runs=runs, place=place, address=address, command=command),
+            lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
+        )
+    stream = sys.stderr if view.kind == "json" else sys.stdout
+    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
+        print_ranking(path, finished.end if finished else None, stream)
+    if finished is None:
+        typer.echo("mnistlab: all of these plans have all of these seeds: nothing was trained", err=True)
+    raise typer.Exit(int(finished.exit_code) if finished else 0)

@@ -1,0 +1,101 @@
+"""`mnistlab export RUN [TRIAL] -o FILE`: a model that leaves the lab, checked on its way."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
+from mnistlab.cli.reproduce import Replicate, Run, Trial
+from mnistlab.errors import ExitCode, MnistlabError
+
+if TYPE_CHECKING:
+    from mnistlab.registry import Registry
+    from mnistlab.trained.leave import Leaving
+    from mnistlab.trained.portable import Agreement
+
+
+class OutputError(MnistlabError):
+    """A place where nothing can be written, or a kind of file that is not known."""
+
+    exit_code = ExitCode.USAGE
+
+
+def export(
+    run: Run,
+    trial: Trial = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The file to write; .pt2, .onnx or .safetensors says what kind."),
+    ] = Path("model.safetensors"),
+    replicate: Replicate = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Write a confirmed model of RUN into one file that others can use, with a model card beside it.
+
+    Without TRIAL it is the champion. Of its replicates it is the first: nothing is selected by the test set, which
+    stays sealed.
+    """
+    _check_output(output, force=force)
+    from mnistlab import store
+    from mnistlab.data import default_place
+    from mnistlab.discovery import selection
+    from mnistlab.environment import check_environment
+    from mnistlab.registry import select
+    from mnistlab.trained import card, chosen, leave
+
+    check_environment()
+    record = store.read_run(store.find_run(run, runs))
+    one = chosen.model_of(record, trial, replicate)
+    registry = select(selection(plugin or (), only_built_in=no_plugins))
+    leaving = leave.from_run(one, default_place(data_dir), registry)
+    typer.echo(f"{one.title}: {leaving.about.label}", err=True)
+    data, found = _written(leaving, output, registry)
+    text = card.card(output, hashlib.sha256(data).hexdigest(), leaving.about, one, found, named=trial is not None)
+    store.write_bytes(output, data)
+    store.write_bytes(card_of(output), text.encode())
+    typer.echo(_summary(output, len(data), found))
+
+
+def card_of(output: Path) -> Path:
+    """Return where the model card of a file lies."""
+    return output.with_name(f"{output.name}.md")
+
+
+def _check_output(output: Path, *, force: bool) -> None:
+    kinds = (".pt2", ".onnx", ".safetensors")
+    if output.suffix not in kinds:
+        raise OutputError(f"--output {output}: the name must end with {', '.join(kinds)}, which says what is written")
+    if not output.parent.is_dir():
+        raise OutputError(f"--output {output}: there is no folder {output.parent}")
+    there = [str(path) for path in (output, card_of(output)) if path.exists()]
+    if there and not force:
+        raise OutputError(f"{' and '.join(there)} is there already; --force writes over it")
+
+
+def _written(leaving: Leaving, output: Path, registry: Registry) -> tuple[bytes, Agreement]:
+    """Return the file's content, once what it says after it was read back is what the model said before."""
+    from mnistlab.trained import formats, leave, portable
+
+    data = formats.write(leaving.module, leaving.about, output.suffix)
+    back = formats.read(data, output.name, lambda: registry)
+    found = portable.agreement(leaving.logits, back.ask(leaving.pixels), leaving.labels)
+    leave.refuse_other(found)
+    return data, found
+
+
+def _summary(output: Path, size: int, found: Agreement) -> str:
+    same = "the same" if found.correct == found.correct_before else f"{found.correct_before:,} before it was written"
+    return (
+        f"Written: {output} ({size:,} bytes) and {card_of(output)}\n"
+        f"Read back, it classifies {found.correct:,} of {found.images:,} validation images correctly ({same}); "
+        f"probabilities differ by at most {found.probabilities_apart:.1e}, logits by {found.logits_apart:.1e}\n"
+        f"Next: mnistlab predict {output} picture.png"
+    )

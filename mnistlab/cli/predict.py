@@ -1,0 +1,144 @@
+"""`mnistlab predict MODEL PICTURE ...`: what a trained model sees on pictures of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
+from mnistlab.errors import ExitCode, MnistlabError
+
+if TYPE_CHECKING:
+    from mnistlab.registry import Registry
+    from mnistlab.trained.formats import Exported
+    from mnistlab.trained.picture import Prepared
+
+KINDS = (".pt2", ".onnx", ".safetensors")
+SHOWN = 3  # classes
+SHADES = " .:-=+*#%@"
+
+
+class NoSuchModelFileError(MnistlabError):
+    """What was named is neither a model's file nor a run."""
+
+    exit_code = ExitCode.USAGE
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A .pt2, .onnx or .safetensors file, or a run.", show_default=False)
+    ],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE...", help="Pictures of one sign each.", show_default=False)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture, with all classes.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print what the model was shown.")] = False,
+    data_dir: DataDir = None,
+    plugin: Plugins = None,
+    no_plugins: NoPlugins = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Say what MODEL sees on each PICTURE, which may be of any size, in colour, dark on light or light on dark.
+
+    Of a run it is the champion's first replicate. A picture that can't be used is said and the others go on; the exit
+    code then is 5.
+    """
+    from mnistlab.console.text import visible
+    from mnistlab.trained.picture import PictureError
+
+    found = _model(model, data_dir, plugin or [], no_plugins=no_plugins, runs=runs)
+    trouble = ExitCode.DONE
+    for path in pictures:
+        try:
+            answer, prepared = _answer(found, path)
+        except PictureError as error:
+            text = str(error) if str(path) in str(error) else f"{path}: {error}"
+            typer.echo(f"mnistlab: {visible(text)}", err=True)
+            trouble = error.exit_code
+            continue
+        typer.echo(json.dumps(answer) if as_json else _lines(answer))
+        if show and not as_json:
+            typer.echo(_drawn(prepared))
+    raise typer.Exit(int(trouble))
+
+
+def _model(name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path) -> Exported:
+    """Return the model that `name` stands for."""
+    from mnistlab.discovery import selection
+    from mnistlab.environment import check_environment
+    from mnistlab.registry import select
+
+    check_environment()
+
+    def registry() -> Registry:
+        return select(selection(plugin, only_built_in=no_plugins))
+
+    path = Path(name)
+    if path.suffix in KINDS and not path.is_dir():
+        from mnistlab.trained import formats
+
+        return formats.read(_bytes(path), str(path), registry)
+    return _of_run(name, runs, data_dir, registry())
+
+
+def _bytes(path: Path) -> bytes:
+    from mnistlab.trained.formats import MAX_MODEL_BYTES
+
+    try:
+        if path.stat().st_size > MAX_MODEL_BYTES:
+            raise NoSuchModelFileError(f"{path}: a model has at most {MAX_MODEL_BYTES >> 30} GiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise NoSuchModelFileError(f"can't read {path}: {error.strerror}") from None
+
+
+def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry) -> Exported:
+    from mnistlab import store
+    from mnistlab.data import default_place
+    from mnistlab.trained import chosen, leave
+    from mnistlab.trained.formats import Exported
+    from mnistlab.trained.portable import ask_of
+
+    record = store.read_run(store.find_run(name, runs))
+    leaving = leave.from_run(chosen.model_of(record, None, None), default_place(data_dir), registry)
+    return Exported(leaving.about, ask_of(leaving.module))
+
+
+def _answer(model: Exported, path: Path) -> tuple[dict[str, Any], Prepared]:
+    """Return what the model says of a picture, the likeliest class first, and what it was shown."""
+    import numpy as np
+
+    from mnistlab.trained.picture import prepare, read_picture
+    from mnistlab.trained.portable import probabilities
+
+    channels, height, width = model.about.shape
+    prepared = prepare(read_picture(path), height, width, model.about.framing)
+    shown = np.broadcast_to(prepared.pixels, (1, channels, height, width)).copy()  # torch wants to own it
+    (chances,) = probabilities(model.ask(shown))
+    order = np.argsort(-chances, kind="stable")
+    answer: dict[str, Any] = {
+        "picture": str(path),
+        "class": model.about.classes[int(order[0])],
+        "probabilities": {model.about.classes[int(i)]: round(float(chances[i]), 6) for i in order},
+        "steps": list(prepared.steps),
+    }
+    return answer, prepared
+
+
+def _lines(answer: Mapping[str, Any]) -> str:
+    """Return an answer for people: the class, how likely the first few are, and what was done to the picture."""
+    from mnistlab.console.text import visible
+
+    best = list(answer["probabilities"].items())[:SHOWN]
+    chances = ", ".join(f"{name} {chance:.1%}" for name, chance in best)
+    return visible(f"{answer['picture']}: {answer['class']}  ({chances})") + f"\n  {'; '.join(answer['steps'])}"
+
+
+def _drawn(prepared: Prepared) -> str:
+    """Return the image in characters, a darker one for more light."""
+    rows = (prepared.pixels * (len(SHADES) - 1)).round().astype(int)
+    return "\n".join("  " + "".join(SHADES[value] * 2 for value in row) for row in rows)

@@ -1,0 +1,84 @@
+"""What luck has to do with a champion: the chance to be the best, the selection gap, the expected winner's curse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mnistlab.leaderboard.entries import Entry, value_of
+from mnistlab.racing import bits
+from mnistlab.results import higher_is_better
+from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
+
+FEWEST = 2  # degrees of freedom, below which a spread is not told
+SEED = 20_250_101  # of the resampling: the same results always give the same chances
+
+
+@dataclass(frozen=True)
+class Luck:
+    """How much of a champion's score may be luck.
+
+    `tried` trials were chosen from. `spread` is the standard deviation of the metric between seeds of one plan, pooled
+    over the confirmed plans, and `curse` by how much the best of as many *equal* plans would look better than it is.
+    `drop` is by how much the champion's score in the search was better than its mean over fresh seeds. `gap` is its
+    validation minus its test accuracy. What is not known is None.
+    """
+
+    tried: int
+    spread: float | None
+    curse: float | None
+    drop: float | None
+    gap: Difference | None
+
+
+def luck_of(found: Sequence[Entry], metric: str) -> Luck:
+    """Return what is known of the luck of the first of `found`, which is not empty."""
+    tried = sum(entry.trial.state != "failed" for entry in found)
+    spread, champion = _spread(found, metric), found[0]
+    scored, sign = value_of(champion.trial, metric), 1 if higher_is_better(metric) else -1
+    known = champion.state == "confirmed" and scored is not None and champion.value is not None
+    return Luck(
+        tried=tried,
+        spread=spread,
+        curse=None if spread is None or not tried else winners_curse(tried, spread),
+        drop=sign * (scored - champion.value) if known and scored is not None and champion.value is not None else None,
+        gap=_gap(champion, metric),
+    )
+
+
+def chances(found: Sequence[Entry], metric: str) -> Mapping[int, float]:
+    """Return for each confirmed entry with the first one's standing the chance that its mean is the best of them.
+
+    Over the seeds that all of them share, resampled; nothing where they share fewer than two.
+    """
+    if not found or found[0].state != "confirmed":
+        return {}
+    peers = [i for i, e in enumerate(found) if e.state == "confirmed" and e.standing == found[0].standing]
+    values = [{r.seed: v for r in found[i].replicates if (v := value_of(r, metric)) is not None} for i in peers]
+    seeds = sorted(set[int].intersection(*(set(mine) for mine in values)))
+    if len(seeds) < 2:
+        return {}
+    sign = 1 if higher_is_better(metric) else -1
+    table = np.array([[sign * mine[seed] for seed in seeds] for mine in values], dtype=np.float64)
+    return dict(zip(peers, p_best(table, np.random.default_rng(SEED)), strict=True))
+
+
+def _spread(found: Sequence[Entry], metric: str) -> float | None:
+    """Return the standard deviation between seeds within a plan, pooled over plans; None where there are too few."""
+    values = [[v for r in entry.replicates if (v := value_of(r, metric)) is not None] for entry in found]
+    several = [np.asarray(mine, dtype=np.float64) for mine in values if len(mine) > 1]
+    degrees = sum(len(mine) - 1 for mine in several)
+    if degrees < FEWEST:
+        return None
+    return math.sqrt(sum(float(((m - m.mean()) ** 2).sum()) for m in several) / degrees)
+
+
+def _gap(champion: Entry, metric: str) -> Difference | None:
+    pairs = [(r.val_correct, r.test_correct) for r in champion.replicates if r.val_correct and r.test_correct]
+    lengths = {(len(val), len(test)) for val, test in pairs}
+    if metric != "val_accuracy" or len(lengths) != 1:
+        return None
+    return selection_gap(bits([val for val, _ in pairs]), bits([test for _, test in pairs]))

@@ -1,0 +1,187 @@
+"""The rows of a ranking: what is known of each trial, in numbers and words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from mnistlab.labels import NAMES, Scalar, chosen_text, names
+from mnistlab.leaderboard.entries import Entry, summary, value_of
+from mnistlab.leaderboard.label_errors import known_label_errors, without
+from mnistlab.results import Cost, ReplicateResult, RunRecord, higher_is_better
+from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, wilson
+
+
+@dataclass(frozen=True)
+class TestEstimate:
+    """Mean test accuracy over the seeds; `interval` is Wilson's for that mean over `images` test images."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    accuracy: MeanSd
+    interval: Interval
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One trial of the ranking.
+
+    `validation` is the run's metric: over the fresh seeds where confirmed, else the one value of the trial, None
+    where it failed; `validation_interval` is Student's over the seeds. `test_clean` is the test accuracy without the
+    images whose labels are known to be doubtful, where any are. `plugins` names every plugin of the plan with its
+    version. `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the
+    trial's own value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal
+    terms. `cost` is what one prediction takes, the median over the seeds. `seeds` counts those that the means are
+    over, `lost` the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
+    because the run was cut short; both are missing in the means. `best` is the chance that the plan is the best of
+    those confirmed, by resampling the seeds. `created` says when the run began, `values` is every setting. `repeats`
+    names the trial that tried the same plan first: one plan, another seed. `left_race` says that it got no more seeds
+    because it could no longer win.
+    """
+
+    rank: str
+    trial: str
+    state: str
+    model: str
+    settings: str
+    validation: MeanSd | None
+    test: TestEstimate | None
+    parameters: int | None
+    epochs: int
+    budget: int
+    seconds: float
+    dataset: str
+    plugins: tuple[str, ...]
+    run: str
+    objectives: Mapping[str, float] = field(default_factory=dict[str, float])
+    front: bool = False
+    lost: int = 0
+    untried: int = 0
+    cause: str = ""
+    message: str = ""
+    validation_interval: Interval | None = None
+    test_clean: TestEstimate | None = None
+    cost: Cost | None = None
+    seeds: int = 0
+    best: float | None = None
+    created: str = ""
+    values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    repeats: str = ""
+    left_race: bool = False
+
+
+def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
+    """Return the row of an entry that ranks as `place`; `searched` are the settings to be shown."""
+    trial, run = entry.trial, entry.record.run
+    parameters = value_of(trial, "parameters")
+    times = [r.seconds for r in entry.replicates] or [trial.seconds]
+    return Row(
+        rank=place,
+        trial=trial.trial,
+        state=entry.state,
+        model=names(trial.plan),
+        settings=chosen_text(entry.settings, searched or entry.settings.keys() - NAMES),
+        validation=_validation(entry, metrics[0]),
+        test=_test(entry.replicates),
+        parameters=None if parameters is None else int(parameters),
+        epochs=len(trial.history),
+        budget=int(trial.plan.get("training", {}).get("epochs", len(trial.history))),
+        seconds=math.fsum(times) / len(times),
+        dataset=dataset_text(run["dataset"]),
+        plugins=_plugins(trial.plan),
+        run=run_name(entry.record),
+        objectives={m: value for m in metrics if (value := value_of(trial, m)) is not None},
+        lost=entry.lost,
+        untried=entry.untried,
+        cause=trial.cause,
+        message=trial.message,
+        validation_interval=_validation_interval(entry, metrics[0]),
+        test_clean=_clean(entry.replicates, run["dataset"]),
+        cost=_cost(entry.replicates),
+        seeds=len(entry.replicates),
+        best=best,
+        created=str(run.get("created", "")),
+        values=entry.settings,
+        repeats=trial.repeats,
+        left_race=entry.left,
+    )
+
+
+def run_name(record: RunRecord) -> str:
+    """Return the run's own name, or that of its directory."""
+    return str(record.run.get("run") or PurePath(record.path).name)
+
+
+def dataset_text(dataset: Mapping[str, Any]) -> str:
+    """Return the dataset's name, and the one that was asked for where it is another."""
+    return f"{dataset['name']} (fallback for {dataset['requested']})" if dataset.get("fallback") else dataset["name"]
+
+
+def _plugins(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return `distribution:name version` of everything that a plan is made of, the model first."""
+    parts = [plan.get("model", {}), plan.get("optimizer", {}), *plan.get("transforms", ())]
+    return tuple(dict.fromkeys(f"{part['plugin']} {part['version']}" for part in parts if part.get("plugin")))
+
+
+def _validation(entry: Entry, metric: str) -> MeanSd | None:
+    if entry.replicates:
+        return summary(entry.replicates, metric)
+    return None if entry.value is None or entry.state == "failed" else mean_sd([entry.value])
+
+
+def _validation_interval(entry: Entry, metric: str) -> Interval | None:
+    return mean_interval([value for r in entry.replicates if (value := value_of(r, metric)) is not None])
+
+
+def _test(replicates: Sequence[ReplicateResult]) -> TestEstimate | None:
+    scores = [r.test for r in replicates if r.test is not None]
+    return _estimate([score.accuracy for score in scores], scores[0].images) if scores else None
+
+
+def _clean(replicates: Sequence[ReplicateResult], dataset: Mapping[str, Any]) -> TestEstimate | None:
+    """Return the estimate without the images of known label errors; None where none or no outcomes are known."""
+    outcomes = [r.test_correct for r in replicates if r.test is not None]
+    errors = known_label_errors(dataset) if outcomes else ()
+    if not errors or any(len(text) <= max(errors) for text in outcomes):
+        return None
+    counts = [without(text, errors) for text in outcomes]
+    return _estimate([right / images for right, images in counts], counts[0][1])
+
+
+def _estimate(accuracies: Sequence[float], images: int) -> TestEstimate:
+    accuracy = mean_sd(accuracies)
+    return TestEstimate(accuracy, wilson(min(accuracy.mean, 1.0) * images, images), images)
+
+
+def _cost(replicates: Sequence[ReplicateResult]) -> Cost | None:
+    """Return the cost of the seed with the median latency of a single image, so that its figures belong together."""
+    costs = sorted((r.cost for r in replicates if r.cost), key=lambda cost: (cost.latency_1, cost.latency_256))
+    return costs[(len(costs) - 1) // 2] if costs else None
+
+
+# --- the front ----------------------------------------------------------------------------------------------------
+
+
+def pareto(rows: Sequence[Row], metrics: Sequence[str]) -> tuple[bool, ...]:
+    """Return for each row whether no trial that used its full budget is as good in all of `metrics`, better in one."""
+    costs = [_costs(row, metrics) for row in rows]
+    rivals = {mine for mine in costs if mine}
+    return tuple(bool(mine) and not any(_dominates(other, mine) for other in rivals) for mine in costs)
+
+
+def _dominates(other: Sequence[float], mine: Sequence[float]) -> bool:
+    return other != mine and all(o <= m for o, m in zip(other, mine, strict=True))
+
+
+def _costs(row: Row, metrics: Sequence[str]) -> tuple[float, ...]:
+    """Return the objectives, the smaller the better, or () where one is missing or the budget was not used."""
+    known = dict(row.objectives)
+    if row.parameters is not None:
+        known.setdefault("parameters", float(row.parameters))
+    if row.state not in {"confirmed", "complete"} or any(metric not in known for metric in metrics):
+        return ()
+    return tuple(-known[m] if higher_is_better(m) else known[m] for m in metrics)

@@ -1,0 +1,1 @@
+"""Reports of runs: results, events and, where the data is at hand, predictions -> one page that can be sent."""

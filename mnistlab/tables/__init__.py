@@ -1,0 +1,30 @@
+"""A ranking as a table that leaves the program: csv, json and parquet for machines, Markdown and LaTeX for papers.
+
+All formats are made from the same `Table`, so that rows, order and rounding are the same in each. Whatever text comes
+from plugins is inert in all of them.
+"""
+
+from __future__ import annotations
+
+from mnistlab.tables.cells import COLUMNS, Section, Table, direction, section, table_of
+from mnistlab.tables.data import json_text, write_parquet
+from mnistlab.tables.text import csv_text, latex_text, markdown_text
+
+TEXTS = {"md": markdown_text, "csv": csv_text, "json": json_text, "latex": latex_text}
+FORMATS = ("table", *TEXTS, "parquet")
+
+__all__ = [
+    "COLUMNS",
+    "FORMATS",
+    "TEXTS",
+    "Section",
+    "Table",
+    "csv_text",
+    "direction",
+    "json_text",
+    "latex_text",
+    "markdown_text",
+    "section",
+    "table_of",
+    "write_parquet",
+]

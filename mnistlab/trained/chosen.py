@@ -1,0 +1,122 @@
+"""Which training of a run is meant, and its weights. Nothing here is chosen by what the test set said."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnistlab.errors import MnistlabError, RunDirectoryError, near_miss
+from mnistlab.labels import listed
+from mnistlab.leaderboard import Leaderboard, rank
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+
+
+class NoSuchModelError(MnistlabError):
+    """A trial or a replicate that was named, or is meant by naming none, and is not there."""
+
+    exit_code = MnistlabError.exit_code.USAGE
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One training of a run: a replicate of a trial's plan or, without one, the trial itself."""
+
+    record: RunRecord
+    board: Leaderboard
+    trial: TrialResult
+    replicate: ReplicateResult | None
+
+    @property
+    def result(self) -> TrialResult | ReplicateResult:
+        """Return what the run knows of this training."""
+        return self.replicate or self.trial
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """Return the plan that was trained."""
+        return self.trial.plan
+
+    @property
+    def title(self) -> str:
+        """Return for example `trial 0007, replicate 1`."""
+        number = f", replicate {self.replicate.replicate}" if self.replicate else ""
+        return f"trial {self.trial.trial}{number}"
+
+
+def training_of(record: RunRecord, trial: str | None, replicate: int | None) -> Chosen:
+    """Return the training to do again: the champion's first replicate where no trial is named, else the trial itself.
+
+    Raises:
+        NoSuchModelError: if there is none.
+    """
+    board = rank(record)
+    found = _trial(record, board, trial)
+    seeds = _replicates(record, found)
+    itself = replicate is None and (trial is not None or not seeds)
+    one = Chosen(record, board, found, None if itself else _one_of(seeds, found, replicate))
+    if not (one.result.history or one.result.cause):
+        raise NoSuchModelError(f"{one.title}: no epoch of it has ended, so there is nothing to compare with")
+    return one
+
+
+def model_of(record: RunRecord, trial: str | None, replicate: int | None) -> Chosen:
+    """Return a training whose weights the run kept: of the champion or the trial named, the first seed that succeeded.
+
+    The first, not the one with the best score: the only scores left to go by are those of the test set.
+
+    Raises:
+        NoSuchModelError: if there is none.
+    """
+    board = rank(record)
+    found = _trial(record, board, trial)
+    kept = {r.replicate: r for r in _replicates(record, found).values() if r.weights_sha256 and not r.cause}
+    if not kept:
+        others = sorted({r.trial for r in record.replicates if r.weights_sha256})
+        hint = f"this run has those of trial {listed(others)}" if others else "this run confirmed none"
+        raise NoSuchModelError(f"trial {found.trial}: weights are kept of confirmed plans only, and {hint}")
+    return Chosen(record, board, found, _one_of(kept, found, replicate))
+
+
+def weights_of(chosen: Chosen) -> bytes:
+    """Return the weights of a replicate as safetensors bytes.
+
+    Raises:
+        RunDirectoryError: if they are missing, or not those that the run wrote.
+    """
+    assert chosen.replicate is not None
+    folder = Path(chosen.record.path) / "trials" / chosen.trial.trial / "replicates" / str(chosen.replicate.replicate)
+    path = folder / "weights.safetensors"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != chosen.replicate.weights_sha256:
+        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
+    return data
+
+
+def _trial(record: RunRecord, board: Leaderboard, name: str | None) -> TrialResult:
+    if name is None:
+        if board.champion is None:
+            raise NoSuchModelError(f"{record.path}: no trial used its full budget, so there is no champion; name one")
+        name = board.champion.trial
+    for trial in record.trials:
+        if trial.trial == name or (name.isdecimal() and trial.number == int(name)):
+            return trial
+    hint = near_miss(name, [trial.trial for trial in record.trials])
+    raise NoSuchModelError(f"{record.path}: no trial '{name}' has ended" + (f"; {hint}" if hint else ""))
+
+
+def _replicates(record: RunRecord, trial: TrialResult) -> dict[int, ReplicateResult]:
+    return {r.replicate: r for r in record.replicates if r.trial == trial.trial}
+
+
+def _one_of(seeds: Mapping[int, ReplicateResult], trial: TrialResult, number: int | None) -> ReplicateResult:
+    wanted = min(seeds) if number is None else number
+    if wanted not in seeds:
+        there = listed([str(n) for n in sorted(seeds)]) or "none"
+        raise NoSuchModelError(f"trial {trial.trial} has no replicate {wanted} that can be used; it has: {there}")
+    return seeds[wanted]

@@ -1,0 +1,126 @@
+"""A finished run made in this process, without Ray: the plan of all defaults as trial 0000, confirmed on two seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from typer.testing import CliRunner
+
+from mnistlab import experiment, training, weights
+from mnistlab.cli.main import app
+from mnistlab.data import default_place, open_test
+from mnistlab.data.device import to_device, upload
+from mnistlab.dataset import find_data
+from mnistlab.discovery import selection
+from mnistlab.errors import MnistlabError
+from mnistlab.labels import plan_label
+from mnistlab.results import ReplicateResult, TestScore, TrialResult
+from mnistlab.run import run_record
+from mnistlab.seeds import replicate_seed, trial_seed
+from mnistlab.space import defaults, suggest
+from mnistlab.store import RunWriter, create_run
+from mnistlab.tuning.machine import Machine, Share
+
+DIGITS = """
+name = "small"
+[data]
+dataset = "digits"
+validation = 300
+[model.cnn]
+depth = 2
+channels = 16
+[training]
+epochs = 2
+batch_size = 64
+[confirm]
+top = 1
+seeds = 2
+"""
+
+
+def bits(correct: torch.Tensor) -> str:
+    return "".join("1" if one else "0" for one in correct.tolist())
+
+
+def finished_run(
+    root: Path, text: str = DIGITS, *, data_dir: Path | None = None, plugins: tuple[Path, ...] = ()
+) -> Path:
+    """Train, confirm and write a run as a search would; return its directory."""
+    file = root / "x.toml"
+    file.write_text(text)
+    asked, registry = experiment.open_with(file, (), selection(plugins, only_built_in=True))
+    place = default_place(data_dir)
+    found = find_data(asked, place)
+    path = create_run(root / "runs", asked.spec.name, datetime(2026, 11, 24, tzinfo=UTC))
+    writer = RunWriter(path)
+    said = run_record(asked, found, Machine(2, 0), Share(1, 0.0, 1), registry, "mnistlab search x.toml")
+    writer.write_run({"run": path.name, **said})
+    for source in registry.selection.files:
+        writer.write_plugin(source.name, source.source)
+    device = training.set_up_process(1, gpu=False)
+    data = to_device(found.images, found.division, found.info.shape, device)
+    test = upload(open_test(found.choice.record, found.choice.config, place), device)
+    point = defaults(asked.space)
+    plan = suggest(asked.space, lambda parameter: point[parameter.path])
+    writer.write_trial(_trial(plan, training.train(plan, trial_seed(asked.spec.seed, 0), data, registry)))
+    for number in range(1, asked.spec.confirm.seeds + 1):
+        one = training.train(plan, replicate_seed(asked.spec.seed, number), data, registry)
+        packed = weights.pack_weights(one.module)
+        writer.write_replicate(_replicate(number, one, packed, test), packed)
+    writer.close()
+    return path
+
+
+def _trial(plan: Mapping[str, Any], one: training.Training) -> TrialResult:
+    return TrialResult(
+        trial="0000",
+        number=0,
+        state="complete",
+        seed=one.seed,
+        plan=plan,
+        label=plan_label(plan),
+        history=tuple(one.history),
+        metrics={**one.history[-1], "parameters": training.count_parameters(one.module)},
+        seconds=1.0,
+    )
+
+
+def _replicate(
+    number: int, one: training.Training, packed: bytes, test: tuple[torch.Tensor, torch.Tensor]
+) -> ReplicateResult:
+    validation = training.evaluate(one, one.data.validation_images, one.data.validation_labels)
+    tested = training.evaluate(one, *test)
+    return ReplicateResult(
+        trial="0000",
+        replicate=number,
+        seed=one.seed,
+        metrics={**one.history[-1], "parameters": training.count_parameters(one.module)},
+        history=tuple(one.history),
+        seconds=1.0,
+        weights_sha256=hashlib.sha256(packed).hexdigest(),
+        val_correct=bits(validation.correct),
+        test=TestScore(correct=int(tested.correct.sum()), images=len(tested.correct), loss=tested.loss),
+        test_correct=bits(tested.correct),
+    )
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> None:
+    """Edit a JSON file of a run."""
+    body = json.loads(path.read_text())
+    edit(body)
+    path.write_text(json.dumps(body))
+
+
+def typed(*arguments: object) -> tuple[int, str]:
+    """Run a command in this process; what is refused comes as its message, as `main` prints it."""
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    if isinstance(result.exception, MnistlabError):
+        return int(result.exception.exit_code), str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output

@@ -1,0 +1,107 @@
+"""A plan is one configuration: what becomes of a proposal that was tried before, and of a space that is exhausted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from mnistlab import events, experiment
+from mnistlab.identity import canonical
+from mnistlab.registry import Registry
+from mnistlab.tuning.bridge import INSISTS, Bridge, open_study
+from mnistlab.tuning.outcome import Interruptions
+from tests.tuning.conftest import RunTiny
+from tests.tuning.test_search import moods
+
+THREE = moods("good", "stuck", "noisy", scheduler="none").replace("trials = 3", "trials = 10")
+CONTINUOUS = THREE.replace("gain = 1.0\n", "")
+TASKS = list[dict[str, object]]
+
+
+class Asked:
+    """A bridge that is asked as Tune would, each trial ending before the next one begins."""
+
+    def __init__(self, folder: Path, registry: Registry, text: str, algorithm: str) -> None:
+        file = folder / "x.toml"
+        file.write_text('name = "tiny"\n' + text.replace('"grid"', f'"{algorithm}"'))
+        wanted = experiment.load(file, (), registry)
+        self.study, self.said = open_study(folder / "study.db", wanted.spec), list[str]()
+        none = Interruptions(lambda: "")
+        self.bridge = Bridge(
+            self.study, wanted.space, wanted.spec, parallel=None, interruptions=none, say=self.said.append
+        )
+
+    def tasks(self) -> TASKS:
+        found: TASKS = []
+        for turn in range(100):
+            name = f"t{turn}"
+            answer = self.bridge.suggest(name)
+            if answer == Searcher.FINISHED:
+                break
+            found.append(json.loads(answer["task"]))
+            end = {"epoch": 4, "epochs": 4, "val_accuracy": 0.9}
+            self.bridge.on_trial_complete(name, end)
+        return found
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "grid", "gp", "qmc"])
+def test_a_space_of_three_plans_is_tried_once_and_the_search_says_that_it_ends(
+    tmp_path: Path, registry: Registry, algorithm: str
+) -> None:
+    asked = Asked(tmp_path, registry, THREE, algorithm)
+    tasks = asked.tasks()
+    tried = Counter(canonical(task["plan"]) for task in tasks)  # type: ignore[arg-type]
+    assert len(tried) == 3
+    assert len({task["seed"] for task in tasks}) == len(tasks)
+    # one that a sampler insists on is another seed of its plan, and says so
+    assert sum("repeats" in task for task in tasks) == len(tasks) - 3
+    (said,) = asked.said
+    assert said.startswith(f"the space holds 3 plans, and each was tried: the search ends after {len(tasks)} of 10 tri")
+    assert asked.bridge.suggest("later") == Searcher.FINISHED
+    assert len(asked.said) == 1
+
+
+def test_a_continuous_space_is_never_exhausted_and_repeats_nothing(tmp_path: Path, registry: Registry) -> None:
+    asked = Asked(tmp_path, registry, CONTINUOUS, "random")
+    tasks = asked.tasks()
+    assert len({canonical(task["plan"]) for task in tasks}) == len(tasks) == 10  # type: ignore[arg-type]
+    assert not [task for task in tasks if "repeats" in task]
+    assert asked.said == []
+
+
+def test_a_sampler_that_insists_gets_another_seed_of_its_plan(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(tmp_path, registry, THREE, "random")
+    for name in ("a", "b"):
+        asked.study.enqueue_trial({"model.moody.mood": "good"})
+        first = json.loads(asked.bridge.suggest(name)["task"])
+        if name == "a":
+            seed = first["seed"]
+    monkeypatch.setattr(asked.study.sampler, "sample_independent", lambda *_: "good")
+    again = json.loads(asked.bridge.suggest("c")["task"])
+    assert again["plan"]["model"]["config"]["mood"] == "good"
+    assert again["repeats"] == "0000"
+    assert again["seed"] != seed
+    refused = [trial for trial in asked.study.trials if trial.state == TrialState.FAIL]
+    assert len(refused) >= INSISTS - 1
+    assert {trial.user_attrs["repeats"] for trial in refused} == {"0000"}
+
+
+@pytest.mark.ray
+def test_a_search_of_a_small_space_ends_early_and_its_events_say_so(run_tiny: RunTiny) -> None:
+    ran = run_tiny(THREE.replace('"grid"', '"random"'), parallel=2)
+    assert len({canonical(result.plan) for result in ran.results}) == 3
+    assert sorted(ran.trials) == list(range(len(ran.results)))
+    named = {t.user_attrs.get("trial", f"{t.number:04}"): t for t in ran.study if t.state != TrialState.FAIL}
+    assert {name: t.value for name, t in named.items()} == {r.trial: r.metrics["val_accuracy"] for r in ran.results}
+    started = [event for event in ran.stream if isinstance(event, events.TrialStarted)]
+    assert {e.trial: e.repeats for e in started} == {r.trial: r.repeats for r in ran.results}
+    (warning,) = ran.of(events.Warned)
+    assert "the space holds 3 plans, and each was tried" in warning.message  # type: ignore[attr-defined]
+    assert not [trial for trial in ran.study if not trial.state.is_finished()]
