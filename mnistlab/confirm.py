@@ -45,12 +45,14 @@ class Work:
     known: tuple[ReplicateResult, ...]
     refits: tuple[ReplicateResult, ...]
     refit_due: bool
+    broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
 
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
         """Return the models of earlier confirmations that the test set was never opened for."""
         before = (*self.known, *self.refits)
-        return tuple(one for one in before if one.weights_sha256 and not one.cause and one.test is None)
+        kept = [one for one in before if one.weights_sha256 and not one.cause and one.test is None]
+        return tuple(one for one in kept if (one.trial, one.replicate) not in self.broken)
 
     @property
     def done(self) -> bool:
@@ -84,7 +86,8 @@ def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunReco
     names = {trial.trial for trial in chosen}
     known = tuple(one for one in replicates if one.trial in names)
     due = spec.confirm.refit and not refits and any(not one.cause for one in known)
-    return Work(tuple(chosen), tuple(tasks), known, tuple(one for one in refits if one.trial in names), due)
+    mine = tuple(one for one in refits if one.trial in names)
+    return Work(tuple(chosen), tuple(tasks), known, mine, due, before.broken_on_test if before else frozenset())
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:

@@ -38,8 +38,8 @@ def find_stream(name: str | None, root: Path) -> Path:
 
 
 def _begun(run: Path) -> tuple[float, str]:
-    """Return when the run was begun: its lock is made first, and never again."""
-    for name in (".lock", STREAM):
+    """Return when the run was begun: its record is written once, and before that there is a lock."""
+    for name in ("run.json", ".lock", STREAM):
         with suppress(OSError):
             return (run / name).stat().st_mtime, run.name
     return 0.0, run.name
@@ -50,7 +50,7 @@ def follow_events(run: Path, waiting: Callable[[], bool]) -> Iterator[Stamped]:
 
     `waiting` is where the caller sleeps. A line is taken once it is whole: a writer may be in the middle of it.
     """
-    rest = b""
+    rest, last = b"", False
     with suppress(FileNotFoundError), (run / STREAM).open("rb") as file:
         while True:
             *lines, rest = (rest + file.read()).split(b"\n")
@@ -59,8 +59,11 @@ def follow_events(run: Path, waiting: Callable[[], bool]) -> Iterator[Stamped]:
                 stamped = None if record is None else events.from_json(record)
                 if stamped is not None:
                     yield stamped
-            if not lines and not waiting():
+            if lines:
+                continue
+            if last:
                 return
+            last = not waiting()  # what came while it waited is still to be read
 
 
 def is_running(run: Path) -> bool:

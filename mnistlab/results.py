@@ -140,3 +140,4 @@ class RunRecord:
     test_openings: int = 0
     refits: tuple[ReplicateResult, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`
+    broken_on_test: frozenset[tuple[str, int]] = frozenset()  # (trial, replicate) of models that could not be evaluated

@@ -84,6 +84,8 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
 
 
 USAGE_SECONDS = 5.0  # between two looks at the machine
+# From the first of these on there is something to be brought to an end; before, a run that is asked to stop just goes.
+BEGINNINGS = (events.TrialStarted, events.ReplicateStarted, events.RefitStarted, events.TestOpened)
 
 
 def search(experiment: Experiment, options: Options, registry: Registry, view: View) -> Finished:
@@ -102,7 +104,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
         with signals_as(requests), view(path) as handle, sealed():
 
             def emit(event: events.Event) -> None:
-                requests.begun = requests.begun or isinstance(event, events.TrialStarted)
+                requests.begun = requests.begun or isinstance(event, BEGINNINGS)
                 handle(writer.append(event))
 
             run = _Run(experiment, options, registry, writer, requests, emit)
@@ -133,7 +135,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
         with signals_as(requests), view(found.path) as handle, sealed():
 
             def emit(event: events.Event) -> None:
-                requests.begun = requests.begun or isinstance(event, events.ReplicateStarted)
+                requests.begun = requests.begun or isinstance(event, BEGINNINGS)
                 handle(writer.append(event))
 
             run = _Run(

@@ -34,6 +34,7 @@ EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmatio
 WEIGHTS = "weights.safetensors"
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
 LOG_RESERVE = 64 << 10  # of these, kept for a trial's last words: a traceback must not be lost to chatter
+LOCK_TRIES = 4
 SYNC_SECONDS = 2.0  # at most this much of the event stream is lost with the power
 
 # After these the event stream is flushed to the disk: what they say must survive.
@@ -197,7 +198,7 @@ def _lock(path: Path) -> int:
     """Take the directory's lock. The kernel lets go of it when the process dies, however it dies."""
     descriptor = _open(path / ".lock", os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_now(descriptor)
     except BlockingIOError:
         holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
         os.close(descriptor)
@@ -219,6 +220,15 @@ def _cut_torn_tail(path: Path) -> None:
                 os.ftruncate(descriptor, content.rfind(b"\n") + 1)
     finally:
         os.close(descriptor)
+
+
+def _lock_now(descriptor: int) -> None:
+    """Lock a file; who only looks whether it is locked (`follow.is_running`) holds it for a moment."""
+    for _ in range(LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _open(path: Path, flags: int) -> int:
@@ -334,13 +344,15 @@ def read_run(path: Path) -> RunRecord:
         raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
     folders = _folders(path / "trials")
     again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
+    ledger = list(read_lines(path / LEDGER))
     trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
     return RunRecord(
         path=str(path),
         run=run,
         trials=tuple(sorted(trials, key=lambda t: t.number)),
         replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
-        test_openings=sum(1 for entry in read_lines(path / LEDGER) if entry.get("type") == "opened"),
+        test_openings=sum(entry.get("type") == "opened" for entry in ledger),
+        broken_on_test=frozenset((e["trial"], e["replicate"]) for e in ledger if e.get("type") == "failed"),
         refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
         confirmations=tuple(read_lines(path / CONFIRMATION)),
     )

@@ -224,8 +224,9 @@ def run_epoch(training: Training) -> EpochMetrics:
     loss = _train_epoch(training)
     trained = time.perf_counter()
     found = evaluate(training, training.data.validation_images, training.data.validation_labels)
-    if not math.isfinite(found.loss):
-        raise DivergedError(f"the validation loss became {found.loss} in epoch {training.epoch + 1}")
+    for name, value in {"loss": found.loss, **found.measures}.items():  # a stream of events has no word for NaN
+        if not math.isfinite(value):
+            raise DivergedError(f"the validation {name} became {value} in epoch {training.epoch + 1}")
     metrics = {f"val_{name}": value for name, value in found.measures.items()} | {
         "train_loss": loss,
         "val_loss": found.loss,

@@ -143,3 +143,17 @@ def test_a_run_that_is_not_there_is_refused_with_the_nearest_name(tmp_path: Path
     begun(tmp_path, "quick-1", age=0)
     with pytest.raises(NoSuchRunError, match="did you mean 'quick-1'"):
         find_stream("quikc-1", tmp_path)
+
+
+def test_what_a_driver_writes_just_before_it_goes_is_read_too(folder: Path) -> None:
+    stream = [Stamped(seq=i, time=WHEN, t=float(i), event=events.Warned(message=str(i))) for i in range(1, 4)]
+    first, *rest = lines_of(stream)
+    path = folder / "events.jsonl"
+    path.write_bytes(first)
+
+    def waiting() -> bool:
+        with path.open("ab") as file:  # the driver ends while the reader waits, and is gone when it looks
+            file.write(b"".join(rest))
+        return False
+
+    assert [one.seq for one in follow_events(folder, waiting)] == [1, 2, 3]

@@ -181,6 +181,8 @@ def test_runs_are_ranked_together_and_their_trials_named_with_the_run():
     assert "trial b:0001 (cnn" in text
     assert "can't be told from trial a:0001" in text
     assert text.endswith("the test set was opened 2 times, once by each run.")
+    assert verdict(replace(board, openings=(2, 0))).endswith("so its numbers are no longer untouched by choice.")
+    assert verdict(replace(board, openings=(1, 1, 0))).endswith("opened 2 times, once by 2 of 3 runs.")
 
 
 def test_the_order_of_runs_trials_and_replicates_changes_nothing():

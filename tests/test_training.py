@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -345,6 +346,18 @@ def test_what_a_prediction_measures_becomes_a_metric(plan, data, registry) -> No
     training.train(plan("doubtful", epochs=1), 0, data, registry, lambda _, found: metrics.append(found))
     assert metrics[0]["val_doubt"] == 0.25
     assert 0.3 < metrics[0]["val_draw"] < 0.7
+
+
+def test_a_measure_that_is_no_number_fails_its_training_and_not_the_search(plan, data, registry, monkeypatch) -> None:
+    evaluate = training.evaluate
+
+    def doubtful(*arguments):
+        return replace(evaluate(*arguments), measures={"doubt": float("nan")})
+
+    monkeypatch.setattr(training, "evaluate", doubtful)
+    with pytest.raises(training.DivergedError, match="the validation doubt became nan in epoch 1") as caught:
+        run(plan(epochs=1), 0, data, registry)
+    assert training.cause_of(caught.value) == "nan"
 
 
 def test_a_random_prediction_can_be_repeated_and_disturbs_no_training(plan, data, registry) -> None:

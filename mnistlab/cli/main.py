@@ -27,6 +27,7 @@ from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
 from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.seal import sealed
 
 # Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.
 app = typer.Typer(
@@ -69,8 +70,10 @@ COMMANDS = (
     export,
     predict,
 )
+# These run the code of plugins on a run's data, and none of them opens the test set.
+SEALED = (reproduce, export, predict, report)
 for each in COMMANDS:
-    app.command()(_interruptible(each))
+    app.command()(_interruptible(sealed()(each) if each in SEALED else each))
 for name, command in plugins.COMMANDS.items():
     plugins.app.command(name)(_interruptible(command))
 app.add_typer(plugins.app)

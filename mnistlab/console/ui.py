@@ -152,7 +152,7 @@ def _screen(
             state = screen.end()
             say = _writer(stream)
             for stamped in last:
-                say(line(stamped, state))
+                say(_in_words(stamped, state))
 
 
 def _lines(stream: TextIO, past: Iterable[Stamped] = ()) -> Handle:
@@ -162,12 +162,24 @@ def _lines(stream: TextIO, past: Iterable[Stamped] = ()) -> Handle:
         nonlocal state
         try:
             state = advance(state, stamped)
-            text = line(stamped, state)
         except Exception as fault:  # a fault in a view must not reach the search
-            text = visible(f"mnistlab: event {stamped.seq} can't be put into words ({type(fault).__name__}: {fault})")
-        say(text)
+            say(_unspeakable(stamped, fault))
+        else:
+            say(_in_words(stamped, state))
 
     return handle
+
+
+def _in_words(stamped: Stamped, state: ViewState) -> str | None:
+    """Return the line of an event, or what is wrong with the view that should make it."""
+    try:
+        return line(stamped, state)
+    except Exception as fault:  # as above
+        return _unspeakable(stamped, fault)
+
+
+def _unspeakable(stamped: Stamped, fault: Exception) -> str:
+    return visible(f"mnistlab: event {stamped.seq} can't be put into words ({type(fault).__name__}: {fault})")
 
 
 def _records(stream: TextIO) -> Handle:

@@ -76,8 +76,9 @@ def _openings(board: Leaderboard) -> str:
         return "the test set has not been opened"
     if board.test_openings == 1:
         return "the test set was opened once"
-    if board.test_openings == len(board.runs):
-        return f"the test set was opened {board.test_openings} times, once by each run"
+    if board.openings and max(board.openings) == 1:
+        each = "by each run" if min(board.openings) else f"by {board.test_openings} of {len(board.openings)} runs"
+        return f"the test set was opened {board.test_openings} times, once {each}"
     return f"the test set was opened {board.test_openings} times, so its numbers are no longer untouched by choice"
 
 

@@ -54,6 +54,7 @@ class Leaderboard:
     split: str = ""
     luck: Luck | None = None
     refit: ReplicateResult | None = None
+    openings: tuple[int, ...] = ()  # of the test set, by each of `runs`
 
     @property
     def metric(self) -> str:
@@ -138,6 +139,7 @@ def _board(
         dataset=dataset_text(first.run["dataset"]),
         fallback=str(first.run["dataset"].get("fallback", "")),
         test_openings=sum(record.test_openings for record in records),
+        openings=tuple(record.test_openings for record in records),
         rows=rows,
         champion=champion,
         tied=(),

@@ -5,6 +5,7 @@ The test set is not opened here: whoever reads a report would otherwise choose b
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
 from mnistlab.data import Division, open_train, prepare_dataset
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.discovery import Selection
-from mnistlab.errors import DataError
+from mnistlab.errors import DataError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
@@ -140,8 +141,11 @@ def _ask(
 
 def _probabilities(plan: Any, one: ReplicateResult, path: Path, data: DeviceData, registry: Registry) -> Any:
     """Return float32 (images, classes): a model's probabilities for the validation images."""
+    kept = path.read_bytes()
+    if hashlib.sha256(kept).hexdigest() != one.weights_sha256:
+        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
     model = training.begin(plan, one.seed, data, registry)
-    weights.load_weights(model.module, path.read_bytes())
+    weights.load_weights(model.module, kept)
     with torch.inference_mode():
         logits = torch.cat([part.logits for part in training.predict(model, data.validation_images)])
         return logits.double().softmax(1).float().cpu().numpy()

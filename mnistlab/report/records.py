@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mnistlab.console.luck import luck_notes
 from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
@@ -155,7 +156,7 @@ def _replicate_texts(metric: str, one: ReplicateResult) -> tuple[str, ...]:
 
 def methods(record: RunRecord, board: Leaderboard) -> list[str]:
     """Return how the numbers came about and what they do not say, a paragraph each."""
-    return [text for text in (*_how(record, board), *_limits(record, board)) if text]
+    return [text for text in (*_how(record, board), *luck_notes(board), *_limits(record, board)) if text]
 
 
 def _how(record: RunRecord, board: Leaderboard) -> list[str]:
@@ -165,18 +166,20 @@ def _how(record: RunRecord, board: Leaderboard) -> list[str]:
         f"{board.dataset} was used because {data.get('fallback')}." if board.fallback else "",
         f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
         "was chosen was chosen on them.",
-        _seeds_text(record, board),
+        _seeds_text(board),
         "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of "
-        "that rank at 95 %; trials that were not confirmed share one where their values are equal.",
+        "that rank, with Holm's correction over all pairs at 95 %; trials that were not confirmed share one where "
+        "their values are equal.",
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
     ]
 
 
-def _seeds_text(record: RunRecord, board: Leaderboard) -> str:
+def _seeds_text(board: Leaderboard) -> str:
     confirmed = sum(row.state == "confirmed" for row in board.rows)
     if not confirmed:
         return "No plan was confirmed on fresh seeds: every value is one training."
-    seeds = record.run.get("experiment", {}).get("confirm", {}).get("seeds", "several")
+    counts = sorted({row.seeds + row.lost for row in board.rows if row.state == "confirmed"})
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     return (
         f"{counted(confirmed, 'plan')} trained again on {seeds} fresh seeds; validation and test figures of these are "
         "means over the seeds, with the standard deviation over seeds and, in brackets, their number."
@@ -191,7 +194,7 @@ def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
         f"The test set {often} in this run, and not at all for this report.{spoiled}",
         f"The best of {counted(len(record.trials), 'trial')} looks better on validation than it is, because it was "
         "chosen for that (winner's curse); fresh seeds take away the part of it that is due to the seed, not the part "
-        "that is due to the images. Comparisons between plans are not corrected for their number.",
+        "that is due to the images. Shared ranks are corrected for the number of comparisons (Holm, over all pairs).",
         "Confusion, recall, calibration and the images shown are of the validation part, on which plans were chosen.",
         "Times were taken on the machine named above, on which other trials ran at the same time.",
         "Importance and slices describe the trials that were made, which the search did not spread evenly.",

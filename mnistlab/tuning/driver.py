@@ -159,8 +159,10 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     sign = -1 if higher_is_better(metric) else 1
     complete = [result for result in results if result.state == "complete"]
     ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
-    distinct = {canonical(result.plan): result for result in reversed(ordered)}
-    return [result for result in ordered if result in distinct.values()][:top]
+    distinct: dict[str, TrialResult] = {}
+    for result in ordered:
+        distinct.setdefault(canonical(result.plan), result)
+    return list(distinct.values())[:top]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better, trial_name
+from mnistlab.signals import signals_held
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
@@ -128,16 +129,18 @@ class Recorder(Unsaved, Callback):
     # --- ends ---
 
     def _end(self, trial_id: str, error: str = "") -> None:
-        opened = self._open.pop(trial_id, None)
+        opened = self._open.get(trial_id)
         if opened is None:
             return
         reason = self._interruptions.reason(trial_id)
         outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error, interruption=reason)
         result = _result(opened, outcome)
-        self._store.write_trial(result)
-        self._ended.append(result)
-        self._emit(_event(result))
-        self._note_best(result)
+        with signals_held():  # all of it or nothing: who insists on leaving waits for two small writes
+            self._open.pop(trial_id)
+            self._store.write_trial(result)
+            self._ended.append(result)
+            self._emit(_event(result))
+            self._note_best(result)
         for trouble in self._registry.notify(_record(result)):
             self._emit(events.Warned(message=trouble))
 

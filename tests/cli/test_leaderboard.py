@@ -46,7 +46,7 @@ def made_by_hand(root: Path, name: str, *accuracies: float, split: str = "", con
             seconds=2.0,
         )
         writer.write_trial(trial)
-        for seed in range(2 * confirmed):
+        for seed in range(1, 1 + 2 * confirmed):
             right = "1" * round(100 * accuracy) + "0" * (100 - round(100 * accuracy))
             metrics = epoch | {"parameters": 10}
             again = ReplicateResult(trial=trial.trial, replicate=seed, seed=seed, metrics=metrics, val_correct=right)
@@ -149,13 +149,13 @@ def test_two_runs_are_compared(run_cli, tmp_path):
     assert ran.out.splitlines() == [
         "A: first-2026-11-22-1:0000",
         "B: second-2026-11-22-1:0000",
-        "On digits, by val_accuracy; shared seeds: 0, 1",
+        "On digits, by val_accuracy; shared seeds: 1, 2",
         "",
         "validation accuracy on 100 images, A - B: +75.00 points",
         *ran.out.splitlines()[5:7],
         "  McNemar's exact test of each seed's two models, p after Holm's correction:",
-        "    seed 0: 75 images only A got right, 0 only B; p < 0.001, corrected < 0.001",
         "    seed 1: 75 images only A got right, 0 only B; p < 0.001, corrected < 0.001",
+        "    seed 2: 75 images only A got right, 0 only B; p < 0.001, corrected < 0.001",
         "",
         ran.out.splitlines()[-1],
     ]
