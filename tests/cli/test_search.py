@@ -64,7 +64,7 @@ def start(tmp_path: Path, text: str, *arguments: str, **environment: str) -> sub
         os.environ
         | {
             "PYTHONPATH": str(DISTS),
-            "COLUMNS": "150",
+            "COLUMNS": "240",
         }
         | environment
     )
@@ -191,7 +191,7 @@ def test_leaderboard_prints_the_same_ranking_again(finished: tuple[Path, str, st
     again = subprocess.run(
         [MNISTLAB, "leaderboard"],
         cwd=folder,
-        env=os.environ | {"COLUMNS": "150"},
+        env=os.environ | {"COLUMNS": "240"},
         capture_output=True,
         text=True,
         check=True,
