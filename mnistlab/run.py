@@ -289,6 +289,8 @@ def rule_of(spec: ExperimentSpec) -> str:
     better = "higher" if higher_is_better(metric) else "lower"
     rule = f"{metric} at the last epoch of the full budget, {better} is better"
     early, seeds = "trials that ended early rank below the others", spec.confirm.seeds
+    if not spec.confirm.top:
+        return f"{rule}; {early}"
     confirmed = f"among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
     return f"{rule}; {early}; {confirmed}"
 

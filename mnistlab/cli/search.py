@@ -15,6 +15,7 @@ from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins,
 
 if TYPE_CHECKING:
     from mnistlab.events import RunFinished
+    from mnistlab.leaderboard import Leaderboard
 
 TOP = 5  # rows of the ranking at the end of a search; `mnistlab leaderboard` prints all
 
@@ -97,14 +98,23 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
 
     if not (path / "run.json").exists():
         return
+    board = rank(store.read_run(path))
     print_leaderboard(
-        rank(store.read_run(path)),
+        board,
         result_console(stream),
         ended=ended_text(end) if end else "",
         files=_written(path),
-        commands=[f"mnistlab leaderboard {path}", f"mnistlab replay {path}"],
+        commands=[f"mnistlab {command}" for command in _next(board)],
         top=TOP,
     )
+
+
+def _next(board: Leaderboard) -> list[str]:
+    """Return what may be typed next: what a winner is for, or how a best trial becomes one."""
+    if board.champion is None:
+        return [f"replay {board.path}"]
+    confirmed = board.champion.state == "confirmed"
+    return [f"leaderboard {board.path}", f"report {board.path}" if confirmed else f"confirm {board.path}"]
 
 
 def _written(path: Path) -> list[str]:

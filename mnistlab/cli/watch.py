@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -36,11 +37,15 @@ def watch(run: RunName = None, runs: Runs = RUNS, ui: View = "auto", color: Colo
         time.sleep(POLL_SECONDS)
         return not ended and follow.is_running(path)
 
+    left = False
     with open_view(view, hint="Ctrl-C: leave this view; the run goes on") as handle:
-        for stamped in follow.follow_events(path, waiting):
-            handle(stamped)
-            ended = isinstance(stamped.event, RunFinished)
-    _say_the_end(path, view)
+        try:
+            for stamped in follow.follow_events(path, waiting):
+                handle(stamped)
+                ended = isinstance(stamped.event, RunFinished)
+        except KeyboardInterrupt:  # how a view is left
+            left = True
+    _say_the_end(path, view, left=left)
 
 
 def replay(
@@ -63,7 +68,8 @@ def replay(
     def clock() -> float:
         return (time.monotonic() - start) * speed
 
-    with open_view(view, clock=clock, hint="Ctrl-C: leave this replay") as handle:
+    # Ctrl-C is how a view is left.
+    with open_view(view, clock=clock, hint="Ctrl-C: leave this replay") as handle, suppress(KeyboardInterrupt):
         for stamped in _paced(store.read_events(path), clock, speed):
             handle(stamped)
     _say_the_end(path, view)
@@ -151,7 +157,7 @@ def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
     return state, state.t + max(0.0, (datetime.now(UTC) - last.time).total_seconds())
 
 
-def _say_the_end(path: Path, view: Ui) -> None:
+def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
     """Leave on standard error where the run stands and what to type next: the dashboard is gone by now."""
     from mnistlab.console.status import as_text
 
@@ -159,6 +165,8 @@ def _say_the_end(path: Path, view: Ui) -> None:
     if view.kind in {"live", "full"}:
         for line in as_text(state, now, sys.stderr):
             typer.echo(line, err=True)
-    if state.end is None:
+    if left and state.end is None:
+        typer.echo("mnistlab: you have left the view; the run goes on", err=True)
+    elif state.end is None:
         typer.echo(f"mnistlab: {path} has no end yet, and no process is driving it", err=True)
     typer.echo(f"Next: mnistlab leaderboard {path}", err=True)

@@ -55,7 +55,7 @@ def frame(state: ViewState, now: float, look: Look, eta: Estimate | None = None)
         _Section(3, sections.failures(state, look), apart=True),
         _Section(4, sections.warnings(state, look)),
         _Section(1, sections.stopping(state, look)),
-        _Section(6, sections.hint(look), apart=True),
+        _Section(6, [] if sections.stopping(state, look) else sections.hint(look), apart=True),
     ]
     wanted = tables.wanted_rows(state)
     kept = _affordable([*above, *below], room - min(wanted, max(LEAST_ROWS, round(room * LEAST_SHARE))))

@@ -81,7 +81,7 @@ def progress(state: ViewState, now: float, look: Look, eta: Estimate | None) -> 
 
 def progress_words(state: ViewState, now: float, eta: Estimate | None) -> list[str]:
     """Return what the run is doing, the time it has taken, and the time it may still take with what that rests on."""
-    elapsed = seconds_text(state.end.seconds if state.end else now)
+    elapsed = seconds_text(state.t if state.end else now)
     return [f"{PHASES[state.phase]} {state.finished}/{state.total}", elapsed, *_eta(state, now, eta)]
 
 

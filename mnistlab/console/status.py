@@ -54,7 +54,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
         "run": state.start.run if state.start else None,
         "driven": running,
         "phase": state.phase,
-        "seconds": round(state.end.seconds if state.end else now, 3),
+        "seconds": round(state.t if state.end else now, 3),
         "exit_code": state.end.exit_code if state.end else None,
         "trials": {
             "total": state.total,

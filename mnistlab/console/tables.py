@@ -23,19 +23,21 @@ WIDE_PLAN = 40  # from this on a label is made for the column; below, the usual 
 
 def wanted_rows(state: ViewState) -> int:
     """Return how many lines `at_work` would fill if there were room for all of it."""
-    if state.phase == "over":
-        return 0
     if state.confirming:
         return len(state.confirming) + 3
+    if state.phase == "over":
+        return 0
     return len(state.running) + 1 if state.running else int(state.phase == "search")
 
 
 def at_work(state: ViewState, now: float, room: int, look: Look) -> list[Text]:
     """Return what runs, in at most `room` lines; how much of it is not shown is said."""
-    if room < 1 or state.phase == "over":
+    if room < 1:
         return []
-    if state.confirming:
+    if state.confirming:  # which stays when the run is over: it is what the run has found
         return _confirmation(state, room, look)
+    if state.phase == "over":
+        return []
     if state.running:
         return _running(state, now, room, look)
     if state.phase != "search" or state.start is None or state.finished:

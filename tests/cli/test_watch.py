@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -123,6 +124,25 @@ def test_a_replay_as_json_is_the_stream(recorded: Path, run_cli: RunCli) -> None
     known = events.from_json(kept[-1])
     assert known is not None
     assert told[-1] == events.to_json(known)
+
+
+def test_who_leaves_a_view_has_not_ended_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "live-1"
+    path.mkdir(parents=True)
+    writer = RunWriter(path)
+    for one in read_events_of("flat")[:10]:
+        writer.append(one.event)
+    watching = subprocess.Popen(
+        [MNISTLAB, "watch", "--ui", "json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stdout is not None
+    for _ in range(10):
+        watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, err = watching.communicate(timeout=30)
+    writer.close()
+    assert watching.returncode == 0
+    assert "you have left the view; the run goes on" in err
 
 
 def test_watch_follows_a_run_that_goes_on_to_its_end(tmp_path: Path) -> None:

@@ -83,6 +83,12 @@ def test_a_frame_tells_the_confirmation_failures_and_warnings(recording):
     assert "best 99.12 %  trial 0000  cnn depth=3 · adamw lr=0.003  found at 2m00s, after 3 trials" in text
 
 
+def test_what_a_run_has_found_stays_when_it_is_over(recording):
+    lines = frame(recording, 120, 30)
+    assert any(line.startswith("0000   99.00 %") for line in lines)
+    assert "over 3/16 · 2m53s" in "\n".join(lines)
+
+
 def test_the_mean_of_a_plan_has_its_interval(recording, stamped):
     timed = [(one.t, one.event) for one in recording[:13]]
     for number, accuracy in ((1, 0.99), (2, 0.992)):
