@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,8 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mnistlab import seal
 from mnistlab.discovery import discover, selection
 from mnistlab.registry import Registry, load
+
+# Whoever starts the tests in the background, or by nohup, may have these ignored, and every child would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FOUR_NAMES = (
     "train-images-idx3-ubyte",
@@ -45,6 +51,15 @@ def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathF
     monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
     monkeypatch.setenv("MNISTLAB_DISABLE", ",".join(PACKAGES))
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """What a worker does to its process for good is undone where a test does a worker's work itself."""
+    yield
+    seal._sealed = 0
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +39,8 @@ def write(root: Path, made: Any, last: events.RunFinished | None) -> Path:
     writer.write_run(made.run)
     for result in made.trials:
         writer.write_trial(result)
-    for result in made.replicates:
-        writer.write_replicate(result)
+    for result in made.replicates:  # a run counts them from 1; 0 is the refit
+        writer.write_replicate(replace(result, replicate=result.replicate + 1))
     if last:
         writer.append(last)
     writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +55,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, place: DataPlace) -> RunRecor
         found = training.evaluate(done, data.validation_images, data.validation_labels)
         folder = path / "trials" / one.trial / "replicates" / str(one.replicate)
         folder.mkdir(parents=True)
-        (folder / "weights.safetensors").write_bytes(weights.pack_weights(done.module))
+        packed = weights.pack_weights(done.module)
+        (folder / "weights.safetensors").write_bytes(packed)
         outcomes = "".join("01"[int(right)] for right in found.correct)
-        replicates.append(replace(one, val_correct=outcomes, metrics=done.history[-1]))
+        sha256 = hashlib.sha256(packed).hexdigest()
+        replicates.append(replace(one, val_correct=outcomes, metrics=done.history[-1], weights_sha256=sha256))
     about = {**of.run["dataset"], "sha256": dict(info.sha256), "split_sha256": division.digest()}
     about["validation_indices"] = division.validation.tolist()
     run = {**of.run, "dataset": about, "experiment": {"data": {"dataset": "digits"}, "confirm": {"seeds": 2}}}
@@ -94,6 +97,13 @@ def test_the_test_set_stays_shut(made: RunRecord, place: DataPlace, monkeypatch:
     monkeypatch.setattr(loading, "_load", watched)
     assert not isinstance(evaluated(made, rank(made), PLUGINS, place), str)
     assert splits == ["train"]
+
+
+def test_weights_that_are_not_the_run_s_are_not_asked(made: RunRecord, place: DataPlace) -> None:
+    other = replace(made, replicates=tuple(replace(one, weights_sha256="0" * 64) for one in made.replicates))
+    said = evaluated(other, rank(other), PLUGINS, place)
+    assert isinstance(said, str)
+    assert "is damaged" in said
 
 
 def test_nothing_is_left_in_the_run_directory(made: RunRecord, place: DataPlace) -> None:

@@ -22,6 +22,7 @@ from mnistlab.errors import MnistlabError
 from mnistlab.labels import plan_label
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
+from mnistlab.seal import opened
 from mnistlab.seeds import replicate_seed, trial_seed
 from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
@@ -65,7 +66,8 @@ def finished_run(
         writer.write_plugin(source.name, source.source)
     device = training.set_up_process(1, gpu=False)
     data = to_device(found.images, found.division, found.info.shape, device)
-    test = upload(open_test(found.choice.record, found.choice.config, place), device)
+    with opened():  # as the confirmation does
+        test = upload(open_test(found.choice.record, found.choice.config, place), device)
     point = defaults(asked.space)
     plan = suggest(asked.space, lambda parameter: point[parameter.path])
     writer.write_trial(_trial(plan, training.train(plan, trial_seed(asked.spec.seed, 0), data, registry)))
