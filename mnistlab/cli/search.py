@@ -112,7 +112,7 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
 def _next(board: Leaderboard) -> list[str]:
     """Return what may be typed next: what a winner is for, or how a best trial becomes one."""
     if board.champion is None:
-        return [f"replay {board.path}"]
+        return [f"leaderboard {board.path}", f"replay {board.path}"]
     confirmed = board.champion.state == "confirmed"
     return [f"leaderboard {board.path}", f"report {board.path}" if confirmed else f"confirm {board.path}"]
 
