@@ -31,6 +31,7 @@ from mnistlab.console.text import encodable, visible
 from mnistlab.events import Stamped, StatusAsked
 
 INTERVAL = 0.5  # seconds between two frames
+LONGEST = 2.0  # seconds; a longer pause in a storm of events would only leave more of them for the next frame
 SHARE = 0.01  # of one core that drawing may cost on average: an expensive frame is followed by a longer pause
 PATIENCE = 1.0  # seconds that someone who insists on leaving waits for the terminal to be put in order
 
@@ -144,6 +145,11 @@ def _over_each_other(lines: Sequence[str]) -> str:
     return f"{CROP}{text}{ERASE_BELOW}{last}\r{back}{WRAP}"
 
 
+def pause_after(cost: float, interval: float) -> float:
+    """Return the seconds until the next frame, after one of `cost` seconds of processor time."""
+    return max(interval, min(LONGEST, cost / SHARE))
+
+
 class Screen:
     """The dashboard of a run, live: events come in from any thread, frames go out from this one's own."""
 
@@ -199,7 +205,7 @@ class Screen:
         while not self._over.wait(pause):
             started = time.thread_time()
             self._turn()
-            pause = max(self._interval, (time.thread_time() - started) / SHARE)
+            pause = pause_after(time.thread_time() - started, self._interval)
         with self._lock:
             self._guarded(self._fold)
             self._give_back()

@@ -16,7 +16,7 @@ from rich.text import Text
 from mnistlab import events as ev
 from mnistlab.console import screen as screen_module
 from mnistlab.console.look import DRIVER_HINT
-from mnistlab.console.screen import Painter, Screen
+from mnistlab.console.screen import LONGEST, Painter, Screen, pause_after
 from mnistlab.console.ui import Ui
 from tests.console.conftest import stamp
 from tests.terminals import Cropping, Terminal, Wrapping
@@ -335,3 +335,10 @@ class Impatient:
         if timeout is None:
             raise KeyboardInterrupt
         self._thread.join()
+
+
+def test_a_costly_frame_is_followed_by_a_longer_pause_within_reason():
+    assert pause_after(0.001, 0.5) == 0.5
+    assert pause_after(0.01, 0.5) == pytest.approx(1.0)
+    assert pause_after(0.3, 0.5) == LONGEST
+    assert pause_after(0.3, 10.0) == 10.0
