@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
 
 from mnistlab.console.guard import Streams, guarded
+from mnistlab.console.lines import Lines, in_words
 from mnistlab.console.look import DRIVER_HINT
-from mnistlab.console.plain import line
 from mnistlab.console.screen import Painter, Screen
-from mnistlab.console.state import ViewState, advance
 from mnistlab.console.terminal import left_in_order, size_of
-from mnistlab.console.text import encodable, visible
+from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, Stamped, to_json
 
@@ -121,7 +119,9 @@ def open_view(
         with _screen(ui, streams.err, clock, hint, past) as handle:
             yield handle
     elif ui.kind == "plain":
-        yield _lines(streams.err, past)
+        lines = Lines(_writer(streams.err), clock, past)
+        with lines.beating():
+            yield lines.handle
     elif ui.kind == "json":
         yield _records(streams.out)
     else:
@@ -152,34 +152,7 @@ def _screen(
             state = screen.end()
             say = _writer(stream)
             for stamped in last:
-                say(_in_words(stamped, state))
-
-
-def _lines(stream: TextIO, past: Iterable[Stamped] = ()) -> Handle:
-    state, say = reduce(advance, past, ViewState()), _writer(stream)
-
-    def handle(stamped: Stamped) -> None:
-        nonlocal state
-        try:
-            state = advance(state, stamped)
-        except Exception as fault:  # a fault in a view must not reach the search
-            say(_unspeakable(stamped, fault))
-        else:
-            say(_in_words(stamped, state))
-
-    return handle
-
-
-def _in_words(stamped: Stamped, state: ViewState) -> str | None:
-    """Return the line of an event, or what is wrong with the view that should make it."""
-    try:
-        return line(stamped, state)
-    except Exception as fault:  # as above
-        return _unspeakable(stamped, fault)
-
-
-def _unspeakable(stamped: Stamped, fault: Exception) -> str:
-    return visible(f"mnistlab: event {stamped.seq} can't be put into words ({type(fault).__name__}: {fault})")
+                say(in_words(stamped, state))
 
 
 def _records(stream: TextIO) -> Handle:

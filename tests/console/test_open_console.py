@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mnistlab import events as ev
-from mnistlab.console import ui as ui_module
+from mnistlab.console import lines as lines_module
 from mnistlab.console.guard import Streams
 from mnistlab.console.ui import Ui, choose_ui, open_console, open_view
 from mnistlab.errors import ExitCode, SpecError
@@ -211,14 +211,14 @@ def test_a_stream_that_knows_only_ascii_gets_ascii(recording):
 
 
 def test_an_event_that_breaks_the_view_of_lines_is_a_line_and_the_view_goes_on(recording, monkeypatch):
-    real = ui_module.line
+    real = lines_module.line
 
     def breaking(stamped: ev.Stamped, state: Any) -> str | None:
         if stamped.seq == 2:
             raise KeyError("x\x1b")
         return real(stamped, state)
 
-    monkeypatch.setattr(ui_module, "line", breaking)
+    monkeypatch.setattr(lines_module, "line", breaking)
     _, err = shown_by(Ui("plain", color=False), recording)
     (said,) = [line for line in err.splitlines() if line.startswith("mnistlab: ")]
     assert "event 2 can't be put into words (KeyError" in said

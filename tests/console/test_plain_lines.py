@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from mnistlab import events as ev
+from mnistlab.console.lines import Lines
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 
@@ -90,3 +91,24 @@ def test_hostile_text_stays_text_on_one_line(crowd):
     assert lines(crowd)[0].endswith(
         "FALLBACK DATA: [/red]\\x1b]0;x\\x07\\n\\u202eevil ([/red]\\x1b]0;x\\x07\\n\\u202eevil)"
     )
+
+
+def test_a_wait_in_which_nothing_happens_has_signs_of_life(stamped, recording):
+    said, now = [], [100.0]
+    lines = Lines(said.append, lambda: now[0])
+    (preparing,) = stamped([(2.0, ev.RunPreparing(run="cnn-1", step="finding the images of mnist"))])
+    lines.handle(preparing)
+    for _ in range(130):
+        now[0] += 1.0
+        lines.turn()
+    assert said == [
+        "[  2.0s] finding the images of mnist",
+        "[   57s] still finding the images of mnist",
+        "[ 1m52s] still finding the images of mnist",
+    ]
+    for one in recording:
+        lines.handle(one)
+    now[0] += 500.0
+    said.clear()
+    lines.turn()
+    assert said == []  # it is over
