@@ -36,6 +36,7 @@ from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.results import RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd
+from mnistlab.tuning.trackers import check_trackers
 
 TOP = 10  # rows of the ranking that a result shows of itself; `trials` holds all
 IN_A_NOTEBOOK = frozenset({"auto", "live", "full"})  # the views that a notebook shows as HTML
@@ -126,12 +127,13 @@ def search(
     ui: str = "auto",
     color: str = "auto",
     address: str | None = None,
+    log: Sequence[str] = (),
 ) -> SearchResult:
     """Search the space of the experiment `file`, confirm the best plans on fresh seeds and return what was found.
 
     The arguments are the options of `mnistlab search`. `set` overrides keys of the file: {"training.epochs": 4,
     "model.cnn.kernel": [3, 5]}, or ["training.epochs=4"] as the command line takes them. `time_budget` is "15m" or a
-    number of seconds.
+    number of seconds. `log` names trackers that are written to as well: "tensorboard", "mlflow".
 
     In a notebook `ui="auto"` shows one dashboard that is updated in place, at most once a second; elsewhere it is the
     view that the command line would choose. The ranking is returned, not printed.
@@ -155,6 +157,7 @@ def search(
         data_dir=None if data_dir is None else Path(data_dir),
         runs=Path(runs),
         address=address,
+        log=log,
         command=_call(str(file), changes),
         view=_view(ui, color),
     )
@@ -187,6 +190,7 @@ def run_file(
     data_dir: Path | None,
     runs: Path,
     address: str | None,
+    log: Sequence[str],
     command: str,
     view: run.View,
 ) -> run.Finished:
@@ -195,10 +199,11 @@ def run_file(
     Raises:
         MnistlabError: as `search`.
     """
+    trackers = check_trackers(log)
     with held_back() as said:  # what plugins print when they are imported
         check_environment()
         wanted, registry = experiment.open_with(file, overrides, selection(plugins, only_built_in=no_plugins))
-    options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command)
+    options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command, log=trackers)
 
     def view_and_log(path: Path) -> AbstractContextManager[Callable[[Stamped], None]]:
         if said():

@@ -35,6 +35,7 @@ from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import Search, run_search
 from mnistlab.tuning.machine import Machine, Share, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.trackers import Name, Tracking, tracking
 from mnistlab.tuning.worker import Shared, digest
 from mnistlab.usage import Usage
 
@@ -50,6 +51,7 @@ class Options:
     place: DataPlace
     address: str | None
     command: str
+    log: tuple[Name, ...] = ()  # the trackers to write to as well
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,18 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
     writer, requests = RunWriter(path), Requests()
     try:
-        with signals_as(requests), view(path) as handle, sealed():
+        tracked = tracking(options.log, path, experiment.spec.name)
+        with signals_as(requests), view(path) as handle, sealed(), tracked as track:
 
             def emit(event: events.Event) -> None:
                 requests.begun = requests.begun or isinstance(event, BEGINNINGS)
-                handle(writer.append(event))
+                stamped = writer.append(event)
+                handle(stamped)
+                for trouble in track(stamped):
+                    handle(writer.append(events.Warned(message=trouble)))
 
             run = _Run(experiment, options, registry, writer, requests, emit)
-            return Finished(path, _to_the_end(run, lambda: _search_and_confirm(run, here)))
+            return Finished(path, _to_the_end(run, lambda: _search_and_confirm(run, here, track)))
     finally:
         writer.close()
         if not (path / "run.json").exists():  # it never began: leave nothing behind
@@ -178,7 +184,7 @@ def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
     return _say_finished(run, outcome, code, start)
 
 
-def _search_and_confirm(run: _Run, here: Machine) -> None:
+def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
     spec = run.experiment.spec
     _say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
@@ -196,6 +202,8 @@ def _search_and_confirm(run: _Run, here: Machine) -> None:
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
+    for trouble in track.finish(tick=lambda: _stopping(run)):
+        run.emit(events.Warned(message=trouble))
 
 
 def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:

@@ -43,6 +43,7 @@ NOT_TYPED = {  # beginnings of lines
     "mnistlab export quick": "needs a finished run; tests/trained makes one and runs such lines on it",
     "mnistlab predict ": "needs a model and pictures; tests/trained makes them and runs such lines on them",
     "pip install 'mnistlab[export]'": "it may ask the network; the packages are part of the development group",
+    "pip install 'mnistlab[trackers]'": "as the extra `export`",
     "mnistlab search mnistlab-my-net/": "needs the installation before it; test_scaffold searches with such a one",
 }
 # A reader has minutes and wants an answer; that each command works is seen in one epoch of two trials.

@@ -41,6 +41,10 @@ def search(
         str | None,
         typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
     ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", metavar="TRACKER", help="Write to tensorboard or mlflow as well; may be repeated."),
+    ] = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab.console.guard import held_back
@@ -59,6 +63,7 @@ def search(
             data_dir=data_dir,
             runs=runs,
             address=address,
+            log=log or (),
             command=shlex.join(["mnistlab", *sys.argv[1:]]),
             view=lambda path: open_console(view, path / "driver.log"),
         )
@@ -119,5 +124,5 @@ def _next(board: Leaderboard) -> list[str]:
 
 def _written(path: Path) -> list[str]:
     """Return the files of a run that people open."""
-    names = ("run.json", "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log", "trials")
-    return [str(path / name) for name in names if (path / name).exists()]
+    files = ("run.json", "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log")
+    return [str(path / name) for name in (*files, "trials", "tensorboard") if (path / name).exists()]

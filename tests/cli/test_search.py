@@ -145,6 +145,7 @@ def test_the_run_directory_tells_everything(finished: tuple[Path, str, str, int]
     for number in range(3):
         assert json.loads((run / "trials" / f"{number:04d}" / "result.json").read_text())["state"] == "complete"
     assert not list(run.glob("**/*.tmp-*"))
+    assert not (run / "tensorboard").exists()  # only where it is asked for
 
 
 def test_the_test_set_is_opened_once_and_on_the_record(finished: tuple[Path, str, str, int]) -> None:
@@ -283,6 +284,33 @@ def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
         wait_for(lambda: not _processes_of(ours), seconds=20)
     finally:
         shutil.rmtree(ours)
+
+
+def test_trackers_get_the_search_and_one_that_is_away_does_not_stop_it(
+    tmp_path_factory: pytest.TempPathFactory, temporary: Path
+) -> None:
+    pytest.importorskip("mlflow", reason="needs the extra mnistlab[trackers]")
+    folder = tmp_path_factory.mktemp("tracked")
+    text = EXPERIMENT.replace('"mnist"', '"digits"').replace("trials = 3", "trials = 2").replace("top = 2", "top = 1")
+    nobody = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    process = start(folder, text, "--log", "tensorboard", "--log", "mlflow", **nobody, TMPDIR=str(temporary))
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    run = only_run(folder)
+    (warning,) = [s.event.message for s in read_events(run) if isinstance(s.event, events.Warned)]
+    assert warning.startswith("--log mlflow: MlflowException: ")
+    assert warning in err
+    confirmed = next(s.event.trial for s in read_events(run) if isinstance(s.event, events.ReplicateStarted))
+    names = {"0000", "0001", f"{confirmed}-replicate-1", f"{confirmed}-replicate-2"}
+    assert {path.name for path in (run / "tensorboard").iterdir()} == names
+    assert f"Written: {run.relative_to(folder) / 'tensorboard'}" in out
+
+
+def test_a_tracker_that_nobody_knows_is_refused_before_anything_is_begun(run_cli) -> None:
+    ran = run_cli("search", "nosuch.toml", "--log", "tensorbord")
+    assert ran.code == 2
+    assert "must be one of tensorboard, mlflow" in ran.err
+    assert "did you mean 'tensorboard'?" in ran.err
 
 
 @pytest.fixture(scope="module")
