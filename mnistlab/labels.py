@@ -64,11 +64,14 @@ def varying(plans: Collection[Plan]) -> tuple[str, ...]:
 
 def varying_settings(flats: Collection[Mapping[str, Scalar]]) -> tuple[str, ...]:
     """Return the same as `varying`, of plans whose `settings` are known already."""
-    seen: dict[str, set[tuple[type, Scalar]]] = {}
+    first: dict[str, Scalar] = {}
+    varied: set[str] = set()
     for flat in flats:
         for key, value in flat.items():
-            seen.setdefault(key, set()).add((type(value), value))
-    return tuple(key for key, values in seen.items() if len(values) > 1 and key not in NAMES)
+            known = first.setdefault(key, value)
+            if known is not value and (known != value or type(known) is not type(value)):
+                varied.add(key)
+    return tuple(key for key in first if key in varied and key not in NAMES)
 
 
 def settings_text(plan: Plan, keys: Collection[str]) -> str:

@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydantic_core
+
 from mnistlab import events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
 from mnistlab.events import Event, Stamped
@@ -404,7 +406,7 @@ def _read_json(path: str, schema: str) -> dict[str, Any] | None:
     """Return the JSON object of a file, or None where there is no such file."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
-            body = json.loads(file.read())
+            body = pydantic_core.from_json(file.read())  # several times as fast as json's
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
