@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 ARGS ?= experiments/cnn.toml
+# Most tests wait: for processes, terminals, Ray. Two at a time take little more than half as long, on two cores too.
+WORKERS ?= 2
 BIN := .venv/bin
 # Written when everything is installed: a half-finished installation leaves it out, and so is taken up again.
 STAMP := .venv/.installed
@@ -33,7 +35,7 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

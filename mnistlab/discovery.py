@@ -182,7 +182,10 @@ def discover() -> list[Found]:
 
 def _field(distribution: Distribution, name: str) -> str:
     """Return the first line of a field of a distribution's metadata, or ""."""
-    text = str(distribution.metadata[name] or "").strip()
+    try:
+        text = str(distribution.metadata[name] or "").strip()
+    except KeyError:  # of the backport importlib_metadata, which answers for everyone once anybody has imported it
+        return ""
     return text.splitlines()[0] if text else ""
 
 

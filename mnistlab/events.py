@@ -60,6 +60,25 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunResumed(Event):
+    """A search goes on that another driver has left: what it still may do, with what.
+
+    `counts` maps complete, pruned and failed to the numbers of trials that stay as they ended; those of `again` are
+    started once more. `changes` maps the dotted keys of the experiment that hold other values from here on.
+    """
+
+    type: ClassVar[str] = "run_resumed"
+    command: str
+    trials: int
+    parallel: int
+    devices: str
+    counts: Mapping[str, int]
+    again: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    time_budget: float = 0.0  # seconds in all; 0 where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialStarted(Event):
     """A trial has been given to a worker."""
 
@@ -70,6 +89,8 @@ class TrialStarted(Event):
     label: str  # the plan in a few words, for people
     plan: Plan
     repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
+    attempt: int = 1  # how many times it has been started, this one included
+    epoch: int = 0  # from which epoch on it goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,6 +342,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
     for kind in (
         RunPreparing,
         RunStarted,
+        RunResumed,
         TrialStarted,
         TrialEpoch,
         TrialFinished,

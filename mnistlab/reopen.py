@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,14 +17,18 @@ from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
 from mnistlab.data import Division, open_train, prepare_dataset
 from mnistlab.dataset import Data
 from mnistlab.discovery import Selection, selection
-from mnistlab.errors import DataError, ExitCode, MnistlabError, PluginError, RunDirectoryError
+from mnistlab.errors import DataError, ExitCode, Fault, MnistlabError, PluginError, RunDirectoryError, SpecError
+from mnistlab.events import Event, RunResumed
 from mnistlab.experiment import DatasetChoice, Experiment, reopen
 from mnistlab.registry import Registry
 from mnistlab.results import RunRecord
+from mnistlab.spec import Draft, Table, with_overrides
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.worker import digest
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
+GROWING = ("search.trials", "search.time_budget", "resources.")  # what a run that goes on may have more of
+MAY_GROW = "search.trials, search.time_budget and resources"
 _NUMBERS = ("mnistlab", "torch")  # of the versions those on which numbers depend
 
 
@@ -77,6 +82,43 @@ def reopen_run(path: Path, place: DataPlace, *, top: int | None = None, seeds: i
     return Reopened(path, record, replace(experiment, spec=spec), registry, _data(path, record, experiment, place))
 
 
+def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = ()) -> Reopened:
+    """Return a run whose search is to go on, with the changes (`key=value`) of earlier times and of now.
+
+    Raises:
+        SpecError: if a change is not one that a run can take, or makes the experiment wrong.
+        MnistlabError: if it is no run, or was made with plugins or data that are not at hand.
+    """
+    record = store.read_run(path)
+    before = [change for stamped in store.read_events(path) for change in _changes_of(stamped.event)]
+    table = changed(record.run.get("experiment"), [*before, *changes], str(path))
+    experiment, registry = _experiment(path, replace(record, run={**record.run, "experiment": table}))
+    _check_loaded(path, record, registry)
+    return Reopened(path, record, experiment, registry, _data(path, record, experiment, place))
+
+
+def _changes_of(event: Event) -> list[str]:
+    """Return the changes of an event as `key=value`."""
+    return [f"{key}={value}" for key, value in event.changes.items()] if isinstance(event, RunResumed) else []
+
+
+def changed(table: object, changes: Sequence[str], source: str) -> object:
+    """Return an experiment's table with changes (`key=value`) that leave what has been done comparable.
+
+    Raises:
+        SpecError: naming every change that is not of this kind.
+    """
+    draft = Draft(source, cast("Table", copy.deepcopy(table)))
+    faults = [
+        Fault(f"--set {change}", f"can't be changed once a run has begun; {MAY_GROW} can", hint="start a new search")
+        for change in changes
+        if not change.partition("=")[0].strip().startswith(GROWING)
+    ]
+    if faults:
+        raise SpecError(source, faults)
+    return with_overrides(draft, changes).table
+
+
 # --- plugins ------------------------------------------------------------------------------------------------------
 
 
@@ -105,6 +147,22 @@ def _check_plugins(path: Path, record: RunRecord, registry: Registry, top: int) 
     faults = [
         f"  {name} {made} is needed, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"
         for name, made in sorted(needed.items())
+        if here.get(name) != made
+    ]
+    if faults:
+        raise PluginError("\n".join([f"{path} was made with other plugins:", *faults]))
+
+
+def _check_loaded(path: Path, record: RunRecord, registry: Registry) -> None:
+    """Refuse where a distribution that the run was made with is missing or of another version: plans name it.
+
+    Raises:
+        PluginError: naming every one of them.
+    """
+    here, then = registry.versions(), cast("Mapping[str, str]", record.run.get("plugins", {}))
+    faults = [
+        f"  {name} {made} was used, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"
+        for name, made in sorted(then.items())
         if here.get(name) != made
     ]
     if faults:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import shutil
 import signal
 import time
@@ -12,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +21,24 @@ from mnistlab.discovery import Selection
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
+from mnistlab.record import run_record, started
 from mnistlab.registry import Registry
-from mnistlab.reopen import Reopened, differences, versions
-from mnistlab.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.reopen import Reopened, differences
+from mnistlab.results import RunRecord, TrialResult
 from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
-from mnistlab.spec import ExperimentSpec, spec_json
-from mnistlab.store import RunWriter, create_run, read_run
+from mnistlab.spec import ExperimentSpec
+from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import Search, run_search
 from mnistlab.tuning.machine import Machine, Share, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Name, Tracking, tracking
 from mnistlab.tuning.worker import Shared, digest
 from mnistlab.usage import Usage
+
+Changes = Mapping[str, Any]  # dotted keys of the experiment that hold other values from now on
 
 View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
 """What shows a run, given its directory: a context that yields what is to be called with every event."""
@@ -105,14 +106,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     try:
         tracked = tracking(options.log, path, experiment.spec.name)
         with signals_as(requests), view(path) as handle, sealed(), tracked as track:
-
-            def emit(event: events.Event) -> None:
-                requests.begun = requests.begun or isinstance(event, BEGINNINGS)
-                stamped = writer.append(event)
-                handle(stamped)
-                for trouble in track(stamped):
-                    handle(writer.append(events.Warned(message=trouble)))
-
+            emit = _emitter(writer, requests, handle, track)
             run = _Run(experiment, options, registry, writer, requests, emit)
             return Finished(path, _to_the_end(run, lambda: _search_and_confirm(run, here, track)))
     finally:
@@ -122,6 +116,19 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
             if first:
                 with suppress(OSError):  # another search may be using the folder by now
                     options.runs.rmdir()
+
+
+def _emitter(writer: RunWriter, requests: Requests, handle: Callable[[Stamped], None], track: Tracking) -> events.Emit:
+    """Return what takes an event: to the disk first, then to whoever looks on."""
+
+    def emit(event: events.Event) -> None:
+        requests.begun = requests.begun or isinstance(event, BEGINNINGS)
+        stamped = writer.append(event)
+        handle(stamped)
+        for trouble in track(stamped):
+            handle(writer.append(events.Warned(message=trouble)))
+
+    return emit
 
 
 def add_confirmation(found: Reopened, options: Options, view: View) -> Finished | None:
@@ -138,18 +145,89 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
         record = read_run(found.path)  # again: only now is nobody else writing
         if work_of(found.experiment.spec, record.trials, record).done:
             return None
-        with signals_as(requests), view(found.path) as handle, sealed():
-
-            def emit(event: events.Event) -> None:
-                requests.begun = requests.begun or isinstance(event, BEGINNINGS)
-                handle(writer.append(event))
-
+        with signals_as(requests), view(found.path) as handle, sealed(), tracking((), found.path, "") as track:
+            emit = _emitter(writer, requests, handle, track)
             run = _Run(
                 found.experiment, options, found.registry, writer, requests, emit, list(record.trials), searching=False
             )
             return Finished(found.path, _to_the_end(run, lambda: _confirm_more(run, found.data, record)))
     finally:
         writer.close()
+
+
+def resume(found: Reopened, options: Options, view: View, *, again: bool = False, changes: Changes) -> Finished | None:
+    """Go on with a search that was interrupted, killed or given more to do, to its end and through its confirmation.
+
+    With `again`, trials that have failed are started once more. `changes` says what of the experiment is other now.
+
+    Returns:
+        How that ended, or None where there is nothing to do; then nothing is written.
+
+    Raises:
+        MnistlabError: if another process drives the run, or its files can't be written.
+    """
+    writer, requests = RunWriter(found.path), Requests()
+    try:
+        record = read_run(found.path)  # again: only now is nobody else writing
+        past = past_of(read_events(found.path), again=again)
+        spec = found.experiment.spec
+        if not (_searchable(spec, past) or work_of(spec, _ended(record, past), record).tasks):
+            return None
+        tracked = tracking(options.log, found.path, spec.name)
+        with signals_as(requests), view(found.path) as handle, sealed(), tracked as track:
+            emit = _emitter(writer, requests, handle, track)
+            ended = _ended(record, past)
+            run = _Run(found.experiment, options, found.registry, writer, requests, emit, ended)
+            return Finished(found.path, _to_the_end(run, lambda: _go_on(run, found.data, past, track, changes)))
+    finally:
+        writer.close()
+
+
+def _searchable(spec: ExperimentSpec, past: Past) -> bool:
+    """Return whether the search itself has something left to do, and time to do it."""
+    budget = spec.search.time_budget
+    if budget and past.seconds >= budget:
+        return False
+    return bool(past.unended) or len(past.trials) < spec.search.trials
+
+
+def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
+    """Return the results that stand; where a result was lost with the power, its trial has not ended either."""
+    return [trial for trial in record.trials if (one := past.trials.get(trial.trial)) is not None and one.state]
+
+
+def _go_on(run: _Run, data: Data, past: Past, track: Tracking, changes: Changes) -> None:
+    spec = run.experiment.spec
+    _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
+    with cluster(run.options.address, this_machine()) as machine:
+        portion = share(machine, spec.resources)
+        job = _job(run, data, portion)
+        record = read_run(run.writer.path)
+        if past.drivers:
+            run.emit(_resumed(run, machine, portion, past, changes))
+        else:  # it died before it could say what it was going to do
+            run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
+        for warning in differences(record):
+            run.emit(events.Warned(message=warning))
+        if _searchable(spec, past):
+            run_search(job, run.trials, past)
+        if not _stopping(run) and not common_failure(run.trials):
+            confirm(job, run.trials, run.options.command, record)
+    _finish_tracking(run, track)
+
+
+def _resumed(run: _Run, machine: Machine, portion: Share, past: Past, changes: Changes) -> events.RunResumed:
+    spec = run.experiment.spec
+    return events.RunResumed(
+        command=run.options.command,
+        trials=spec.search.trials,
+        parallel=portion.parallel,
+        devices=str(machine),
+        counts=dict(Counter(trial.state for trial in run.trials)),
+        again=tuple(one.name for one in past.unended),
+        changes=dict(changes),
+        time_budget=spec.search.time_budget or 0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,13 +273,17 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
         for file in run.registry.selection.files:
             run.writer.write_plugin(file.name, file.source)
         run.writer.write_run({"run": run.writer.path.name, **record})
-        run.emit(_started(run.experiment, data, machine, portion, run.registry, run.writer.path))
+        run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in run.experiment.warnings:
             run.emit(events.Warned(message=warning))
         job = _job(run, data, portion)
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
+    _finish_tracking(run, track)
+
+
+def _finish_tracking(run: _Run, track: Tracking) -> None:
     for trouble in track.finish(tick=lambda: _stopping(run)):
         run.emit(events.Warned(message=trouble))
 
@@ -286,107 +368,3 @@ def _say_finished(run: _Run, outcome: str, code: ExitCode, start: float) -> even
     end = events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=time.monotonic() - start)
     run.emit(end)
     return end
-
-
-# --- what is written down -----------------------------------------------------------------------------------------
-
-
-def rule_of(spec: ExperimentSpec) -> str:
-    """Return in a sentence what "best" means in a run of `spec`."""
-    metric = spec.search.metric[0]
-    better = "higher" if higher_is_better(metric) else "lower"
-    rule = f"{metric} at the last epoch of the full budget, {better} is better"
-    early, seeds = "trials that ended early rank below the others", spec.confirm.seeds
-    if not spec.confirm.top:
-        return f"{rule}; {early}"
-    confirmed = f"among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
-    return f"{rule}; {early}; {confirmed}"
-
-
-def _started(
-    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, path: Path
-) -> events.RunStarted:
-    spec = experiment.spec
-    return events.RunStarted(
-        run=path.name,
-        experiment=spec.name,
-        directory=str(path),
-        seed=spec.seed,
-        dataset=data.choice.record.name,
-        fallback=data.fallback and f"{experiment.dataset.record.name} is not available: {data.fallback}",
-        trials=spec.search.trials,
-        epochs=experiment.space.epochs,
-        parallel=portion.parallel,
-        devices=str(machine),
-        metric=spec.search.metric[0],
-        rule=rule_of(spec),
-        algorithm=spec.search.algorithm,
-        scheduler=spec.search.scheduler,
-        plugins=registry.versions(),
-        config=hashlib.sha256(json.dumps(spec_json(spec), sort_keys=True).encode()).hexdigest()[:12],
-        confirm_top=spec.confirm.top,
-        confirm_seeds=spec.confirm.seeds,
-        time_budget=spec.search.time_budget or 0.0,
-    )
-
-
-def run_record(
-    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, command: str
-) -> Mapping[str, Any]:
-    """Return the content of `run.json`: everything needed to say what was done and to do it again."""
-    spec = experiment.spec
-    return {
-        "experiment": spec_json(spec),
-        "seed": spec.seed,
-        "metric": spec.search.metric[0],
-        "metrics": list(spec.search.metric),
-        "rule": rule_of(spec),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "dataset": _dataset_record(experiment, data),
-        "plugins": registry.versions(),
-        "plugin_files": {file.name: file.version for file in registry.selection.files},
-        "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
-        "machine": _machine_record(machine, portion),
-        "versions": versions(),
-        "code_sha256": _code_digest(),
-    }
-
-
-def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
-    how = "stratified" if data.fallback else experiment.spec.data.split
-    return {
-        "name": data.choice.record.name,
-        "requested": experiment.dataset.record.name,
-        "fallback": data.fallback,
-        "plugin": data.choice.offer.qualified,
-        "version": data.choice.offer.version,
-        "source": data.info.source,
-        "sha256": dict(data.info.sha256),
-        "images_sha256": digest(data.images),
-        "train": len(data.division.train),
-        "validation": len(data.division.validation),
-        "test": data.info.test_count,
-        "split": how,
-        "split_sha256": data.division.digest(),
-        "validation_indices": data.division.validation.tolist(),
-    }
-
-
-def _machine_record(machine: Machine, portion: Share) -> Mapping[str, Any]:
-    return {
-        "device": str(machine),
-        "processor": platform.processor() or platform.machine(),
-        "system": f"{platform.system()} {platform.release()}",
-        "parallel": portion.parallel,
-        "cpus_per_trial": portion.cpus,
-        "gpus_per_trial": portion.gpus,
-    }
-
-
-def _code_digest() -> str:
-    """Return the sha256 of this package's own source files, in the order of their names."""
-    root, whole = Path(__file__).parent, hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        whole.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()

@@ -195,16 +195,24 @@ def read(path: Path, overrides: Iterable[str] = ()) -> Draft:
     Raises:
         SpecError: if the file is missing, not TOML, too large, or an override is malformed (all of those at once).
     """
-    table = _read_toml(path)
+    return with_overrides(Draft(str(path), _read_toml(path)), overrides)
+
+
+def with_overrides(draft: Draft, overrides: Iterable[str]) -> Draft:
+    """Apply `a.b=value` overrides to a draft, in place, and return it.
+
+    Raises:
+        SpecError: naming every override that is malformed.
+    """
     faults: list[Fault] = []
     for text in overrides:
         try:
-            _override(table, text)
+            _override(draft.table, text)
         except ValueError as error:
             faults.append(Fault(f"--set {text}", str(error)))
     if faults:
-        raise SpecError(str(path), faults)
-    return Draft(str(path), table)
+        raise SpecError(draft.source, faults)
+    return draft
 
 
 def _read_toml(path: Path) -> Table:

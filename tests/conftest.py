@@ -48,6 +48,7 @@ PACKAGES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "plu
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the data, the cache or the network of whoever runs it, unless it says so itself."""
     monkeypatch.delenv("MNISTLAB_DATA", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
     monkeypatch.setenv("MNISTLAB_DISABLE", ",".join(PACKAGES))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab import experiment
-from mnistlab.discovery import Found, Selection, SourceFile, selection
+from mnistlab.discovery import Found, Selection, SourceFile, _field, selection
 from mnistlab.errors import PluginError, SpecError
 from mnistlab.registry import Plugin, load, select
 from tests.conftest import DISTS
@@ -194,3 +194,16 @@ def test_a_name_that_is_not_installed_is_a_fault_with_a_hint(healthy):
 def test_no_plugins_says_what_it_switched_off(healthy):
     with pytest.raises(SpecError, match=r"healthy-plugin 2\.1 .* is disabled: switched off by --no-plugins"):
         experiment.open_with(healthy, (), selection(only_built_in=True))
+
+
+def test_a_field_that_is_missing_is_no_fault_whoever_reads_the_metadata() -> None:
+    """The backport importlib_metadata, once imported, answers for all distributions, and raises where one is not."""
+
+    class Strict(dict):
+        def __getitem__(self, key: str) -> str:
+            raise KeyError(key)
+
+    class Bare:
+        metadata = Strict()
+
+    assert _field(Bare(), "License-Expression") == ""

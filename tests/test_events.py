@@ -21,6 +21,7 @@ SAMPLES: dict[str, Any] = {
     "Plan": {"model": {"name": "cnn", "config": {"depth": 3, "on": True}}, "transforms": [{"name": "shift"}]},
     "Mapping[str, str]": {"mnistlab": "0.1"},
     "Mapping[str, int]": {"complete": 3},
+    "Mapping[str, Any]": {"search.trials": 20, "search.time_budget": "2h"},
     "tuple[str, ...]": ("0001", "0002"),
     "float | None": 0.25,
     "int | None": 1 << 34,

@@ -23,6 +23,7 @@ from mnistlab.cli.leaderboard import leaderboard
 from mnistlab.cli.predict import predict
 from mnistlab.cli.report import report
 from mnistlab.cli.reproduce import reproduce
+from mnistlab.cli.resume import resume, retry
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
@@ -57,6 +58,8 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 COMMANDS = (
     search,
+    resume,
+    retry,
     confirm,
     check,
     train,

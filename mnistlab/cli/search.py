@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
+from mnistlab.errors import ExitCode
 
 if TYPE_CHECKING:
     from mnistlab.events import RunFinished
     from mnistlab.leaderboard import Leaderboard
 
+_CUT = (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 TOP = 5  # rows of the ranking at the end of a search; `mnistlab leaderboard` prints all
 
 
@@ -109,13 +111,15 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
         result_console(stream),
         ended=ended_text(end) if end else "",
         files=_written(path),
-        commands=[f"mnistlab {command}" for command in _next(board)],
+        commands=[f"mnistlab {command}" for command in _next(board, cut=bool(end) and end.exit_code in _CUT)],
         top=TOP,
     )
 
 
-def _next(board: Leaderboard) -> list[str]:
-    """Return what may be typed next: what a winner is for, or how a best trial becomes one."""
+def _next(board: Leaderboard, *, cut: bool) -> list[str]:
+    """Return what may be typed next: what a winner is for, how a best trial becomes one, or how a cut run goes on."""
+    if cut:
+        return [f"resume {board.path}", f"leaderboard {board.path}"]
     if board.champion is None:
         return [f"leaderboard {board.path}", f"replay {board.path}"]
     confirmed = board.champion.state == "confirmed"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mnistlab.console.signs import UNICODE, Signs
 
-DRIVER_HINT = "Ctrl-C: stop after the running epochs; every result is kept; twice: stop at once"
+DRIVER_HINT = "Ctrl-C: stop after the running epochs; mnistlab resume goes on; twice: at once"
 
 
 @dataclass(frozen=True)

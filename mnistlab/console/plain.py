@@ -72,9 +72,23 @@ def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
 
 
 @_say.register
+def _run_resumed(event: ev.RunResumed, _state: ViewState) -> str:
+    kept = counts_text(dict(event.counts)) or "no trial has ended"
+    again = f"; {counted(len(event.again), 'trial')} taken up again ({listed(event.again)})" if event.again else ""
+    changes = "".join(f"; {key} = {value}" for key, value in event.changes.items())
+    return (
+        f"going on with the run: {kept}{again}; up to {counted(event.trials, 'trial')} in all, "
+        f"{event.parallel} at a time on {event.devices}{changes}"
+    )
+
+
+@_say.register
 def _trial_started(event: ev.TrialStarted, _state: ViewState) -> str:
-    again = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
-    return f"trial {event.trial} started: {event.label}{again}"
+    repeats = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
+    if event.attempt > 1:
+        where = f"goes on after {counted(event.epoch, 'epoch')}" if event.epoch else "starts again"
+        return f"trial {event.trial} {where} (attempt {event.attempt}): {event.label}{repeats}"
+    return f"trial {event.trial} started: {event.label}{repeats}"
 
 
 @_say.register

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import singledispatch
-from typing import Literal
+from typing import Any, Literal
 
 from mnistlab import events as ev
 from mnistlab.results import higher_is_better
@@ -207,9 +207,22 @@ def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
 
 
 @_fold.register
+def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
+    """Go on from the counts of what stays as it ended; what was running is started again."""
+    about: dict[str, Any] = {"trials": event.trials, "parallel": event.parallel, "devices": event.devices}
+    start = state.start and replace(state.start, **about, time_budget=event.time_budget)
+    counts = {name: event.counts.get(name, 0) for name in ("complete", "pruned", "interrupted", "failed")}
+    after = replace(state, phase="search", start=start, end=None, running={}, stop_asked="", interruption="")
+    recent = tuple(one for one in state.recent if one.trial not in event.again)
+    return replace(after, **counts, recent=recent)
+
+
+@_fold.register
 def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
     epochs = state.start.epochs if state.start else 0
-    trial = RunningTrial(event.trial, event.label, started=state.t, epochs=epochs, plan=event.plan)
+    trial = RunningTrial(
+        event.trial, event.label, started=state.t, epoch=event.epoch, epochs=epochs, reported=state.t, plan=event.plan
+    )
     warm_up = state.warm_up or state.t - state.began
     return replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
 

@@ -110,4 +110,5 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
     monkeypatch.setenv("MNISTLAB_UI", "plain")
     monkeypatch.delenv("MNISTLAB_DATA", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # tables as wide as in a pipe, wherever the tests run
     return Lab(tmp_path)

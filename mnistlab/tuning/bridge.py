@@ -22,12 +22,13 @@ from ray.tune.search import Searcher
 
 from mnistlab.api import Choice, Float, Scalar
 from mnistlab.identity import canonical
-from mnistlab.labels import counted
+from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import Stream, derive, trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
+from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.samplers import sampler
 from mnistlab.tuning.unsaved import Unsaved
 
@@ -94,6 +95,9 @@ class Bridge(Unsaved, Searcher):
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
         self._points = self._enqueued()
+        self._again: list[tuple[PastTrial, Trial]] = []  # trials that go on, told to Optuna as far as they have come
+        self._states: Mapping[str, object] = {}
+        self.going_on: dict[str, PastTrial] = {}  # those of them that have been handed out, by Tune's name
 
     def _enqueued(self) -> Iterator[dict[str, Scalar]]:
         """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
@@ -105,27 +109,38 @@ class Bridge(Unsaved, Searcher):
     # --- Tune asks ---
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's task, None while enough trials are live, FINISHED when there are no more."""
-        if self._asked >= self._spec.search.trials or self._stopping():
+        """Return the next trial's task, None while enough trials are live, FINISHED when there are no more.
+
+        Trials that go on come before new ones. `resumes` in a task names such a one.
+        """
+        if self._stopping():
             return Searcher.FINISHED
         if self._parallel is not None and len(self._live) >= self._parallel:
-            return None
-        if len(self._first) == self._points_in_all:
+            return None if self._again or self._asked < self._spec.search.trials else Searcher.FINISHED
+        if self._again:
+            return self._go_on(trial_id, *self._again.pop(0))
+        if self._asked >= self._spec.search.trials:
+            return Searcher.FINISHED
+        if len(self._first) == self._points_in_all or not self._enqueue_next():
             return self._exhausted()
+        trial, plan = self._proposal()
+        number = self._count(trial)
+        first = self._first.setdefault(canonical(plan), number)
+        self._live[trial_id], self._numbers[trial_id] = trial, number
+        return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
+
+    def _enqueue_next(self) -> bool:
+        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all."""
         point = next(self._points, None)
         if point is not None:
             self._study.enqueue_trial(point)
-        elif self._spec.search.algorithm == "grid":
-            return self._exhausted()
-        trial, plan = self._proposal()
+        return point is not None or self._spec.search.algorithm != "grid"
+
+    def _count(self, trial: Trial) -> int:
         number, self._asked = self._asked, self._asked + 1
         if number != trial.number:  # Optuna counts the proposals that were refused
             trial.set_user_attr("trial", trial_name(number))
-        first = self._first.setdefault(canonical(plan), number)
-        self._live[trial_id], self._numbers[trial_id] = trial, number
-        # One opaque string: Tune would otherwise look for its own search-space words inside a plan.
-        task = {"plan": plan, "seed": trial_seed(self._spec.seed, number)}
-        return {"task": json.dumps(task | ({} if first == number else {"repeats": trial_name(first)}))}
+        return number
 
     def _proposal(self) -> tuple[Trial, dict[str, Any]]:
         """Return what Optuna proposes next: a new plan or, where it insists on one that was tried, that one again.
@@ -158,6 +173,74 @@ class Bridge(Unsaved, Searcher):
         """Return our number (from 0) of the trial that Tune calls `trial_id`."""
         return self._numbers[trial_id]
 
+    # --- what earlier drivers did ---
+
+    def take_up(self, past: Past, states: Mapping[str, object]) -> None:
+        """Tell a fresh study everything that has happened, so that its sampler goes on as it would have.
+
+        `states` holds what a worker needs to go on with a trial, a reference to its packed state, by the trial's name.
+        """
+        self._states = states
+        live: dict[str, Trial] = {}
+        for step in past.steps:
+            one = past.trials[step.trial]
+            if step.kind == "started":
+                live[one.name] = self._asked_again(one)
+            elif step.kind == "epoch":
+                if step.epoch < max(one.history) or one.state is None:  # the last is told with the end, as it was
+                    self._tell_epoch(live[one.name], step.epoch, one.history[step.epoch])
+            else:
+                self._tell_past(live.pop(one.name), one)
+        self._again = [(one, live[one.name]) for one in past.unended if one.name in live]
+
+    def _asked_again(self, one: PastTrial) -> Trial:
+        """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
+
+        It proposes otherwise where trials ran side by side, or where Optuna, the space or the number of trials changed.
+        """
+        self._enqueue_next()
+        trial, plan = self._proposal()
+        if canonical(plan) != canonical(one.plan):
+            trial = self._told_instead(trial, one)
+        self._count(trial)
+        self._first.setdefault(canonical(one.plan), one.number)
+        return trial
+
+    def _told_instead(self, trial: Trial, one: PastTrial) -> Trial:
+        """Replace a proposal by the point of a plan; return the trial that stands for it."""
+        trial.set_user_attr("replaced", one.name)
+        self._study.tell(trial, state=TrialState.FAIL)
+        flat = settings(one.plan)
+        point: dict[str, Scalar] = {}
+
+        def as_then(parameter: Parameter) -> Scalar:
+            point[parameter.path] = flat.get(parameter.path, parameter.default)
+            return point[parameter.path]
+
+        suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
+        self._study.enqueue_trial(point)
+        trial = self._study.ask()
+        suggest(self._space, lambda parameter: _ask(trial, parameter))
+        return trial
+
+    def _tell_epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
+        value = metrics.get(self._spec.search.metric[0])
+        if len(self._spec.search.metric) == 1 and value is not None:
+            trial.report(float(value), epoch)
+
+    def _tell_past(self, trial: Trial, one: PastTrial) -> None:
+        last = max(one.history, default=0)
+        if last:
+            self._tell_epoch(trial, last, one.history[last])
+        result = one.history.get(last, {})
+        self._told(trial, Outcome(one.state or "failed", one.cause, one.message), result, self._spec.search.metric)
+
+    def _go_on(self, trial_id: str, one: PastTrial, trial: Trial) -> dict[str, Any]:
+        self._live[trial_id], self._numbers[trial_id] = trial, one.number
+        self._reported[trial_id] = max(one.history, default=0)
+        self.going_on[trial_id] = one
+        return {**_task(one.plan, one.seed, one.repeats, resumes=one.name), "state": self._states.get(one.name)}
+
     # --- Tune tells ---
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -186,8 +269,10 @@ class Bridge(Unsaved, Searcher):
             self._reported[trial_id] = epoch
 
     def _tell(self, trial_id: str, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
-        trial = self._live.pop(trial_id)
         self._last.pop(trial_id, None)
+        self._told(self._live.pop(trial_id), outcome, result, metrics)
+
+    def _told(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
         values = [float(result[name]) for name in metrics] if outcome.state == "complete" else None
         if outcome.state == "failed":
             trial.set_user_attr("cause", outcome.cause)
@@ -212,6 +297,12 @@ class Bridge(Unsaved, Searcher):
 
     def __del__(self) -> None:
         """Leave the storage to the driver."""
+
+
+def _task(plan: Mapping[str, Any], seed: int, repeats: str, *, resumes: str = "") -> dict[str, Any]:
+    """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
+    named = {"repeats": repeats, "resumes": resumes}
+    return {"task": json.dumps({"plan": plan, "seed": seed, **{key: name for key, name in named.items() if name}})}
 
 
 def _ask(trial: Trial, parameter: Parameter) -> Scalar:

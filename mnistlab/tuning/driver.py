@@ -7,13 +7,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import optuna
 import ray
 from ray import tune
 from ray.exceptions import RayError
 
+from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.events import Emit, Warned
 from mnistlab.identity import canonical
 from mnistlab.registry import Registry
@@ -26,6 +29,7 @@ from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
 from mnistlab.tuning.cluster import environment
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions, common_failure
+from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.unsaved import Unsaved
@@ -80,13 +84,16 @@ class _NoReport(Unsaved, tune.ProgressReporter):
         pass
 
 
-def run_search(search: Search, ended: list[TrialResult]) -> None:
+def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING) -> None:
     """Run the trials of `search` on the Ray that is up; add to `ended` how each of them ended, in that order.
 
-    The list is the caller's, so that it holds what there is even if the search is cut short by an exception.
+    The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
+    run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
     budget = search.spec.search.time_budget
-    deadline = time.monotonic() + budget if budget else None
+    deadline = time.monotonic() + budget - past.seconds if budget else None
+    states = _states(search.store.path, past)
+    past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
 
     def why() -> str:
         if search.stopping():
@@ -96,7 +103,7 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
     def stopping() -> bool:
         return bool(why())
 
-    study = open_study(search.store.path / "study.db", search.spec)
+    study = _fresh_study(search)
     # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that each
     # proposal knows of every result there is.
     parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
@@ -110,19 +117,39 @@ def run_search(search: Search, ended: list[TrialResult]) -> None:
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
     )
+    bridge.take_up(past, {name: ray.put(state) for name, (_, state) in states.items()})
     recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, cut, search.tick)
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
     try:
         with environment(pending), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _tuner(search, bridge, recorder, stopping, _StopAtEpoch(stopping, cut, recorder.idle)).fit()
+            _tuner(search, bridge, recorder, stopping, _StopAtEpoch(stopping, cut, recorder.idle), past).fit()
     finally:
         recorder.close()
         bridge.close()
 
 
-def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping, stopper: tune.Stopper) -> tune.Tuner:
+def _fresh_study(search: Search) -> optuna.Study:
+    """Return an empty study in `study.db`; one that an earlier driver has left is made anew from the events."""
+    path = search.store.path / "study.db"
+    for old in (path, *(path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal", "shm"))):
+        old.unlink(missing_ok=True)
+    return open_study(path, search.spec)
+
+
+def _states(run: Path, past: Past) -> dict[str, tuple[int, bytes]]:
+    """Return epoch and state of the newest whole checkpoint of each trial that goes on and has one.
+
+    The last epoch is trained again in any case: whether the scheduler has judged it, and how, nobody has written down.
+    """
+    found = {one.name: newest_checkpoint(run, one.name, max(one.history, default=0) - 1) for one in past.unended}
+    return {name: checkpoint for name, checkpoint in found.items() if checkpoint}
+
+
+def _tuner(
+    search: Search, bridge: Bridge, recorder: Recorder, stopping: Stopping, stopper: tune.Stopper, past: Past
+) -> tune.Tuner:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))
     trainable = tune.with_resources(
@@ -133,13 +160,13 @@ def _tuner(search: Search, bridge: Bridge, recorder: Recorder, stopping: Stoppin
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=bridge,
-            scheduler=scheduler(search.spec, search.space, stopping, search.emit),
-            num_samples=search.spec.search.trials,
+            scheduler=scheduler(search.spec, search.space, stopping, search.emit, past),
+            num_samples=search.spec.search.trials,  # the bridge ends the search
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=f"tune-{past.drivers + 1}",
             storage_path=str((search.store.path / "ray").resolve()),
             stop=stopper,
             callbacks=[recorder],

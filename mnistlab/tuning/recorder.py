@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 
 from mnistlab import events
 from mnistlab.api import TrialRecord
+from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
@@ -37,6 +38,7 @@ class _Open:
     repeats: str = ""
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     last: Mapping[str, Any] | None = None
+    before: float = 0.0  # seconds that earlier attempts have spent on what is kept of them
 
 
 class Recorder(Unsaved, Callback):
@@ -60,7 +62,7 @@ class Recorder(Unsaved, Callback):
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
-        self._best: float | None = None
+        self._best = _best_of(ended, spec.search.metric[0])
 
     def idle(self) -> bool:
         """Return whether no trial is running."""
@@ -77,6 +79,10 @@ class Recorder(Unsaved, Callback):
         opened = _Open(trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats)
         self._open[trial.trial_id] = opened
         about: dict[str, Any] = {"number": number, "seed": opened.seed, "repeats": repeats}
+        if before := self._bridge.going_on.get(trial.trial_id):
+            opened.history = [dict(before.history[epoch]) for epoch in sorted(before.history)]
+            opened.before = sum(metrics.get("seconds", 0.0) for metrics in opened.history)
+            about |= {"attempt": before.attempts + 1, "epoch": len(opened.history)}
         label = plan_label(opened.plan)
         self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
 
@@ -92,6 +98,7 @@ class Recorder(Unsaved, Callback):
         opened = self._open.get(trial.trial_id)
         if opened is None:
             return
+        state = result.pop("state", None)  # here and not later: Tune keeps the rest
         opened.last = result
         opened.plan, opened.seed = json.loads(result["plan"]), int(result["seed"])
         self._store.append_log(opened.name, result.get("log", ""), final=bool(result.get("cause")))
@@ -101,6 +108,9 @@ class Recorder(Unsaved, Callback):
         opened.history = json.loads(result["history"]) if "history" in result else [*opened.history, metrics]
         epoch, epochs = int(result["epoch"]), int(result["epochs"])
         self._emit(events.TrialEpoch(trial=opened.name, epoch=epoch, epochs=epochs, metrics=metrics))
+        if state is not None:
+            metric = self._spec.search.metric[0]
+            write_checkpoint(self._store, opened.name, epoch, metric, metrics.get(metric), state)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """Count the running trials."""
@@ -141,6 +151,8 @@ class Recorder(Unsaved, Callback):
             self._ended.append(result)
             self._emit(_event(result))
             self._note_best(result)
+        if result.state != "interrupted":
+            discard_checkpoints(self._store.path, result.trial)
         for trouble in self._registry.notify(_record(result)):
             self._emit(events.Warned(message=trouble))
 
@@ -152,6 +164,11 @@ class Recorder(Unsaved, Callback):
         if self._best is None or sign * value > sign * self._best:
             self._best = value
             self._emit(events.BestChanged(trial=result.trial, metric=metric, value=value, label=result.label))
+
+
+def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:
+    values = [result.metrics[metric] for result in ended if result.state == "complete"]
+    return (max if higher_is_better(metric) else min)(values) if values else None
 
 
 def _result(opened: _Open, outcome: Outcome) -> TrialResult:
@@ -168,7 +185,7 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
         label=plan_label(opened.plan),
         history=tuple(opened.history),
         metrics=metrics,
-        seconds=time.monotonic() - opened.started,
+        seconds=opened.before + time.monotonic() - opened.started,
         cause=outcome.cause,
         message=outcome.message,
         repeats=opened.repeats,

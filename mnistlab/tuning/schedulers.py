@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ray.tune.schedulers import (
@@ -25,6 +26,7 @@ from mnistlab.events import Emit
 from mnistlab.results import higher_is_better
 from mnistlab.space import Parameter, Space, values
 from mnistlab.spec import ExperimentSpec
+from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.unsaved import Unsaved
 
 _TIME = "epoch"
@@ -33,12 +35,23 @@ FACTORS = (0.8, 1.25)
 
 
 def scheduler(
-    spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit: Emit = lambda _: None
+    spec: ExperimentSpec,
+    space: Space,
+    stopping: Callable[[], bool],
+    emit: Emit = lambda _: None,
+    past: Past = NOTHING,
 ) -> TrialScheduler:
     """Return the scheduler of `spec.search`; its full budget is `space.epochs`. Once `stopping()`, nothing goes on.
 
-    What is decided at the rungs of successive halving is emitted.
+    What is decided at the rungs of successive halving is emitted. It goes on from the `past` of the run.
     """
+    made = _new(spec, space, stopping, emit)
+    if isinstance(made, (Halving, Median, Population)):
+        made.take_up(past)
+    return made
+
+
+def _new(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit: Emit) -> TrialScheduler:
     search, metric = spec.search, spec.search.metric[0]
     goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
     if search.scheduler == "none":
@@ -70,6 +83,44 @@ def _brackets(epochs: int, factor: int) -> int:
     return count
 
 
+@dataclass(frozen=True, eq=False)
+class _StandIn:
+    """What stands in a scheduler's books for a trial of an earlier driver."""
+
+    trial_id: str
+
+
+class _NoController:
+    """What a scheduler may ask of Tune while it is told of the past: there was nobody waiting."""
+
+    def get_live_trials(self) -> list[Any]:
+        """Return none."""
+        return []
+
+
+def resumed(trial: Any) -> str:
+    """Return the name under which an earlier driver had a trial, or "" where it is new."""
+    return "" if isinstance(trial, _StandIn) else json.loads(trial.config["task"]).get("resumes", "")
+
+
+def _replay(scheduler: TrialScheduler, past: Past) -> dict[str, Any]:
+    """Tell a fresh scheduler what Tune told those before it, in the same order; return the stand-ins by name."""
+    stand_ins: dict[str, Any] = {}
+    nobody: Any = _NoController()
+    for step in past.steps:
+        one = past.trials[step.trial]
+        trial = stand_ins.setdefault(one.name, _StandIn(one.name))
+        last = max(one.history, default=0)
+        result = {_TIME: step.epoch or last, **one.history.get(step.epoch or last, {})}
+        if step.kind == "started":
+            scheduler.on_trial_add(nobody, trial)
+        elif step.kind == "ended" and one.state != "failed":
+            scheduler.on_trial_complete(nobody, trial, result)
+        elif step.kind == "epoch" and not (one.state == "complete" and step.epoch == last):  # that one ends it
+            scheduler.on_trial_result(nobody, trial, result)
+    return stand_ins
+
+
 class Halving(Unsaved, AsyncHyperBandScheduler):
     """Asynchronous successive halving that tells what it decides at each rung."""
 
@@ -78,6 +129,24 @@ class Halving(Unsaved, AsyncHyperBandScheduler):
         super().__init__(**options)
         self._emit = emit
         self._stopped: Counter[tuple[int, float]] = Counter()
+        self._told: set[tuple[int, int, int]] = set()  # by earlier drivers: bracket, epoch, trials that came there
+
+    def take_up(self, past: Past) -> None:
+        """Fill brackets and rungs as earlier drivers of the run have; what they have told is not told again."""
+        self._told = set(past.rungs)
+        _replay(self, past)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Give a trial its bracket: a new one by lot, one that goes on the one it had, with what is recorded of it."""
+        name = resumed(trial)
+        if name not in self._trial_info:
+            super().on_trial_add(tune_controller, trial)
+            return
+        bracket: Any = self._trial_info.pop(name)
+        self._trial_info[trial.trial_id] = bracket
+        for _, recorded in bracket._rungs:
+            if name in recorded:
+                recorded[trial.trial_id] = recorded.pop(name)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Decide as Ray does. A rung has decided when it has recorded one trial more than before."""
@@ -97,16 +166,43 @@ class Halving(Unsaved, AsyncHyperBandScheduler):
     def _tell(self, bracket: int, epoch: float, reached: int, cutoff: float) -> None:
         kept, value = reached - self._stopped[bracket, epoch], cutoff * (self._metric_op or 1)
         rung = events.RungDecided(bracket=bracket, epoch=round(epoch), reached=reached, kept=kept, cutoff=value)
-        self._emit(rung)
+        if (rung.bracket, rung.epoch, rung.reached) not in self._told:
+            self._emit(rung)
 
 
 class Median(MedianStoppingRule):
-    """The median rule (Golovin 2017), which Ray's own version forgets for good once a trial ends without a metric."""
+    """The median rule (Golovin 2017), which Ray's own version forgets for good once a trial ends without a metric.
+
+    It keeps every report for as long as the search lasts, so that it is given no more of one than it looks at.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Begin without a past."""
+        super().__init__(**options)
+        self._stand_ins: dict[str, Any] = {}
+
+    def take_up(self, past: Past) -> None:
+        """Know the reports of earlier drivers of the run."""
+        self._stand_ins = _replay(self, past)
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Let a trial that goes on take over what is known of it."""
+        super().on_trial_add(tune_controller, trial)
+        before = self._stand_ins.get(resumed(trial))
+        if before in self._results:
+            self._results[trial] = self._results.pop(before)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide as Ray does."""
+        return super().on_trial_result(tune_controller, trial, self._looked_at(result))
+
+    def _looked_at(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {key: result[key] for key in (_TIME, self._metric) if key in result}
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Take the last report of a trial into account, unless it says why the trial failed."""
         if "cause" not in result:
-            super().on_trial_complete(tune_controller, trial, result)
+            super().on_trial_complete(tune_controller, trial, self._looked_at(result))
 
 
 class Population(Unsaved, PopulationBasedTraining):
@@ -123,11 +219,25 @@ class Population(Unsaved, PopulationBasedTraining):
         super().__init__(custom_explore_fn=self._explore, log_config=False, quantile_fraction=0.25, **options)
         self._parameters = {p.path: p for branch in space.optimizers for p in branch.parameters}
         self._draw = random.Random(seed)
+        self._past: Past = NOTHING
         random.seed(seed)  # Ray draws the one to copy from the module's generator
+
+    def take_up(self, past: Past) -> None:
+        """Know when the trials of earlier drivers that go on were last compared, and how they did."""
+        self._past = past
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002 - Tune's signature
         """Take a trial into the population."""
-        self._trial_state[trial] = _PBTTrialState(trial)
+        state = self._trial_state[trial] = _PBTTrialState(trial)
+        before = self._past.trials.get(resumed(trial))
+        if before is None:
+            return
+        last = max(before.history, default=0)
+        compared = last - last % int(self._perturbation_interval)
+        if compared:
+            score = before.history[compared][str(self._metric)]
+            state.last_score = score * (self._metric_op or 1)
+            state.last_perturbation_time = state.last_train_time = compared
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """Let no paused trial go on once the search is to stop."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import ray
 import torch
 from ray import tune
 
@@ -35,6 +37,8 @@ from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import cost_of
 
 CHECKPOINT = "state.safetensors"
+CHECKPOINT_SECONDS = 10.0  # a trial's state is kept about this often, so that no more of its work can be lost
+CHECKPOINT_SHARE = 0.05  # of a trial's time, at most, goes into keeping it
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Shared:
     cpus: int
     gpus: float = 0.0
     plugins: Selection = EVERYTHING
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -105,7 +110,10 @@ def device_of(shared: Shared) -> torch.device:
 
 
 class PlanTrainable(tune.Trainable):
-    """One trial: each `step` is an epoch. `config["task"]` is JSON: plan, seed and, after a change, `optimizer`."""
+    """One trial: each `step` is an epoch. `config["task"]` is JSON: plan, seed and, after a change, `optimizer`.
+
+    `config["state"]`, if there, refers to the packed state from which a trial goes on that an earlier worker has begun.
+    """
 
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
         """Begin the first trial of this process."""
@@ -127,10 +135,14 @@ class PlanTrainable(tune.Trainable):
         self._went_on = False
         self._training: Training | None = None
         self._failure: BaseException | None = None
+        self._kept, self._keeping = time.monotonic(), self._shared.checkpoint_seconds
         try:
             registry = select(self._shared.plugins)
             data = data_for(self._shared, registry, device_of(self._shared))
             self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
+            if config.get("state") is not None:
+                training.restore(self._training, weights.unpack(ray.get(config["state"])))
+                self._went_on = True
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
             self._fail(error)
 
@@ -159,7 +171,21 @@ class PlanTrainable(tune.Trainable):
         answer = self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
         if self._went_on:  # the epochs before this one may be another trial's
             answer["history"], self._went_on = json.dumps(self._training.history), False
-        return answer
+        return answer if done else answer | self._state()
+
+    def _state(self) -> dict[str, bytes]:
+        """Return the training's state as `state`, where it is time to keep it; nothing where that can't be done."""
+        began = time.monotonic()
+        if self._training is None or began - self._kept < self._keeping:
+            return {}
+        try:
+            return {"state": weights.pack(training.state(self._training))}
+        except (Exception, SystemExit) as error:  # a plugin's own state: the trial goes on, and can't be gone on with
+            traceback.print_exception(error)
+            return {}
+        finally:
+            self._kept = time.monotonic()
+            self._keeping = max(self._shared.checkpoint_seconds, (self._kept - began) / CHECKPOINT_SHARE)
 
     def _answer(self) -> dict[str, Any]:
         """Return what every report holds. Plan and metrics are strings so that Tune leaves them as they are."""

@@ -58,7 +58,7 @@ def test_a_frame_tells_what_runs(recording):
         "0000   cnn depth=3 · adamw lr=0.003       2/8       98.00 %  ▁█            1m09s",
         "0001   mlp width=64 · sgd lr=0.1          1/8       90.00 %  ▄             1m08s",
         "search: tpe proposes, asha prunes",
-        "Ctrl-C: stop after the running epochs; every result is kept; twice: stop at once",
+        "Ctrl-C: stop after the running epochs; mnistlab resume goes on; twice: at once",
     ]
 
 

@@ -67,3 +67,56 @@ def test_the_record_of_the_status_holds_the_count(cut):
 
 def test_the_end_counts_them():
     assert counts_text({"complete": 2, "interrupted": 3, "failed": 0}) == "2 complete, 3 interrupted"
+
+
+@pytest.fixture
+def gone_on(cut, stamped) -> list[ev.Stamped]:
+    """The same run, ended and then gone on with: one trial is taken up after an epoch, one from its beginning."""
+    timed = [(one.t, one.event) for one in cut]
+    again = {"label": "mlp", "plan": {}, "seed": 1, "attempt": 2}
+    timed += [
+        (65.0, ev.RunInterrupted(reason="SIGINT")),
+        (65.0, ev.RunFinished(outcome="interrupted", exit_code=130, counts={"pruned": 1}, seconds=65.0)),
+        (66.0, ev.RunPreparing(run="quick-1", step="starting Ray")),
+        (
+            68.0,
+            ev.RunResumed(
+                command="mnistlab resume quick-1",
+                trials=20,
+                parallel=3,
+                devices="3 CPUs",
+                counts={"pruned": 1},
+                again=("0000", "0002"),
+                changes={"search.trials": 20},
+            ),
+        ),
+        (69.0, ev.TrialStarted(trial="0000", number=0, epoch=1, **again)),
+        (69.2, ev.TrialStarted(trial="0002", number=2, **again)),
+        (75.0, ev.TrialEpoch(trial="0000", epoch=2, epochs=8, metrics=metrics(0.97))),
+    ]
+    return stamped(timed)
+
+
+def test_a_run_that_goes_on_counts_what_stays_and_shows_what_runs(gone_on):
+    state = reduce(advance, gone_on, ViewState())
+    assert (state.phase, state.end, state.stop_asked, state.interruption) == ("search", None, "", "")
+    assert (state.pruned, state.interrupted, state.finished, state.total) == (1, 0, 1, 20)
+    assert {name: one.epoch for name, one in state.running.items()} == {"0000": 2, "0002": 0}
+    assert state.start is not None
+    assert (state.start.parallel, state.start.devices) == (3, "3 CPUs")
+    text = "\n".join(row.plain for row in frame(state, 76.0, Look(120, 40, ASCII)))
+    assert "interrupted" not in text
+    assert [one.trial for one in state.recent] == ["0001"]
+
+
+def test_lines_say_what_goes_on_from_where(gone_on):
+    state, said = ViewState(), []
+    for stamped in gone_on:
+        state = advance(state, stamped)
+        said.append(line(stamped, state))
+    assert said[-4:-1] == [
+        "[ 1m08s] going on with the run: 1 pruned; 2 trials taken up again (0000 and 0002); up to 20 trials in all, "
+        "3 at a time on 3 CPUs; search.trials = 20",
+        "[ 1m09s] trial 0000 goes on after 1 epoch (attempt 2): mlp",
+        "[ 1m09s] trial 0002 starts again (attempt 2): mlp",
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from mnistlab.dataset import find_data
 from mnistlab.registry import Registry, discover, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
-from mnistlab.store import RunWriter, create_run
+from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import Search, run_search
 from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.past import NOTHING, past_of
 
 DISTS = Path(__file__).parent / "dists"
 
@@ -116,15 +117,19 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
         stop_after: int | None = None,
         then: Then | None = None,
         dataset: str = "idx",
+        goes_on: Ran | None = None,
+        again: bool = False,
     ) -> Ran:
         file = tmp_path / "x.toml"
         file.write_text(f'name = "tiny"\n[data]\ndataset = "{dataset}"\nvalidation = 32\n' + text)
         wanted = experiment.load(file, (), registry)
         place = DataPlace(data_dir=tiny, cache=tmp_path / "cache", offline=True)
         stream: list[events.Event] = []
-        path = create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
+        path = goes_on.path if goes_on else create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
+        past = past_of(read_events(path), again=again) if goes_on else NOTHING
         store = RunWriter(path)
-        store.write_run({"run": path.name})
+        if not goes_on:
+            store.write_run({"run": path.name})
 
         def emit(event: events.Event) -> None:
             store.append(event)
@@ -140,7 +145,8 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
         search = Search(
             spec=wanted.spec,
             space=wanted.space,
-            shared=shared_of(found, place, portion, registry.selection),
+            # Every epoch's state is kept, so that what goes on does not begin anew.
+            shared=replace(shared_of(found, place, portion, registry.selection), checkpoint_seconds=0.0),
             share=portion,
             registry=registry,
             store=store,
@@ -148,8 +154,9 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             stopping=asked,
         )
         try:
-            results: list[TrialResult] = []
-            run_search(search, results)
+            there = read_run(path).trials if goes_on else ()
+            results = [one for one in there if past.trials[one.trial].state]
+            run_search(search, results, past)
             if then is not None:
                 then(search, results)
         finally:

@@ -1,0 +1,110 @@
+"""The state of trials that have not ended, so that they can go on: safetensors, and a manifest beside each.
+
+The manifest is written last, by rename: without it there is no checkpoint, with it the sha256 says whether the state is
+whole. Nothing here is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mnistlab.results import higher_is_better
+from mnistlab.store import RunWriter, write_bytes, write_json
+
+SCHEMA = "mnistlab.checkpoint/1"
+FOLDER = "checkpoints"
+NEWEST = 2  # how many are kept besides the best one
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is said of a checkpoint: after how many epochs, with which value of the run's metric, of which bytes."""
+
+    epoch: int
+    metric: str
+    value: float | None
+    size: int
+    sha256: str
+
+
+def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, value: float | None, state: bytes) -> None:
+    """Keep the state of a trial after `epoch` epochs; of the older ones the newest and the best stay.
+
+    Raises:
+        RunWriteError: if the disk is full, read-only or gone.
+    """
+    folder = store.trial_folder(trial) / FOLDER
+    folder.mkdir(exist_ok=True)
+    manifest = Manifest(epoch, metric, value, len(state), hashlib.sha256(state).hexdigest())
+    write_bytes(_state_file(folder, epoch), state)
+    write_json(_manifest_file(folder, epoch), {"schema": SCHEMA, **asdict(manifest)})
+    _thin_out(folder)
+
+
+def newest_checkpoint(run: Path, trial: str, at_most: int) -> tuple[int, bytes] | None:
+    """Return epoch and state of the newest checkpoint of a trial that is whole, or None where there is none.
+
+    One of a later epoch than `at_most` is passed over: with the power, what was said of that epoch may have been lost.
+    """
+    folder = run / "trials" / trial / FOLDER
+    for manifest in sorted(_manifests(folder), key=lambda one: -one.epoch):
+        if manifest.epoch > at_most:
+            continue
+        with suppress(OSError):
+            state = _state_file(folder, manifest.epoch).read_bytes()
+            if len(state) == manifest.size and hashlib.sha256(state).hexdigest() == manifest.sha256:
+                return manifest.epoch, state
+    return None
+
+
+def discard_checkpoints(run: Path, trial: str) -> None:
+    """Remove the checkpoints of a trial that has ended: nothing goes on from them any more."""
+    folder = run / "trials" / trial / FOLDER
+    with suppress(OSError):  # what stays behind is in nobody's way
+        for manifest in _manifests(folder):
+            _remove(folder, manifest.epoch)
+        folder.rmdir()
+
+
+def _thin_out(folder: Path) -> None:
+    known = sorted(_manifests(folder), key=lambda one: -one.epoch)
+    kept = {one.epoch for one in known[:NEWEST]}
+    valued = [one for one in known if one.value is not None]
+    if valued:
+        kept.add(max(valued, key=_goodness).epoch)
+    for one in known:
+        if one.epoch not in kept:
+            _remove(folder, one.epoch)
+
+
+def _goodness(manifest: Manifest) -> float:
+    value = manifest.value if manifest.value is not None else float("nan")
+    return value if higher_is_better(manifest.metric) else -value
+
+
+def _remove(folder: Path, epoch: int) -> None:
+    """Remove a checkpoint, its manifest first: a state without one is nothing, one without its state a lie."""
+    _manifest_file(folder, epoch).unlink(missing_ok=True)
+    _state_file(folder, epoch).unlink(missing_ok=True)
+
+
+def _manifests(folder: Path) -> Iterator[Manifest]:
+    """Yield every manifest that can be read; one that is torn or of another version is no checkpoint to us."""
+    for path in folder.glob("epoch-*.json"):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            body = json.loads(path.read_bytes())
+            if body.pop("schema") == SCHEMA:
+                yield Manifest(**body)
+
+
+def _state_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:05}.safetensors"
+
+
+def _manifest_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:05}.json"

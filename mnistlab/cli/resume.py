@@ -1,0 +1,115 @@
+"""`mnistlab resume RUN` and `mnistlab retry RUN`: go on with a search where it stands."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View, overrides
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
+Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, help="How many trials in all from now on.", show_default=False)
+]
+Budget = Annotated[
+    str | None,
+    typer.Option("--time-budget", help='How long in all, earlier times included, e.g. "2h".', show_default=False),
+]
+Changed = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of [resources], for example resources.parallel=4."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
+]
+
+
+def resume(
+    run: RunArgument,
+    trials: Trials = None,
+    time_budget: Budget = None,
+    set_: Changed = None,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    ui: View = "auto",
+    color: Color = "auto",
+    address: Address = None,
+) -> None:
+    """Go on with a search that was interrupted or killed, or that is to try more."""
+    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
+    _go_on(run, changes, again=False, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address)
+
+
+def retry(
+    run: RunArgument,
+    failed: Annotated[bool, typer.Option("--failed", help="Start the trials that have failed once more.")] = False,
+    data_dir: DataDir = None,
+    runs: Runs = RUNS,
+    ui: View = "auto",
+    color: Color = "auto",
+    address: Address = None,
+) -> None:
+    """Start the failed trials of RUN once more, with the same plans and seeds, and go on with its search."""
+    if not failed:
+        raise typer.BadParameter("say --failed: it is the only kind of trial that can be tried again.")
+    _go_on(run, (), again=True, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address)
+
+
+def _go_on(
+    run: str,
+    changes: Sequence[str],
+    *,
+    again: bool,
+    data_dir: Path | None,
+    runs: Path,
+    ui: str,
+    color: str,
+    address: str | None,
+) -> None:
+    from mnistlab import store
+    from mnistlab.cli.search import announced, print_ranking
+    from mnistlab.console.guard import held_back
+    from mnistlab.console.ui import chosen, open_console
+    from mnistlab.spec import parse_override
+
+    view, path = chosen(ui, color), store.find_run(run, runs)
+    with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
+        with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
+            from mnistlab import run as runner
+            from mnistlab.data import default_place
+            from mnistlab.environment import check_environment
+            from mnistlab.reopen import reopen_search
+
+            check_environment()
+            place = default_place(data_dir)
+            found = reopen_search(path, place, changes)
+        changed: dict[str, Any] = {".".join(key): value for key, value in map(parse_override, changes)}
+        finished = runner.resume(
+            found,
+            runner.Options(runs=runs, place=place, address=address, command=shlex.join(["mnistlab", *sys.argv[1:]])),
+            lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
+            again=again,
+            changes=changed,
+        )
+    stream = sys.stderr if view.kind == "json" else sys.stdout
+    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
+        print_ranking(path, finished.end if finished else None, stream)
+    if finished is None:
+        typer.echo(f"mnistlab: {_nothing_left(found.experiment.spec, again=again)}", err=True)
+    raise typer.Exit(int(finished.exit_code) if finished else 0)
+
+
+def _nothing_left(spec: Any, *, again: bool) -> str:
+    """Return in words why there is nothing to go on with, and what would be."""
+    if again:
+        return "no trial has failed, and nothing else is left to do"
+    budget = "" if spec.search.time_budget is None else " or --time-budget"
+    what = f"each of {spec.search.trials} trials has ended, or the time is up"
+    return f"nothing is left to do: {what}; give it more by --trials{budget}"

@@ -1,0 +1,123 @@
+"""What a run says of itself: the content of `run.json`, and its first event."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mnistlab import events
+from mnistlab.dataset import Data
+from mnistlab.experiment import Experiment
+from mnistlab.registry import Registry
+from mnistlab.reopen import versions
+from mnistlab.results import higher_is_better
+from mnistlab.spec import ExperimentSpec, spec_json
+from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.worker import digest
+
+
+def rule_of(spec: ExperimentSpec) -> str:
+    """Return in a sentence what "best" means in a run of `spec`."""
+    metric = spec.search.metric[0]
+    better = "higher" if higher_is_better(metric) else "lower"
+    rule = f"{metric} at the last epoch of the full budget, {better} is better"
+    early, seeds = "trials that ended early rank below the others", spec.confirm.seeds
+    if not spec.confirm.top:
+        return f"{rule}; {early}"
+    confirmed = f"among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
+    return f"{rule}; {early}; {confirmed}"
+
+
+def started(
+    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, path: Path
+) -> events.RunStarted:
+    """Return the event with which a search begins."""
+    spec = experiment.spec
+    return events.RunStarted(
+        run=path.name,
+        experiment=spec.name,
+        directory=str(path),
+        seed=spec.seed,
+        dataset=data.choice.record.name,
+        fallback=data.fallback and f"{experiment.dataset.record.name} is not available: {data.fallback}",
+        trials=spec.search.trials,
+        epochs=experiment.space.epochs,
+        parallel=portion.parallel,
+        devices=str(machine),
+        metric=spec.search.metric[0],
+        rule=rule_of(spec),
+        algorithm=spec.search.algorithm,
+        scheduler=spec.search.scheduler,
+        plugins=registry.versions(),
+        config=hashlib.sha256(json.dumps(spec_json(spec), sort_keys=True).encode()).hexdigest()[:12],
+        confirm_top=spec.confirm.top,
+        confirm_seeds=spec.confirm.seeds,
+        time_budget=spec.search.time_budget or 0.0,
+    )
+
+
+def run_record(
+    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, command: str
+) -> Mapping[str, Any]:
+    """Return the content of `run.json`: everything needed to say what was done and to do it again."""
+    spec = experiment.spec
+    return {
+        "experiment": spec_json(spec),
+        "seed": spec.seed,
+        "metric": spec.search.metric[0],
+        "metrics": list(spec.search.metric),
+        "rule": rule_of(spec),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "dataset": _dataset_record(experiment, data),
+        "plugins": registry.versions(),
+        "plugin_files": {file.name: file.version for file in registry.selection.files},
+        "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
+        "machine": _machine_record(machine, portion),
+        "versions": versions(),
+        "code_sha256": _code_digest(),
+    }
+
+
+def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
+    how = "stratified" if data.fallback else experiment.spec.data.split
+    return {
+        "name": data.choice.record.name,
+        "requested": experiment.dataset.record.name,
+        "fallback": data.fallback,
+        "plugin": data.choice.offer.qualified,
+        "version": data.choice.offer.version,
+        "source": data.info.source,
+        "sha256": dict(data.info.sha256),
+        "images_sha256": digest(data.images),
+        "train": len(data.division.train),
+        "validation": len(data.division.validation),
+        "test": data.info.test_count,
+        "split": how,
+        "split_sha256": data.division.digest(),
+        "validation_indices": data.division.validation.tolist(),
+    }
+
+
+def _machine_record(machine: Machine, portion: Share) -> Mapping[str, Any]:
+    return {
+        "device": str(machine),
+        "processor": platform.processor() or platform.machine(),
+        "system": f"{platform.system()} {platform.release()}",
+        "parallel": portion.parallel,
+        "cpus_per_trial": portion.cpus,
+        "gpus_per_trial": portion.gpus,
+    }
+
+
+def _code_digest() -> str:
+    """Return the sha256 of this package's own source files, in the order of their names."""
+    root, whole = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        whole.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()

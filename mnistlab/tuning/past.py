@@ -1,0 +1,142 @@
+"""What earlier drivers of a run have done, read off its events, so that another one can go on as they would have.
+
+Sampler and scheduler are not restored from files of theirs: fresh ones are told everything again, in the order in which
+it happened. A trial that has not ended goes on under its own name, from the state that was kept of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from mnistlab import events as ev
+from mnistlab.results import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class PastTrial:
+    """A trial that an earlier driver has started. `state` is None where it has to go on.
+
+    `plan` is that of its beginning; `history` maps each epoch to its metrics. `attempts` counts its starts so far.
+    """
+
+    name: str
+    number: int
+    seed: int
+    plan: Mapping[str, Any]
+    repeats: str = ""
+    state: State | None = None
+    attempts: int = 1
+    history: Mapping[int, Mapping[str, float]] = field(default_factory=dict[int, Mapping[str, float]])
+    cause: str = ""
+    message: str = ""
+
+    def until(self, epoch: int) -> PastTrial:
+        """Return the trial as it stood after so many epochs."""
+        return replace(self, history={at: metrics for at, metrics in self.history.items() if at <= epoch})
+
+
+@dataclass(frozen=True)
+class Step:
+    """A thing that happened to a trial: it was started, has ended epoch `epoch`, or has ended."""
+
+    kind: Literal["started", "epoch", "ended"]
+    trial: str
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Past:
+    """Every trial so far by its name, and what happened to them, in order; `seconds` is how long the run took."""
+
+    trials: Mapping[str, PastTrial] = field(default_factory=dict[str, PastTrial])
+    steps: tuple[Step, ...] = ()
+    seconds: float = 0.0
+    drivers: int = 0  # how many have driven the run
+    rungs: frozenset[tuple[int, int, int]] = frozenset()  # what was said of rungs: bracket, epoch, trials there
+
+    def going_on_from(self, epochs: Mapping[str, int]) -> Past:
+        """Return the past in which each trial that has to go on stands at its checkpoint, else at its beginning."""
+        trials = {
+            name: one.until(epochs.get(name, 0)) if one.state is None else one for name, one in self.trials.items()
+        }
+        return replace(self, trials=trials, steps=tuple(_true(self.steps, trials)))
+
+    @property
+    def unended(self) -> tuple[PastTrial, ...]:
+        """Return the trials that have to go on, in the order of their numbers."""
+        return tuple(sorted((one for one in self.trials.values() if one.state is None), key=lambda one: one.number))
+
+
+NOTHING = Past()
+
+_ENDS: Mapping[type[ev.Event], State] = {
+    ev.TrialFinished: "complete",
+    ev.TrialPruned: "pruned",
+    ev.TrialInterrupted: "interrupted",
+    ev.TrialFailed: "failed",
+}
+
+
+def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
+    """Return the past that a run's events tell.
+
+    What was interrupted goes on, and so does what was running when the driver died; with `again` also what has failed,
+    from its beginning.
+    """
+    trials: dict[str, PastTrial] = {}
+    steps: list[Step] = []
+    rungs: set[tuple[int, int, int]] = set()
+    seconds, drivers = 0.0, 0
+    for stamped in stream:
+        event, seconds = stamped.event, stamped.t
+        drivers += isinstance(event, (ev.RunStarted, ev.RunResumed))
+        if isinstance(event, ev.RungDecided):
+            rungs.add((event.bracket, event.epoch, event.reached))
+        elif isinstance(event, ev.TrialStarted):
+            steps += [] if event.trial in trials else [Step("started", event.trial)]
+            trials[event.trial] = _begun(event, trials.get(event.trial))
+        elif isinstance(event, ev.TrialEpoch) and event.trial in trials:
+            one = trials[event.trial]
+            steps += [] if event.epoch in one.history else [Step("epoch", event.trial, event.epoch)]
+            trials[event.trial] = replace(one, history={**one.history, event.epoch: event.metrics})
+        elif type(event) in _ENDS and getattr(event, "trial", "") in trials:
+            _end(event, trials, steps)
+    if again:
+        trials = {name: _as_new(one) if one.state == "failed" else one for name, one in trials.items()}
+    trials = {name: replace(one, state=None) if one.state == "interrupted" else one for name, one in trials.items()}
+    return Past(trials, tuple(_true(steps, trials)), seconds, drivers, frozenset(rungs))
+
+
+def _begun(event: ev.TrialStarted, before: PastTrial | None) -> PastTrial:
+    about: dict[str, Any] = {"name": event.trial, "number": event.number, "seed": event.seed, "repeats": event.repeats}
+    if before is None:
+        return PastTrial(**about, plan=event.plan)
+    return replace(before.until(event.epoch), state=None, attempts=event.attempt, cause="", message="")
+
+
+def _end(event: Any, trials: dict[str, PastTrial], steps: list[Step]) -> None:
+    end = {"cause": event.cause, "message": event.message} if isinstance(event, ev.TrialFailed) else {}
+    trials[event.trial] = replace(trials[event.trial], state=_ENDS[type(event)], **end)
+    steps.append(Step("ended", event.trial))
+
+
+def _as_new(one: PastTrial) -> PastTrial:
+    return replace(one.until(0), state=None, cause="", message="")
+
+
+def _true(steps: Sequence[Step], trials: Mapping[str, PastTrial]) -> Iterable[Step]:
+    """Yield the steps that still hold: the last end of what has ended, and each epoch that is still counted, once."""
+    last = {step.trial: place for place, step in enumerate(steps) if step.kind == "ended"}
+    seen: set[Step] = set()
+    for place, step in enumerate(steps):
+        one = trials[step.trial]
+        holds = (
+            step.kind == "started"
+            or (step.kind == "epoch" and step.epoch in one.history)
+            or (step.kind == "ended" and one.state is not None and last[step.trial] == place)
+        )
+        if holds and step not in seen:
+            seen.add(step)
+            yield step

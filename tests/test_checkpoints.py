@@ -1,0 +1,87 @@
+"""Checkpoints: which are kept, and which one a trial goes on from, whatever has become of the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
+from mnistlab.store import RunWriter
+
+VALUES = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: 0.6}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunWriter]:
+    writer = RunWriter(tmp_path)
+    yield writer
+    writer.close()
+
+
+def state(epoch: int) -> bytes:
+    return f"state {epoch} ".encode() * 50
+
+
+def keep(store: RunWriter, metric: str = "val_accuracy", trial: str = "0000") -> Path:
+    for epoch, value in VALUES.items():
+        write_checkpoint(store, trial, epoch, metric, value, state(epoch))
+    return store.path / "trials" / trial / "checkpoints"
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("metric", "best"), [("val_accuracy", 2), ("val_loss", 1)])
+def test_the_last_two_and_the_best_are_kept(store: RunWriter, metric: str, best: int) -> None:
+    names = [f"epoch-{epoch:05}.{kind}" for epoch in (best, 4, 5) for kind in ("json", "safetensors")]
+    assert kept(keep(store, metric)) == names
+
+
+def test_a_value_that_is_not_known_is_never_the_best(store: RunWriter) -> None:
+    write_checkpoint(store, "0000", 1, "val_accuracy", None, b"1")
+    write_checkpoint(store, "0000", 2, "val_accuracy", 0.1, b"2")
+    write_checkpoint(store, "0000", 3, "val_accuracy", 0.0, b"3")
+    write_checkpoint(store, "0000", 4, "val_accuracy", 0.0, b"4")
+    assert kept(store.path / "trials/0000/checkpoints")[0] == "epoch-00002.json"
+
+
+def test_the_newest_that_is_not_too_new_is_gone_on_from(store: RunWriter) -> None:
+    keep(store)
+    assert newest_checkpoint(store.path, "0000", 9) == (5, state(5))
+    assert newest_checkpoint(store.path, "0000", 4) == (4, state(4))
+    assert newest_checkpoint(store.path, "0000", 3) == (2, state(2))
+    assert newest_checkpoint(store.path, "0000", 1) is None
+    assert newest_checkpoint(store.path, "0001", 9) is None
+
+
+def test_every_flipped_bit_and_every_cut_is_seen(store: RunWriter) -> None:
+    folder = keep(store)
+    for name in ("epoch-00005.safetensors", "epoch-00005.json"):
+        path, whole = folder / name, (folder / name).read_bytes()
+        for place in range(len(whole.rstrip())):
+            path.write_bytes(whole[:place])
+            assert newest_checkpoint(store.path, "0000", 9) == (4, state(4))
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            found = newest_checkpoint(store.path, "0000", 9)
+            # a manifest may still say the same of the state, as where a bit of the metric's name has flipped
+            assert found == (4, state(4)) or (name.endswith(".json") and found and found[1] in {state(5), state(4)})
+        path.write_bytes(whole)
+
+
+def test_a_manifest_of_another_version_or_without_its_state_is_no_checkpoint(store: RunWriter) -> None:
+    folder = keep(store)
+    manifest = json.loads((folder / "epoch-00005.json").read_text())
+    (folder / "epoch-00005.json").write_text(json.dumps({**manifest, "schema": "mnistlab.checkpoint/9"}))
+    (folder / "epoch-00004.safetensors").unlink()
+    assert newest_checkpoint(store.path, "0000", 9) == (2, state(2))
+
+
+def test_a_trial_that_has_ended_keeps_none(store: RunWriter) -> None:
+    folder = keep(store)
+    discard_checkpoints(store.path, "0000")
+    assert not folder.exists()
+    discard_checkpoints(store.path, "0000")  # there are none
