@@ -22,10 +22,11 @@ def higher_is_better(metric: str) -> bool:
 class TrialResult:
     """A trial that has ended.
 
-    `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds);
-    `metrics` is its last entry plus `parameters`, or empty if no epoch ended. `message` says why it failed or was
-    interrupted; `cause` is the kind of a failure, in a word. `repeats` names the trial that tried the same plan first:
-    this one is another seed of it; "" where the plan was new.
+    `history` holds one mapping per epoch (train_loss, val_loss, val_accuracy, images_per_second, seconds); `metrics` is
+    its last entry plus `parameters` and, where they can be counted, `macs` (the multiply-accumulates for one image), or
+    empty if no epoch ended. `message` says why it failed or was interrupted; `cause` is the kind of a failure, in a
+    word. `repeats` names the trial that tried the same plan first: this one is another seed of it; "" where the plan
+    was new.
     """
 
     trial: str

@@ -218,6 +218,13 @@ def test_the_table_holds_what_is_known_rounded_once():
     assert str(frame(table)["macs"].dtype) == "Int64"
 
 
+def test_what_a_trial_multiplies_is_known_without_a_confirmation():
+    counted = replace(trial(0, 0.7), metrics={**trial(0, 0.7).metrics, "macs": 40_000})
+    table = table_of([section(rank(record(counted, trial(1))))])
+    macs = table.names.index("macs")
+    assert {row[table.names.index("trial")]: row[macs] for row in table.rows} == {"0000": 40_000, "0001": None}
+
+
 def test_settings_of_mixed_kinds_become_text_and_small_numbers_stay():
     def with_lr(number: int, lr: Any, kernel: Any):
         made = plan(number)

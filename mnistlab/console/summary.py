@@ -216,7 +216,7 @@ def _clean(row: Row) -> str:
 
 def _macs(row: Row) -> str:
     """Return for example `15.2M`."""
-    macs = row.cost.macs if row.cost else None
+    macs = row.macs
     if macs is None:
         return ""
     return next(

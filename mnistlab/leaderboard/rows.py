@@ -11,7 +11,7 @@ from typing import Any
 from mnistlab.labels import NAMES, Scalar, chosen_text, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
-from mnistlab.results import Cost, ReplicateResult, RunRecord, higher_is_better
+from mnistlab.results import Cost, ReplicateResult, RunRecord, TrialResult, higher_is_better
 from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, wilson
 
 
@@ -30,17 +30,17 @@ class TestEstimate:
 class Row:
     """One trial of the ranking.
 
-    `validation` is the run's metric: over the fresh seeds where confirmed, else the one value of the trial, None
-    where it failed; `validation_interval` is Student's over the seeds. `test_clean` is the test accuracy without the
-    images whose labels are known to be doubtful, where any are. `plugins` names every plugin of the plan with its
-    version. `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the
-    trial's own value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal
-    terms. `cost` is what one prediction takes, the median over the seeds. `seeds` counts those that the means are
-    over, `lost` the seeds of the confirmation that failed, `untried` those of a confirmed plan that were not trained
-    because the run was cut short; both are missing in the means. `best` is the chance that the plan is the best of
-    those confirmed, by resampling the seeds. `created` says when the run began, `values` is every setting. `repeats`
-    names the trial that tried the same plan first: one plan, another seed. `left_race` says that it got no more seeds
-    because it could no longer win.
+    `validation` is the run's metric: over the fresh seeds where confirmed, else the one value of the trial, None where
+    it failed; `validation_interval` is Student's over the seeds. `test_clean` is the test accuracy without the images
+    whose labels are known to be doubtful, where any are. `plugins` names every plugin of the plan with its version.
+    `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
+    value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms. `cost` is
+    what one prediction takes, the median over the seeds, and `macs` its multiply-accumulates, which are known of trials
+    that were not confirmed as well. `seeds` counts those that the means are over, `lost` the seeds of the confirmation
+    that failed, `untried` those of a confirmed plan that were not trained because the run was cut short; both are
+    missing in the means. `best` is the chance that the plan is the best of those confirmed, by resampling the seeds.
+    `created` says when the run began, `values` is every setting. `repeats` names the trial that tried the same plan
+    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win.
     """
 
     rank: str
@@ -66,6 +66,7 @@ class Row:
     validation_interval: Interval | None = None
     test_clean: TestEstimate | None = None
     cost: Cost | None = None
+    macs: int | None = None
     seeds: int = 0
     best: float | None = None
     created: str = ""
@@ -101,7 +102,8 @@ def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collect
         message=trial.message,
         validation_interval=_validation_interval(entry, metrics[0]),
         test_clean=_clean(entry.replicates, run["dataset"]),
-        cost=_cost(entry.replicates),
+        cost=(cost := _cost(entry.replicates)),
+        macs=_macs(trial, cost),
         seeds=len(entry.replicates),
         best=best,
         created=str(run.get("created", "")),
@@ -155,6 +157,13 @@ def _clean(replicates: Sequence[ReplicateResult], dataset: Mapping[str, Any]) ->
 def _estimate(accuracies: Sequence[float], images: int) -> TestEstimate:
     accuracy = mean_sd(accuracies)
     return TestEstimate(accuracy, wilson(min(accuracy.mean, 1.0) * images, images), images)
+
+
+def _macs(trial: TrialResult, cost: Cost | None) -> int | None:
+    if cost is not None:
+        return cost.macs
+    counted = value_of(trial, "macs")
+    return None if counted is None else int(counted)
 
 
 def _cost(replicates: Sequence[ReplicateResult]) -> Cost | None:

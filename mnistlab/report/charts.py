@@ -208,7 +208,7 @@ Cost = Callable[[Row], float | None]
 COSTS: tuple[tuple[str, str, Cost], ...] = (
     ("parameters", "parameters", lambda row: row.parameters),
     ("seconds", "training time (s)", lambda row: row.seconds),
-    ("macs", "multiply-accumulates", lambda row: row.cost.macs if row.cost else None),
+    ("macs", "multiply-accumulates", lambda row: row.macs),
     ("latency", "latency of one image (s)", lambda row: latency(row, 1)),
 )
 """What a plan costs: name, title and what gives it of a row; one more is one more line."""

@@ -71,7 +71,7 @@ def _latency(row: Row, batch: int) -> str:
 
 
 def _macs(row: Row) -> str:
-    return f"{row.cost.macs:,}" if row.cost and row.cost.macs is not None else ""
+    return "" if row.macs is None else f"{row.macs:,}"
 
 
 COLUMNS = (
@@ -99,7 +99,7 @@ COLUMNS = (
         lambda row: row.parameters,
         True,
     ),
-    Column("MACs", lambda row, _: _macs(row), lambda row: row.cost.macs if row.cost else None, True),
+    Column("MACs", lambda row, _: _macs(row), lambda row: row.macs, True),
     Column("Latency, batch 1", lambda row, _: _latency(row, 1), lambda row: latency(row, 1), True),
     Column("Latency, batch 256", lambda row, _: _latency(row, 256), lambda row: latency(row, 256), True),
     Column("Epochs", lambda row, _: f"{row.epochs}/{row.budget}", lambda row: row.epochs, True),

@@ -129,11 +129,12 @@ def _about(trial: TrialResult) -> Pairs:
     plan = trial.plan
     parts = [plan.get("model", {}), plan.get("optimizer", {}), *plan.get("transforms", ())]
     made = dict.fromkeys(f"{part['plugin']} {part.get('version', '')}".strip() for part in parts if part.get("plugin"))
-    parameters = trial.metrics.get("parameters")
+    parameters, macs = trial.metrics.get("parameters"), trial.metrics.get("macs")
     pairs = (
         ("seed", str(trial.seed)),
         ("time", seconds_text(trial.seconds)),
         ("parameters", "" if parameters is None else f"{parameters:,.0f}"),
+        ("multiply-accumulates", "" if macs is None else f"{macs:,.0f}"),
         ("plugins", ", ".join(made)),
     )
     return tuple((name, clipped(text)) for name, text in pairs if text)

@@ -88,7 +88,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("clean_images", "int", _of("test_clean.images")),
     Column("best", "float", _of("best"), 4),
     Column("parameters", "int", _of("parameters")),
-    Column("macs", "int", _of("cost.macs")),
+    Column("macs", "int", _of("macs")),
     Column("latency_1_ms", "float", _milliseconds("cost.latency_1"), 4),
     Column("latency_256_ms", "float", _milliseconds("cost.latency_256"), 4),
     Column("latency_device", "text", _of("cost.device")),

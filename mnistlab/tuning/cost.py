@@ -30,7 +30,7 @@ def cost_of(one: Training) -> Cost:
     images = one.data.validation_images
     large = images[torch.arange(LARGE, device=images.device) % len(images)]
     return Cost(
-        macs=_macs(one, images[:1]),
+        macs=count_macs(one, images[:1]),
         latency_1=_latency(one, images[:1]),
         latency_256=_latency(one, large),
         device=device_name(images.device),
@@ -54,8 +54,12 @@ def _processor() -> str:
     return next(names, "CPU")
 
 
-def _macs(one: Training, image: Tensor) -> int | None:
-    """Return the multiply-accumulates for one image; None where nothing that torch can count is computed."""
+def count_macs(one: Training, image: Tensor) -> int | None:
+    """Return the multiply-accumulates for `image` (1, H, W); None where nothing that torch can count is computed.
+
+    Raises:
+        Exception: whatever the model raises.
+    """
     counter = FlopCounterMode(display=False)
     with counter:
         training.predict(one, image)

@@ -174,8 +174,7 @@ def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:
 def _result(opened: _Open, outcome: Outcome) -> TrialResult:
     last = opened.last or {}
     metrics = dict(opened.history[-1]) if opened.history else {}
-    if "parameters" in last:
-        metrics["parameters"] = last["parameters"]
+    metrics |= {name: last[name] for name in ("parameters", "macs") if last.get(name) is not None}
     return TrialResult(
         trial=opened.name,
         number=opened.number,

@@ -34,8 +34,9 @@ from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
-from mnistlab.tuning.cost import cost_of
+from mnistlab.tuning.cost import cost_of, count_macs
 
+UNCOUNTED = -1
 CHECKPOINT = "state.safetensors"
 CHECKPOINT_SECONDS = 10.0  # a trial's state is kept about this often, so that no more of its work can be lost
 CHECKPOINT_SHARE = 0.05  # of a trial's time, at most, goes into keeping it
@@ -135,6 +136,7 @@ class PlanTrainable(tune.Trainable):
         self._went_on = False
         self._training: Training | None = None
         self._failure: BaseException | None = None
+        self._macs: int | None = UNCOUNTED
         self._kept, self._keeping = time.monotonic(), self._shared.checkpoint_seconds
         try:
             registry = select(self._shared.plugins)
@@ -169,6 +171,9 @@ class PlanTrainable(tune.Trainable):
         done = self._training.epoch >= self._training.epochs
         parameters = training.count_parameters(self._training.module)
         answer = self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
+        if self._macs == UNCOUNTED:  # after an epoch: until then a lazy module may not have its parameters
+            self._macs = _counted(self._training)
+        answer["macs"] = self._macs
         if self._went_on:  # the epochs before this one may be another trial's
             answer["history"], self._went_on = json.dumps(self._training.history), False
         return answer if done else answer | self._state()
@@ -294,6 +299,15 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
         traceback.print_exception(error)
         answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
     yield replace(answer, history=tuple(history), log=capture.take())
+
+
+def _counted(one: Training) -> int | None:
+    """Return the multiply-accumulates for one image. Where they can't be counted, the training is good all the same."""
+    try:
+        return count_macs(one, one.data.validation_images[:1])
+    except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
+        traceback.print_exc()
+        return None
 
 
 def _measured(one: Training) -> Cost | None:

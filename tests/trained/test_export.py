@@ -322,6 +322,26 @@ def test_a_graph_that_asks_for_more_than_arithmetic_is_refused(file, old, new, l
         formats.read(tampered(path, file, text.replace(old, new).encode()), "evil.pt2", installed)
 
 
+@pytest.mark.parametrize(
+    "size",
+    [
+        "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
+        "Pow(Symbol('s0', integer=True), Integer(999999999))",
+        "Mul(Integer(9**9**9**9), Symbol('s0'))",
+        "Mul(Integer(99999999999999999999), Symbol('s0'))",
+        "Add(" + "Symbol('s0'), " * 999 + "Integer(1))",
+    ],
+)
+def test_a_size_that_nobody_can_compute_is_refused(size, leave):
+    path = leave(".pt2")
+    graph = json.loads(part(path, "models/model.json"))
+    changed = json.dumps(graph | {"more": {"expr_str": size}})
+    with pytest.raises(DataError, match="is not read: it holds a size"):
+        check_pt2(tampered(path, "models/model.json", changed.encode()), "evil.pt2")
+    square = json.dumps(graph | {"more": {"expr_str": "Pow(Symbol('s0', positive=True), Integer(2))"}})
+    check_pt2(tampered(path, "models/model.json", square.encode()), "square.pt2")
+
+
 # --- strangers' names ---------------------------------------------------------------------------------------------
 
 EVIL_NAMES = """

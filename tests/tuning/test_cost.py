@@ -65,6 +65,7 @@ def test_a_model_that_can_not_be_measured_is_no_failure(begun: training.Training
             raise RuntimeError("not in this shape")
 
     assert worker._measured(replace(begun, module=OneAtATime())) is None
+    assert worker._counted(replace(begun, module=OneAtATime())) is None
     assert "not in this shape" in capsys.readouterr().err
 
 

@@ -53,6 +53,7 @@ def test_optuna_is_told_fail_fail_pruned_and_complete(
     ]
     good, _, _, stuck = ran.study
     assert sorted(good.intermediate_values) == [1, 2, 3, 4]
+    assert ran.trials[0].metrics["macs"] == 8 * 8 * 2  # one matrix product
     assert good.value == good.intermediate_values[4] == ran.trials[0].metrics["val_accuracy"] > 0.9
     assert list(stuck.intermediate_values) == [1]
     assert stuck.value == stuck.intermediate_values[1] == pytest.approx(0.5)
