@@ -46,6 +46,7 @@ class Work:
     refits: tuple[ReplicateResult, ...]
     refit_due: bool
     broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
+    earlier: int = 0  # confirmations before this one
 
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
@@ -87,7 +88,9 @@ def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunReco
     known = tuple(one for one in replicates if one.trial in names)
     due = spec.confirm.refit and not refits and any(not one.cause for one in known)
     mine = tuple(one for one in refits if one.trial in names)
-    return Work(tuple(chosen), tuple(tasks), known, mine, due, before.broken_on_test if before else frozenset())
+    broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
+    earlier = sum(entry.get("type") == "planned" for entry in (before.confirmations if before else ()))
+    return Work(tuple(chosen), tuple(tasks), known, mine, due, broken, earlier)
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
@@ -155,7 +158,8 @@ def _race(search: Search, work: Work) -> list[_Trained]:
     A round is a seed, however many workers there are, so that the same results drop the same plans everywhere.
     """
     seeds, metric = search.spec.confirm.seeds, search.spec.search.metric[0]
-    confidence, alive = confidence_of(len(work.trials), seeds), [trial.trial for trial in work.trials]
+    confidence = confidence_of(len(work.trials), seeds, work.earlier)
+    alive = [trial.trial for trial in work.trials]
     trained: list[_Trained] = []
     for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
         trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])

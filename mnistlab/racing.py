@@ -12,7 +12,7 @@ from mnistlab.results import ReplicateResult, higher_is_better
 from mnistlab.statistics import Difference, paired_difference, paired_mean_difference
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread
-RISK = 0.05  # of one race, over all of its looks and comparisons
+RISK = 0.05  # of all races of a run, over all of their looks and comparisons
 
 Replicates = Sequence[ReplicateResult]
 
@@ -47,13 +47,15 @@ def bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     return (np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8) == ord("1")).reshape(len(texts), -1)
 
 
-def confidence_of(plans: int, seeds: int) -> float:
-    """Return the confidence of one comparison in a race of `plans` plans over `seeds` seeds.
+def confidence_of(plans: int, seeds: int, earlier: int = 0) -> float:
+    """Return the confidence of one comparison in a race of `plans` plans over `seeds` seeds, after `earlier` races.
 
     The truly best plan falls out only if some rival seems better at some look. There are at most plans - 1 rivals and
-    seeds - LEAST looks, so by Bonferroni the chance of that is at most RISK (half of it, as only one side counts).
+    seeds - LEAST looks, so by Bonferroni the chance of that is at most half of what is spent here, as only one side
+    counts. The first race of a run spends RISK, each later one half of what the one before it has spent, so that the
+    chance over any number of races is at most RISK.
     """
-    return 1 - RISK / (max(1, plans - 1) * max(1, seeds - LEAST))
+    return 1 - RISK / 2**earlier / (max(1, plans - 1) * max(1, seeds - LEAST))
 
 
 def beaten(alive: Mapping[str, Replicates], metric: str, confidence: float) -> list[Beaten]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import nct, norm, t
 
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.verdict import verdict
@@ -52,6 +53,25 @@ def test_a_true_gap_is_found():
     boards = [simulated(rng, [0.92, 0.97, 0.92, 0.92], 5, 0.002) for _ in range(40)]
     assert all(board.rows[0].trial == "0001" for board in boards)
     assert np.mean([board.rows[0].rank == "1" and not board.tied for board in boards]) >= 0.9
+
+
+@pytest.mark.parametrize("gap", [0.012, 0.018, 0.026])
+def test_a_gap_near_what_can_just_be_seen_is_found_as_often_as_five_seeds_can_tell(gap: float):
+    """Between what Student's t with four degrees of freedom would find and what a known deviation would.
+
+    A statistic that took seeds or images for more than they are would find more, one that did not pair them less.
+    """
+    rng, found, gaps = np.random.default_rng(57), [], []
+    for _ in range(120):
+        board = simulated(rng, [0.97 - gap, 0.97], 5, 0.002)
+        better, worse = (next(row for row in board.rows if row.trial == name) for name in ("0001", "0000"))
+        assert better.validation is not None
+        assert worse.validation is not None
+        gaps.append(better.validation.mean - worse.validation.mean)
+        found.append(board.rows[0].trial == "0001" and not board.tied)
+    size = gap / np.std(gaps, ddof=1)
+    least, most = nct.sf(t.ppf(0.975, 4), 4, size), norm.sf(1.96 - size)
+    assert least - 0.1 <= np.mean(found) <= most + 0.1
 
 
 # --- luck ---------------------------------------------------------------------------------------------------------

@@ -75,3 +75,30 @@ def test_the_more_looks_and_rivals_the_surer_a_single_one_must_be() -> None:
     assert confidence_of(3, 5) == pytest.approx(1 - 0.05 / 4)
     assert confidence_of(5, 10) > confidence_of(3, 10) > confidence_of(3, 5)
     assert confidence_of(1, 1) == pytest.approx(0.95)
+
+
+def test_all_races_of_a_run_together_are_as_seldom_wrong_as_is_said() -> None:
+    """One side of each interval: half of what is spent, at every rival and look of any number of races."""
+    plans, seeds = 4, 7
+    spent = [(plans - 1) * (seeds - LEAST) * (1 - confidence_of(plans, seeds, n)) / 2 for n in range(50)]
+    assert sum(spent) <= RISK
+    assert spent[0] == pytest.approx(RISK / 2)
+
+
+def test_the_best_of_equal_plans_survives_confirmation_after_confirmation() -> None:
+    """Three races over more and more seeds, each of all plans anew: what fell out before may come back, and may win."""
+    plans, runs, lost = 4, 150, 0
+    for run in range(runs):
+        rng = np.random.default_rng(run)
+        names = [f"{n}" for n in range(plans)]
+        shares = {name: np.clip(rng.normal(0.02 - 0.0005 * (name == "0"), 0.002, 12), 0.001, 1) for name in names}
+        every = {name: trained(name, list(shares[name]), seed=run) for name in names}
+        fell = False
+        for earlier, seeds in enumerate((6, 9, 12)):
+            alive = set(names)
+            for last in range(LEAST, seeds):
+                shown = {name: every[name][:last] for name in alive}
+                alive -= {one.trial for one in beaten(shown, "val_accuracy", confidence_of(plans, seeds, earlier))}
+            fell = fell or "0" not in alive
+        lost += fell
+    assert lost <= RISK * runs

@@ -19,7 +19,7 @@ from mnistlab.console.signs import UNICODE
 from mnistlab.console.state import Ended, RunningTrial, ViewState
 from mnistlab.console.summary import notes, ranking_table
 from mnistlab.console.text import visible
-from mnistlab.labels import counted, metric_text, plan_label, seconds_text
+from mnistlab.labels import metric_text, plan_label, seconds_text
 from mnistlab.leaderboard import Leaderboard
 
 HINT = "Interrupt the kernel: stop after the running epochs; every result is kept; twice: stop at once"
@@ -148,15 +148,15 @@ def _confirmation(state: ViewState) -> str:
     hidden = len(numbers[SEEDS:])
     seeds = [f"seed {number}" for number in numbers[:SEEDS]] + [f"+{hidden} more"] * bool(hidden)
     columns = [*_columns(LEFT, "trial"), *_columns(FOLDED, "plan"), *_columns(RIGHT, "mean [95 %]", *seeds)]
-    done, total = state.replicated, state.trainings
-    said = f"confirmation: {done} of {counted(total, 'training')} on fresh seeds have ended"
-    return _text_line(said) + _table(columns, [_plan_cells(state, trial, numbers) for trial in state.confirming])
+    rows = [_plan_cells(state, trial, numbers) for trial in state.confirming]
+    return _text_line(tables.confirmation_text(state)) + _table(columns, rows)
 
 
 def _plan_cells(state: ViewState, trial: str, numbers: Sequence[int]) -> list[str]:
     ones = [state.replicates.get((trial, number)) for number in numbers]
     values = [one.value for one in ones if one is not None and one.state == "done" and one.value is not None]
-    texts = [tables.replicate_text(state.metric, one, _LOOK) for one in ones[:SEEDS]]
+    out = trial in state.dropped
+    texts = [tables.replicate_text(state.metric, one, _LOOK, out=out) for one in ones[:SEEDS]]
     return [trial, state.label(trial), tables.mean_text(state.metric, values), *texts, *[""] * (len(ones) > SEEDS)]
 
 

@@ -134,6 +134,8 @@ class ViewState:
     seeds: int = 0
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     dropped: tuple[str, ...] = ()  # plans that get no more seeds
+    refit: str = ""  # the trial that is trained once more, on training and validation images
+    refitted: bool = False  # whether that has ended
     openings: int = 0
     resources: ev.Resources | None = None
     stop_asked: str = ""  # the signal that asked
@@ -333,6 +335,16 @@ def _replicate_failed(event: ev.ReplicateFailed, state: ViewState) -> ViewState:
 @_fold.register
 def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> ViewState:
     return replace(state, dropped=(*state.dropped, event.trial))
+
+
+@_fold.register
+def _refit_started(event: ev.RefitStarted, state: ViewState) -> ViewState:
+    return replace(state, refit=event.trial, refitted=False)
+
+
+@_fold.register
+def _refit_finished(event: ev.RefitFinished, state: ViewState) -> ViewState:
+    return replace(state, refit=event.trial, refitted=True)
 
 
 @_fold.register

@@ -11,7 +11,7 @@ from rich.text import Text
 from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
-from mnistlab.labels import ACCURACIES, counted, metric_text, plan_label, seconds_text
+from mnistlab.labels import ACCURACIES, counted, listed, metric_text, plan_label, seconds_text
 from mnistlab.statistics import mean_interval
 
 GAP = 2
@@ -141,8 +141,8 @@ def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
 
 def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
     """Return plans x seeds: the epochs of a training that runs, the value of one that has ended, the mean of all."""
-    plans, total = len(state.confirming), state.trainings
-    head = [look.line(f"confirmation: {state.replicated} of {counted(total, 'training')} on fresh seeds have ended")]
+    plans = len(state.confirming)
+    head = [look.line(confirmation_text(state))]
     if plans + 2 <= room:
         seeds = [f"seed {number}" if number == 1 else str(number) for number in range(1, state.seeds + 1)]
         head.append(_plan_row("trial", "mean [95 % interval]", seeds, "plan", look, "dim"))
@@ -154,8 +154,18 @@ def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
 def _plan_line(state: ViewState, trial: str, look: Look) -> Text:
     ones = [state.replicates.get((trial, number)) for number in range(1, state.seeds + 1)]
     values = [one.value for one in ones if one is not None and one.state == "done" and one.value is not None]
-    cells = [replicate_text(state.metric, one, look) for one in ones]
+    cells = [replicate_text(state.metric, one, look, out=trial in state.dropped) for one in ones]
     return _plan_row(trial, mean_text(state.metric, values), cells, state.label(trial), look)
+
+
+def confirmation_text(state: ViewState) -> str:
+    """Return for example `confirmation: 7 of 9 trainings on fresh seeds have ended; out of the race: 0003`."""
+    said = f"confirmation: {state.replicated} of {counted(state.trainings, 'training')} on fresh seeds have ended"
+    if state.dropped:
+        said += f"; out of the race: {listed(state.dropped)}"
+    if state.refit:
+        said += f"; {state.refit} {'was' if state.refitted else 'is being'} trained on validation images too"
+    return said
 
 
 def _plan_row(trial: str, mean: str, cells: Sequence[str], label: str, look: Look, style: str = "") -> Text:
@@ -182,10 +192,13 @@ def mean_text(metric: str, values: Sequence[float]) -> str:
     return f"{text.removesuffix(' %')} [{low}, {high}]{' %' if metric in ACCURACIES else ''}"
 
 
-def replicate_text(metric: str, one: Replicate | None, look: Look) -> str:
-    """Return what is known of one training: its value once it has ended, before that its epochs."""
+def replicate_text(metric: str, one: Replicate | None, look: Look, *, out: bool = False) -> str:
+    """Return what is known of one training: its value once it has ended, before that its epochs.
+
+    One that a plan `out` of the race is spared is `out`.
+    """
     if one is None:
-        return "-"
+        return "out" if out else "-"
     if one.state == "failed":
         return f"{look.signs.failed} fail"
     if one.state == "running":

@@ -18,7 +18,10 @@ LEFT_OUT = frozenset({"val_correct", "test_correct"})  # an outcome for every im
 
 
 def as_data(pages: Sequence[RunPage]) -> dict[str, Any]:
-    """Return a JSON object: of each run its record, ranking, trials, replicates and rungs; NaN as null."""
+    """Return a JSON object: of each run its record, ranking, trials, replicates, refits and rungs; NaN as null.
+
+    `confirmations` says which plans were to get how many fresh seeds, and which left the race.
+    """
     return {"schema": SCHEMA, "runs": [_finite(_run(page)) for page in pages]}
 
 
@@ -32,6 +35,8 @@ def _run(page: RunPage) -> dict[str, Any]:
         "ranking": [asdict(row) for row in page.board.rows],
         "trials": [results.to_json(trial) for trial in page.record.trials],
         "replicates": [_without(results.to_json(one)) for one in page.record.replicates],
+        "refits": [_without(results.to_json(one)) for one in page.record.refits],
+        "confirmations": [dict(entry) for entry in page.record.confirmations],
         "rungs": [asdict(rung) for rung in facts.rungs(page.stream)],
     }
 

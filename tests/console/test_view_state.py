@@ -3,7 +3,13 @@ from __future__ import annotations
 from functools import reduce
 
 from mnistlab import events as ev
+from mnistlab.console import html
+from mnistlab.console.frame import frame
+from mnistlab.console.look import Look
+from mnistlab.console.signs import ASCII
 from mnistlab.console.state import LEADERS, WARNINGS, ViewState, advance
+from mnistlab.console.status import as_record
+from mnistlab.console.tables import confirmation_text
 
 
 def fold(recording: list[ev.Stamped]) -> ViewState:
@@ -103,3 +109,31 @@ def test_a_plan_that_leaves_the_race_is_waited_for_no_longer(stamped):
     state = fold(stamped([(float(t), event) for t, event in enumerate([start, *done])]))
     assert state.trainings == 10
     assert reduce(advance, stamped([(9.0, ev.PlanDropped(trial="b", **about))]), state).trainings == 8
+
+
+def test_who_left_the_race_and_who_is_trained_again_is_shown(recording, stamped):
+    confirmation: list[ev.Event] = [
+        ev.ConfirmationStarted(trials=("0000", "0001"), seeds=4),
+        *(
+            ev.ReplicateFinished(trial=t, replicate=n, seed=n, metrics={"val_accuracy": v}, seconds=1.0)
+            for t, v in (("0000", 0.99), ("0001", 0.9))
+            for n in (1, 2, 3)
+        ),
+        ev.PlanDropped(trial="0001", leader="0000", seeds=3, difference=0.09, low=0.08, high=0.1, confidence=0.95),
+        ev.RefitStarted(trial="0000", seed=9),
+    ]
+    state = reduce(advance, stamped([(175.0, event) for event in confirmation]), fold(recording))
+    text = "\n".join(line.plain for line in frame(state, 176.0, Look(120, 40, ASCII)))
+    assert "6 of 7 trainings on fresh seeds have ended; out of the race: 0001; 0000 is being trained" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("0001 ") and "90.00" in line and "out" in line]
+    assert row.split("out")[0].count("90.00") == 6  # the mean with its interval, and three seeds
+    assert as_record(state, 176.0, running=True)["confirmation"] == {
+        "plans": ["0000", "0001"],
+        "seeds": 4,
+        "ended": 6,
+        "dropped": ["0001"],
+        "refit": "0000",
+    }
+    assert "out of the race: 0001" in html.dashboard(state, 176.0)
+    after = advance(state, stamped([(177.0, ev.RefitFinished(trial="0000", seed=9, metrics={}, seconds=2.0))])[0])
+    assert "0000 was trained on validation images too" in confirmation_text(after)
