@@ -207,8 +207,8 @@ def _refit(search: Search, work: Work) -> list[_Trained]:
     record = read_run(search.store.path)
     about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
     champion = rank(replace(record, run={**about, **record.run})).champion
-    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
-    if champion is None or champion.state != "confirmed" or champion.trial not in plans:
+    plans = {trial.trial: dict(trial.plan) for trial in record.trials}  # it may be one of an earlier confirmation
+    if champion is None or champion.state != "confirmed":
         return []
     name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
     if name in {one.trial for one in work.refits}:

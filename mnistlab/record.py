@@ -26,10 +26,10 @@ def rule_of(spec: ExperimentSpec) -> str:
     metric = spec.search.metric[0]
     better = "higher" if higher_is_better(metric) else "lower"
     rule = f"{metric} at the last epoch of the full budget, {better} is better"
-    early, seeds = "trials that ended early rank below the others", spec.confirm.seeds
+    early = "trials that ended early rank below the others"
     if not spec.confirm.top:
         return f"{rule}; {early}"
-    confirmed = f"among confirmed plans the mean over {seeds} fresh seeds decides, those that have all of them first"
+    confirmed = "among confirmed plans the mean over their fresh seeds decides, those that have all of them first"
     return f"{rule}; {early}; {confirmed}"
 
 

@@ -246,7 +246,6 @@ class _Run:
 
 def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
     """Do the work; however that ends, the last event says how."""
-    start = time.monotonic()
     try:
         work()
     except KeyboardInterrupt:
@@ -254,12 +253,12 @@ def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
     except Exception as error:
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
-            _say_finished(run, f"broken off: {type(error).__name__}", code, start)
+            _say_finished(run, f"broken off: {type(error).__name__}", code)
         raise
     finally:
         run.requests.over = True
     outcome, code = _ending(run)
-    return _say_finished(run, outcome, code, start)
+    return _say_finished(run, outcome, code)
 
 
 def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
@@ -363,8 +362,8 @@ def _ending(run: _Run) -> tuple[str, ExitCode]:
     return "done", ExitCode.DONE
 
 
-def _say_finished(run: _Run, outcome: str, code: ExitCode, start: float) -> events.RunFinished:
+def _say_finished(run: _Run, outcome: str, code: ExitCode) -> events.RunFinished:
     counts = dict(Counter(trial.state for trial in run.trials))
-    end = events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=time.monotonic() - start)
+    end = events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=run.writer.seconds)
     run.emit(end)
     return end

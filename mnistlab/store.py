@@ -97,6 +97,11 @@ class RunWriter:
             os.close(self._events)
             os.close(self._lock)
 
+    @property
+    def seconds(self) -> float:
+        """Return how long the run has taken, in all of its drivers."""
+        return time.monotonic() - self._start
+
     def write_run(self, run: Mapping[str, Any]) -> None:
         """Write `run.json`, once.
 
