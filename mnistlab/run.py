@@ -19,6 +19,7 @@ from typing import Any
 from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, work_of
+from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
 from mnistlab.errors import ExitCode, MnistlabError
@@ -36,7 +37,7 @@ from mnistlab.tuning.driver import Search, run_search
 from mnistlab.tuning.machine import Machine, Share, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.tuning.trackers import Name, Tracking, tracking
-from mnistlab.tuning.worker import Shared, digest
+from mnistlab.tuning.worker import Shared
 from mnistlab.usage import Usage
 
 View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
@@ -74,7 +75,7 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
         config=data.choice.config.model_dump(mode="json"),
         place=place,
         shape=data.info.shape,
-        train_sha256=digest(data.images),
+        train_sha256=images_digest(data.images),
         division=data.division,
         cpus=portion.cpus,
         gpus=portion.gpus,
@@ -363,7 +364,7 @@ def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
         "version": data.choice.offer.version,
         "source": data.info.source,
         "sha256": dict(data.info.sha256),
-        "images_sha256": digest(data.images),
+        "images_sha256": images_digest(data.images),
         "train": len(data.division.train),
         "validation": len(data.division.validation),
         "test": data.info.test_count,
