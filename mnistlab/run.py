@@ -9,8 +9,8 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +190,7 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
     _say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, here) as machine:
+    with cluster(run.options.address, here) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -209,7 +209,7 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
 
 def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine:
+    with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         job = _job(run, data, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))
@@ -248,6 +248,17 @@ def _stopping(run: _Run) -> bool:
         run.requests.told = True
         run.emit(events.StopAsked(signal=run.requests.signal.name if run.requests.signal else ""))
     return asked
+
+
+@contextmanager
+def _cut_short(run: _Run) -> Generator[None]:
+    """Say at once that the user's second signal was heard: Ray, which is shut down next, may take seconds."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        asked = run.requests.signal or signal.SIGINT
+        run.emit(events.StopAsked(signal=asked.name, at_once=True))
+        raise
 
 
 def _ticker(run: _Run) -> Callable[[], None]:
