@@ -312,10 +312,14 @@ class Warned(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StopAsked(Event):
-    """A signal has asked the run to stop: nothing new is started, and what runs may end its epoch."""
+    """A signal has asked the run to stop: nothing new is started, and what runs may end its epoch.
+
+    `at_once`: what runs is cut short, because a second signal insisted, the time was up, or no trial had begun.
+    """
 
     type: ClassVar[str] = "stop_asked"
     signal: str  # SIGINT, SIGTERM or SIGHUP
+    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

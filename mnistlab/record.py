@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import events
+from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
@@ -18,7 +19,6 @@ from mnistlab.reopen import versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.tuning.machine import Machine, Share
-from mnistlab.tuning.worker import digest
 
 
 def rule_of(spec: ExperimentSpec) -> str:
@@ -94,7 +94,7 @@ def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
         "version": data.choice.offer.version,
         "source": data.info.source,
         "sha256": dict(data.info.sha256),
-        "images_sha256": digest(data.images),
+        "images_sha256": images_digest(data.images),
         "train": len(data.division.train),
         "validation": len(data.division.validation),
         "test": data.info.test_count,

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
+from typing import cast
 
 from mnistlab import __version__, store
-from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
-from mnistlab.data import Division, open_train, prepare_dataset
+from mnistlab.api import DataPlace
 from mnistlab.dataset import Data
 from mnistlab.discovery import Selection, selection
-from mnistlab.errors import DataError, ExitCode, Fault, MnistlabError, PluginError, RunDirectoryError, SpecError
+from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, SpecError
 from mnistlab.events import Event, RunResumed
-from mnistlab.experiment import DatasetChoice, Experiment, reopen
+from mnistlab.experiment import Experiment, reopen
+from mnistlab.kept import open_data, parts_of, table_of
 from mnistlab.registry import Registry
 from mnistlab.results import RunRecord
 from mnistlab.spec import Draft, Table, with_overrides
 from mnistlab.tuning.driver import best_trials
-from mnistlab.tuning.worker import digest
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
 GROWING = ("search.trials", "search.time_budget", "resources.")  # what a run that goes on may have more of
@@ -79,7 +76,7 @@ def reopen_run(path: Path, place: DataPlace, *, top: int | None = None, seeds: i
     if not any(trial.state == "complete" for trial in record.trials):
         raise NothingToConfirmError(f"no trial of {path} has used its full budget: there is nothing to confirm")
     _check_plugins(path, record, registry, wished["top"])
-    return Reopened(path, record, replace(experiment, spec=spec), registry, _data(path, record, experiment, place))
+    return Reopened(path, record, replace(experiment, spec=spec), registry, open_data(record, place, registry))
 
 
 def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = ()) -> Reopened:
@@ -94,7 +91,7 @@ def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = ()) -> 
     table = changed(record.run.get("experiment"), [*before, *changes], str(path))
     experiment, registry = _experiment(path, replace(record, run={**record.run, "experiment": table}))
     _check_loaded(path, record, registry)
-    return Reopened(path, record, experiment, registry, _data(path, record, experiment, place))
+    return Reopened(path, record, experiment, registry, open_data(record, place, registry))
 
 
 def _changes_of(event: Event) -> list[str]:
@@ -124,11 +121,9 @@ def changed(table: object, changes: Sequence[str], source: str) -> object:
 
 def _experiment(path: Path, record: RunRecord) -> tuple[Experiment, Registry]:
     """Return the experiment of a run, with the distributions that it was made with and no others."""
-    table, loaded = record.run.get("experiment"), cast("Mapping[str, str]", record.run.get("plugins", {}))
-    if not isinstance(table, dict):
-        raise RunDirectoryError(f"{path / 'run.json'} holds no experiment")
+    loaded = cast("Mapping[str, str]", record.run.get("plugins", {}))
     wanted = selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
-    return reopen(str(path / "run.json"), cast("dict[str, Any]", table), _only(wanted, loaded))
+    return reopen(str(path / "run.json"), dict(table_of(record, "experiment")), _only(wanted, loaded))
 
 
 def _only(wanted: Selection, loaded: Mapping[str, str]) -> Selection:
@@ -143,7 +138,7 @@ def _check_plugins(path: Path, record: RunRecord, registry: Registry, top: int) 
     """
     here = registry.versions()
     plans = [trial.plan for trial in best_trials(record.trials, str(record.run["metric"]), top)]
-    needed = {part["distribution"]: str(part["version"]) for plan in plans for part in _parts(plan)}
+    needed = {part["distribution"]: str(part["version"]) for plan in plans for _, part in parts_of(plan)}
     faults = [
         f"  {name} {made} is needed, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"
         for name, made in sorted(needed.items())
@@ -167,56 +162,3 @@ def _check_loaded(path: Path, record: RunRecord, registry: Registry) -> None:
     ]
     if faults:
         raise PluginError("\n".join([f"{path} was made with other plugins:", *faults]))
-
-
-def _parts(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield from (plan["model"], plan["optimizer"], *plan["transforms"])
-
-
-# --- data ---------------------------------------------------------------------------------------------------------
-
-
-def _data(path: Path, record: RunRecord, experiment: Experiment, place: DataPlace) -> Data:
-    """Return the data that the run was made with, split as it was.
-
-    Raises:
-        DataError: if what is at hand is something else.
-    """
-    said = cast("Mapping[str, Any]", record.run["dataset"])
-    choice = _choice(path, said, experiment)
-    info = prepare_dataset(choice.record, choice.config, place)
-    images = open_train(choice.record, choice.config, place)
-    faults = [*_faults(said, info, images)]
-    if faults:
-        raise DataError("\n".join([f"{path} was made with other data than is here ({info.source}):", *faults]))
-    return Data(choice, info, images, _division(path, said), str(said.get("fallback", "")))
-
-
-def _choice(path: Path, said: Mapping[str, Any], experiment: Experiment) -> DatasetChoice:
-    """Return the dataset that the run used: the one asked for, or its fallback."""
-    for choice in (experiment.dataset, experiment.fallback):
-        if choice is not None and choice.offer.qualified == said["plugin"]:
-            return choice
-    raise DataError(f"{path} used the dataset {said['plugin']}, which its own experiment does not name")
-
-
-def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) -> Iterator[str]:
-    then, now = cast("Mapping[str, str]", said["sha256"]), info.sha256
-    for part in sorted(then.keys() | now.keys()):
-        if then.get(part) != now.get(part):
-            yield f"  {part}: sha256 {then.get(part, 'none')} then, {now.get(part, 'none')} now"
-    whole = said["train"] + said["validation"]
-    if (whole, said["test"]) != (len(images.labels), info.test_count):
-        yield f"  {whole} + {said['test']} images then, {len(images.labels)} + {info.test_count} now"
-    if said.get("images_sha256") not in (None, digest(images)):
-        yield f"  training images and labels: sha256 {said['images_sha256']} then, {digest(images)} now"
-
-
-def _division(path: Path, said: Mapping[str, Any]) -> Division:
-    """Return the split as it was written down: drawing it anew would trust that a library still draws alike."""
-    validation = np.array(said["validation_indices"], dtype=np.int64)
-    train = np.setdiff1d(np.arange(said["train"] + said["validation"], dtype=np.int64), validation)
-    division = Division(train=train, validation=validation)
-    if division.digest() != said["split_sha256"] or len(train) != said["train"]:
-        raise RunDirectoryError(f"{path / 'run.json'} is damaged: its split is not the one that its sha256 stands for")
-    return division

@@ -6,8 +6,8 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, work_of
+from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
 from mnistlab.errors import ExitCode, MnistlabError
@@ -35,7 +36,7 @@ from mnistlab.tuning.machine import Machine, Share, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Name, Tracking, tracking
-from mnistlab.tuning.worker import Shared, digest
+from mnistlab.tuning.worker import Shared
 from mnistlab.usage import Usage
 
 Changes = Mapping[str, Any]  # dotted keys of the experiment that hold other values from now on
@@ -75,7 +76,7 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
         config=data.choice.config.model_dump(mode="json"),
         place=place,
         shape=data.info.shape,
-        train_sha256=digest(data.images),
+        train_sha256=images_digest(data.images),
         division=data.division,
         cpus=portion.cpus,
         gpus=portion.gpus,
@@ -266,7 +267,7 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
     _say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, here) as machine:
+    with cluster(run.options.address, here) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -289,7 +290,7 @@ def _finish_tracking(run: _Run, track: Tracking) -> None:
 
 def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine:
+    with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         job = _job(run, data, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))
@@ -328,6 +329,17 @@ def _stopping(run: _Run) -> bool:
         run.requests.told = True
         run.emit(events.StopAsked(signal=run.requests.signal.name if run.requests.signal else ""))
     return asked
+
+
+@contextmanager
+def _cut_short(run: _Run) -> Generator[None]:
+    """Say at once that the user's second signal was heard: Ray, which is shut down next, may take seconds."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        asked = run.requests.signal or signal.SIGINT
+        run.emit(events.StopAsked(signal=asked.name, at_once=True))
+        raise
 
 
 def _ticker(run: _Run) -> Callable[[], None]:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -221,9 +222,7 @@ def _read_toml(path: Path) -> Table:
             raise SpecError(str(path), [Fault("file", f"must be at most {MAX_BYTES} bytes", path.stat().st_size)])
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        siblings = [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        hint = near_miss(path.name, siblings)
-        raise SpecError(str(path), [Fault("file", "does not exist", hint=hint)]) from None
+        raise SpecError(str(path), [Fault("file", "does not exist", hint=_near_file(path))]) from None
     except OSError as error:
         raise SpecError(str(path), [Fault("file", f"can't be read: {error.strerror}")]) from None
     except UnicodeDecodeError as error:
@@ -232,6 +231,14 @@ def _read_toml(path: Path) -> Table:
         raise SpecError(str(path), [Fault("file", f"is not valid TOML: {error}")]) from None
     except RecursionError:
         raise SpecError(str(path), [Fault("file", "is nested too deeply")]) from None
+
+
+def _near_file(path: Path) -> str:
+    """Return "did you mean 'x'?" for a file of a near name beside `path` or in `experiments` there, or ""."""
+    folders = (path.parent / "experiments", path.parent)
+    there = {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml")) if p.name != "pyproject.toml"}
+    close = get_close_matches(path.stem, there, n=1)  # without the ending, which makes any two names alike
+    return f"did you mean '{there[close[0]]}'?" if close else ""
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from mnistlab import events, results
-from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, near_miss
+from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError, nearest
 from mnistlab.events import Event, Stamped
 from mnistlab.lines import encode_line, last_line, read_lines
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, replicate_from_json, trial_from_json
@@ -379,7 +379,9 @@ def find_run(name: str, root: Path) -> Path:
     for path in (Path(name), root / name):
         if (path / "run.json").is_file():
             return path
-    hint = near_miss(name, [path.name for path in find_runs(root)])
+    there = [path.name for path in find_runs(root)]
+    newest = f"the newest there are {', '.join(there[:-4:-1])}" if there else ""
+    hint = nearest(name, there) or newest
     raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
 
 

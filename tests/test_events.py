@@ -17,6 +17,7 @@ SAMPLES: dict[str, Any] = {
     "str": 'a "word" with\nÜ and \u2028',
     "int": 7,
     "float": 0.1,
+    "bool": True,
     "Metrics": {"val_accuracy": 0.99, "seconds": 1e-9},
     "Plan": {"model": {"name": "cnn", "config": {"depth": 3, "on": True}}, "transforms": [{"name": "shift"}]},
     "Mapping[str, str]": {"mnistlab": "0.1"},

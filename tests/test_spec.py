@@ -187,8 +187,13 @@ def refusal(path: Path, *overrides: str) -> str:
 
 def test_a_missing_file_is_told_the_nearest_one(tmp_path):
     (tmp_path / "quick.toml").touch()
-    assert "[file] does not exist; did you mean 'quick.toml'?" in refusal(tmp_path / "quik.toml")
-    assert "[file] does not exist" in refusal(tmp_path / "nowhere" / "a.toml")
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "vit.toml").touch()
+    assert f"[file] does not exist; did you mean '{tmp_path}/quick.toml'?" in refusal(tmp_path / "quik.toml")
+    assert refusal(tmp_path / "vit.toml").endswith(f"did you mean '{tmp_path}/experiments/vit.toml'?")
+    for far in (tmp_path / "nosuch.toml", tmp_path / "pyprojects.toml", tmp_path / "nowhere" / "a.toml"):
+        assert refusal(far).endswith("[file] does not exist")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import json
 import math
 import random
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from typing import Any
 
@@ -259,6 +261,27 @@ def test_people_read_percentages_and_machines_shares():
     assert "S[table-format=2.2]" in latex_text([part])
     assert "{--}" in latex_text([part])
     assert ",0.9512," in csv_text([part])
+
+
+@pytest.mark.parametrize("name", ["plain", "hostile", "unicode"])
+def test_latex_compiles(name, tmp_path):
+    if not (shutil.which("pdflatex") and _has_styles()):
+        pytest.skip("needs pdflatex with booktabs and siunitx")
+    others = section(board_of(["\u6a21\u578b \u2192 \u0416", "\xdc\xdf \xd7 \xb5 \u2013 \u201cx\u201d"], [1, 2]))
+    part = {"plain": section(board_of(["cnn", "mlp"], [1, 2])), "hostile": hostile_section(), "unicode": others}[name]
+    head, packages = "\\documentclass{article}\n\\usepackage[T1]{fontenc}\n", "\\usepackage{booktabs,siunitx}\n"
+    body = latex_text([replace(part, notes=(*part.notes, *HOSTILE[:-2], "\u6a21"))])
+    page = f"{head}{packages}\\begin{{document}}\n{body}\\end{{document}}\n"
+    (tmp_path / "page.tex").write_text(page, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
+    assert (tmp_path / "page.pdf").stat().st_size > 1_000
+
+
+def _has_styles() -> bool:
+    command = ["kpsewhich", "booktabs.sty", "siunitx.sty"]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).stdout.count(b".sty") == 2
 
 
 def test_a_ranking_of_nothing_is_a_table_of_nothing(tmp_path):

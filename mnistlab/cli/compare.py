@@ -25,20 +25,28 @@ def compare(
     from mnistlab.console.text import encodable, visible
     from mnistlab.leaderboard.compare import compare as compared
 
-    (first, trial_a), (second, trial_b) = _open(a, runs), _open(b, runs)
+    first, trial_a = _open(a, runs)
+    second, trial_b = _open(b, runs, other=first)
     console = result_console()
     for line in _lines(compared(first, second, trial_a, trial_b)):
         console.print(encodable(visible(line), console.encoding), soft_wrap=True)
 
 
-def _open(name: str, runs: Path) -> tuple[RunRecord, str]:
-    """Return the run that `name` stands for and the trial in it, "" for the champion."""
+def _open(name: str, runs: Path, other: RunRecord | None = None) -> tuple[RunRecord, str]:
+    """Return the run that `name` stands for and the trial in it, "" for the champion.
+
+    Raises:
+        NoSuchRunError: if there is none; of a trial of the `other` run that was named alone it says how to name it.
+    """
     from mnistlab import store
 
     run, colon, trial = name.rpartition(":")
     try:
         return store.read_run(store.find_run(name, runs)), ""
     except store.NoSuchRunError:
+        if other and name in (trial.trial for trial in other.trials):
+            text = f"no run '{name}'; a trial is named with its run: did you mean '{other.run['run']}:{name}'?"
+            raise store.NoSuchRunError(text) from None
         if not colon:
             raise
     return store.read_run(store.find_run(run, runs)), trial

@@ -70,11 +70,11 @@ def leaderboard(
 
 def _check_format(name: str, output: Path | None) -> None:
     """Refuse a format that is not known, or that can't be written where it is to go."""
-    from mnistlab.errors import near_miss
+    from mnistlab.errors import nearest
     from mnistlab.tables import FORMATS
 
     if name not in FORMATS:
-        raise typer.BadParameter(f"'{name}' is none of {', '.join(FORMATS)}. {near_miss(name, FORMATS)}".strip())
+        raise typer.BadParameter(f"'{name}' is none of {', '.join(FORMATS)}. {nearest(name, FORMATS)}".strip())
     if name == "parquet" and output is None:
         raise typer.BadParameter("parquet is no text: say with -o FILE where to write it.")
 

@@ -53,6 +53,7 @@ def reproduce(
     from mnistlab.data import default_place
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
+    from mnistlab.kept import open_data
     from mnistlab.registry import select
     from mnistlab.trained import again, chosen, opened
 
@@ -65,7 +66,7 @@ def reproduce(
         if not other_versions:
             raise PluginError("\n".join([*differing, "--other-versions goes on all the same"]))
         plan = opened.with_versions_here(plan, registry)
-    data = opened.open_data(record, default_place(data_dir), registry)
+    data = open_data(record, default_place(data_dir), registry)
     count = threads or again.threads_of(record)
     device = again.device_for(record, count, training.set_up_process)
     ready = again.again(one, plan, data, registry, device)

@@ -51,7 +51,10 @@ def search(
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
+    from mnistlab.spec import read
 
+    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
+    read(file, changes)  # a file that is not there is told before what takes seconds to import
     view = chosen(ui, color)
     with announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
         with held_back():
@@ -59,7 +62,7 @@ def search(
 
         finished = run_file(
             file,
-            overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed),
+            changes,
             plugins=plugin or (),
             no_plugins=no_plugins,
             data_dir=data_dir,

@@ -171,6 +171,8 @@ def _warned(event: ev.Warned, _state: ViewState) -> str:
 
 @_say.register
 def _stop_asked(event: ev.StopAsked, _state: ViewState) -> str:
+    if event.at_once:
+        return f"{event.signal}: stopping at once; what runs is cut short, and what was written is kept"
     return f"{event.signal}: stopping after the epochs that are running; Ctrl-C again stops at once"
 
 

@@ -213,8 +213,10 @@ def stopping(state: ViewState, look: Look) -> list[Text]:
     asked = state.interruption or state.stop_asked
     if not asked or state.phase == "over":
         return []
-    words = f"stopping ({asked}): what runs may end its epoch, then the ranking is printed; Ctrl-C again stops at once"
-    return [look.line(words, "bold yellow")]
+    words = "what runs may end its epoch, then the ranking is printed; Ctrl-C again stops at once"
+    if state.at_once:
+        words = "at once: what runs is cut short, what was written is kept"
+    return [look.line(f"stopping ({asked}): {words}", "bold yellow")]
 
 
 def hint(look: Look) -> list[Text]:

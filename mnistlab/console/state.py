@@ -139,6 +139,7 @@ class ViewState:
     openings: int = 0
     resources: ev.Resources | None = None
     stop_asked: str = ""  # the signal that asked
+    at_once: bool = False  # whether what runs is cut short
     interruption: str = ""
     heartbeat_seq: int = 0  # the event that was the last heartbeat
     said_t: float = 0.0  # when a line was last due
@@ -199,7 +200,7 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
     if state.end:  # a run that was over is gone on with
-        state = replace(state, phase="starting", end=None, stop_asked="", interruption="")
+        state = replace(state, phase="starting", end=None, stop_asked="", at_once=False, interruption="")
     return replace(state, step=event.step)
 
 
@@ -364,7 +365,7 @@ def _warned(event: ev.Warned, state: ViewState) -> ViewState:
 
 @_fold.register
 def _stop_asked(event: ev.StopAsked, state: ViewState) -> ViewState:
-    return replace(state, phase="stopping", stop_asked=event.signal)
+    return replace(state, phase="stopping", stop_asked=event.signal, at_once=event.at_once)
 
 
 @_fold.register

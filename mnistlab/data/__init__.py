@@ -7,7 +7,7 @@ therefore imported by those who train, not from here.
 from mnistlab.data.fetch import LIMITS, Archive, Limits, fetch
 from mnistlab.data.files import FourFiles, Part, four_parts
 from mnistlab.data.idx import IdxArray, read_idx
-from mnistlab.data.loading import open_test, open_train, prepare_dataset
+from mnistlab.data.loading import images_digest, open_test, open_train, prepare_dataset
 from mnistlab.data.places import Found, default_place, find_or_fetch, load_split
 from mnistlab.data.splits import Division, split_indices
 
@@ -24,6 +24,7 @@ __all__ = [
     "fetch",
     "find_or_fetch",
     "four_parts",
+    "images_digest",
     "load_split",
     "open_test",
     "open_train",

@@ -5,21 +5,19 @@ The test set is not opened here: whoever reads a report would otherwise choose b
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
 from mnistlab import training, weights
-from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
-from mnistlab.data import Division, open_train, prepare_dataset
+from mnistlab.api import DataPlace
 from mnistlab.data.device import DeviceData, to_device
+from mnistlab.dataset import Data
 from mnistlab.discovery import Selection
-from mnistlab.errors import DataError, RunDirectoryError
+from mnistlab.kept import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
@@ -27,15 +25,6 @@ from mnistlab.results import ReplicateResult, RunRecord
 
 MODELS = 5  # seeds of the champion that are asked: more would say little more, and each costs a second or two
 THREADS = 2
-
-
-@dataclass(frozen=True)
-class _Images:
-    """A run's dataset, found again and split as the run split it."""
-
-    info: DatasetInfo
-    whole: LabelledImages
-    division: Division
 
 
 def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: DataPlace) -> Evaluated | str:
@@ -46,12 +35,12 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
     if board.champion is None or board.champion.state != "confirmed":
         return "No plan of this run was confirmed, so no trained model was kept that could be asked."
     mine = [r for r in record.replicates if r.trial == board.champion.trial and not r.cause]
-    kept = [(one, path) for one in mine if (path := _weights(record, one)).is_file()]
+    kept = [one for one in mine if weights_path(record, one).is_file()]
     if not kept:
         return f"The weights of trial {board.champion.trial} are no longer in the run directory."
     try:
-        registry = select(plugins.only(_needed(record, kept[0][0])))
-        images = _find(record, registry, place)
+        registry = select(plugins.only(_needed(record, kept[0])))
+        images = open_data(record, _here(record, place), registry)
         return _ask(record, board, kept[:MODELS], images, registry)
     except (Exception, SystemExit) as error:  # a plugin may raise anything, and a report is due all the same
         return f"The models could not be asked again here: {str(error).strip() or type(error).__name__}"
@@ -59,8 +48,7 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
 
 def _needed(record: RunRecord, one: ReplicateResult) -> list[str]:
     """Return the distributions without which the model can't be built or asked."""
-    plan = _plan(record, one)
-    parts = [plan["model"], plan["optimizer"], *plan["transforms"], record.run["dataset"]]
+    parts = [*(part for _, part in parts_of(_plan(record, one))), record.run["dataset"]]
     return [str(part["plugin"]).partition(":")[0] for part in parts]
 
 
@@ -68,29 +56,10 @@ def _plan(record: RunRecord, one: ReplicateResult) -> Mapping[str, Any]:
     return next(trial.plan for trial in record.trials if trial.trial == one.trial)
 
 
-def _weights(record: RunRecord, one: ReplicateResult) -> Path:
-    return Path(record.path) / "trials" / one.trial / "replicates" / str(one.replicate) / "weights.safetensors"
-
-
-# --- the images ---------------------------------------------------------------------------------------------------
-
-
-def _find(record: RunRecord, registry: Registry, place: DataPlace) -> _Images:
-    """Find the run's images on this machine, without the network.
-
-    Raises:
-        DataError: if they are not here, or not the run's.
-        PluginError: if the plugin that offers them is not installed.
-    """
-    about = record.run["dataset"]
-    dataset = cast("Dataset[Config]", registry.find("dataset", str(about["plugin"])).record)
-    config = dataset.config.model_validate(record.run["experiment"]["data"].get(about["name"], {}))
-    here = DataPlace(data_dir=place.data_dir or _folder(str(about["source"])), cache=place.cache, offline=True)
-    info = prepare_dataset(dataset, config, here)
-    if dict(info.sha256) != dict(about["sha256"]):
-        raise DataError(f"dataset '{about['name']}' on this machine is not the run's (sha256)")
-    whole = open_train(dataset, config, here)
-    return _Images(info, whole, _division(about, len(whole.labels)))
+def _here(record: RunRecord, place: DataPlace) -> DataPlace:
+    """Return where the run's images may be on this machine; a report fetches nothing."""
+    folder = place.data_dir or _folder(str(record.run["dataset"]["source"]))
+    return DataPlace(data_dir=folder, cache=place.cache, offline=True)
 
 
 def _folder(source: str) -> Path | None:
@@ -99,39 +68,28 @@ def _folder(source: str) -> Path | None:
     return path if path.is_absolute() and path.is_dir() else None
 
 
-def _division(about: Mapping[str, Any], count: int) -> Division:
-    validation = np.array(about["validation_indices"], dtype=np.int64)
-    inside = np.zeros(count, dtype=np.bool_)
-    inside[validation] = True
-    division = Division(train=np.flatnonzero(~inside), validation=np.flatnonzero(inside))
-    if division.digest() != about["split_sha256"]:
-        raise DataError("the split in run.json is damaged (sha256)")
-    return division
-
-
 # --- the models ---------------------------------------------------------------------------------------------------
 
 
 def _ask(
     record: RunRecord,
     board: Leaderboard,
-    kept: Sequence[tuple[ReplicateResult, Path]],
-    images: _Images,
+    kept: Sequence[ReplicateResult],
+    images: Data,
     registry: Registry,
 ) -> Evaluated:
     """Return what the models of `kept`, all of one plan, say of the validation images."""
     device = training.set_up_process(THREADS, gpu=False)
-    data = to_device(images.whole, images.division, images.info.shape, device)
-    plan = _plan(record, kept[0][0])
-    said = np.stack([_probabilities(plan, one, path, data, registry) for one, path in kept])
+    data = to_device(images.images, images.division, images.info.shape, device)
+    said = np.stack([_probabilities(record, one, data, registry) for one in kept])
     indices = images.division.validation
-    labels = images.whole.labels[indices]
-    recorded = [one.val_correct for one, _ in kept]
+    labels = images.images.labels[indices]
+    recorded = [one.val_correct for one in kept]
     return Evaluated(
-        trial=kept[0][0].trial,
+        trial=kept[0].trial,
         classes=tuple(images.info.class_names),
         indices=indices,
-        images=images.whole.images[indices],
+        images=images.images.images[indices],
         labels=labels,
         probabilities=said,
         agreement=_agreement(said.argmax(2) == labels, recorded),
@@ -139,13 +97,10 @@ def _ask(
     )
 
 
-def _probabilities(plan: Any, one: ReplicateResult, path: Path, data: DeviceData, registry: Registry) -> Any:
+def _probabilities(record: RunRecord, one: ReplicateResult, data: DeviceData, registry: Registry) -> Any:
     """Return float32 (images, classes): a model's probabilities for the validation images."""
-    kept = path.read_bytes()
-    if hashlib.sha256(kept).hexdigest() != one.weights_sha256:
-        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
-    model = training.begin(plan, one.seed, data, registry)
-    weights.load_weights(model.module, kept)
+    model = training.begin(_plan(record, one), one.seed, data, registry)
+    weights.load_weights(model.module, read_weights(record, one))
     with torch.inference_mode():
         logits = torch.cat([part.logits for part in training.predict(model, data.validation_images)])
         return logits.double().softmax(1).float().cpu().numpy()

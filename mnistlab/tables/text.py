@@ -165,6 +165,7 @@ _LATEX = {
     "…": r"\ldots{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+_LAST_SIGN, _MORE_SIGNS = "\xff", "\u2013\u2014\u2018\u2019\u201c\u201d\u2022"  # what T1 fonts surely have
 _PREAMBLE = "% needs \\usepackage[T1]{fontenc}, \\usepackage{booktabs} and \\usepackage{siunitx}\n"
 
 
@@ -214,4 +215,9 @@ def _latex_cell(cell: str, column: _Column) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in visible(text))
+    """Return text that pdflatex sets as it is; a sign that its T1 fonts lack, which it stops at, is named by number."""
+    return "".join(_LATEX.get(c, c if c <= _LAST_SIGN or c in _MORE_SIGNS else _named(c)) for c in visible(text))
+
+
+def _named(sign: str) -> str:
+    return rf"\textbackslash{{}}u{ord(sign):04x}"

@@ -13,10 +13,10 @@ import torch
 
 from mnistlab import training, weights
 from mnistlab.data.device import DeviceData, to_device
+from mnistlab.dataset import Data
 from mnistlab.registry import Registry
 from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.trained.chosen import Chosen
-from mnistlab.trained.opened import RunData
 
 TIMES = frozenset({"images_per_second", "seconds"})  # they tell of the machine, not of the training
 
@@ -93,7 +93,7 @@ class Again:
             self.weights_agree = _same_weights(self.chosen, begun)
 
 
-def again(chosen: Chosen, plan: Mapping[str, Any], data: RunData, registry: Registry, device: torch.device) -> Again:
+def again(chosen: Chosen, plan: Mapping[str, Any], data: Data, registry: Registry, device: torch.device) -> Again:
     """Return the training of `chosen` made ready to be done again on `device`.
 
     `plan` is the run's, perhaps with other versions of its plugins.

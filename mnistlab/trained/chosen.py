@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from mnistlab.errors import MnistlabError, RunDirectoryError, near_miss
+from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import listed
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
@@ -78,24 +76,6 @@ def model_of(record: RunRecord, trial: str | None, replicate: int | None) -> Cho
         hint = f"this run has those of trial {listed(others)}" if others else "this run confirmed none"
         raise NoSuchModelError(f"trial {found.trial}: weights are kept of confirmed plans only, and {hint}")
     return Chosen(record, board, found, _one_of(kept, found, replicate))
-
-
-def weights_of(chosen: Chosen) -> bytes:
-    """Return the weights of a replicate as safetensors bytes.
-
-    Raises:
-        RunDirectoryError: if they are missing, or not those that the run wrote.
-    """
-    assert chosen.replicate is not None
-    folder = Path(chosen.record.path) / "trials" / chosen.trial.trial / "replicates" / str(chosen.replicate.replicate)
-    path = folder / "weights.safetensors"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != chosen.replicate.weights_sha256:
-        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
-    return data
 
 
 def _trial(record: RunRecord, board: Leaderboard, name: str | None) -> TrialResult:

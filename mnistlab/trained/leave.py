@@ -13,11 +13,12 @@ import numpy.typing as npt
 from mnistlab.api import DataPlace
 from mnistlab.data.device import as_unit, mean_and_std, upload
 from mnistlab.errors import PluginError
+from mnistlab.kept import open_data, read_weights
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
 from mnistlab.results import ReplicateResult
 from mnistlab.trained import framing, opened
-from mnistlab.trained.chosen import Chosen, weights_of
+from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import (
     SCHEMA,
     About,
@@ -53,9 +54,9 @@ def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
     assert chosen.replicate is not None
     if differing := opened.other_versions(chosen.record, chosen.plan, registry):
         raise PluginError("\n".join(differing))
-    data = opened.open_data(chosen.record, place, registry)
+    data = open_data(chosen.record, place, registry)
     mean, std = mean_and_std(upload(data.images, "cpu", data.division.train)[0])
-    module = build(chosen.plan, weights_of(chosen), data.info.shape, mean, std, registry)
+    module = build(chosen.plan, read_weights(chosen.record, chosen.replicate), data.info.shape, mean, std, registry)
     images, labels = upload(data.images, "cpu", data.division.validation)
     pixels = as_unit(images).contiguous().numpy()
     logits = ask_of(module)(pixels)

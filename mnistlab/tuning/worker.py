@@ -8,7 +8,6 @@ trial: starting a new one costs seconds.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 import traceback
@@ -25,7 +24,7 @@ from ray import tune
 
 from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
-from mnistlab.data import Division, open_test, open_train, prepare_dataset
+from mnistlab.data import Division, images_digest, open_test, open_train, prepare_dataset
 from mnistlab.data.device import DeviceData, to_device, upload, whole
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
@@ -50,7 +49,7 @@ class Shared:
     config: dict[str, Any]
     place: DataPlace
     shape: ImageShape
-    train_sha256: str  # of the training images and labels, as `digest` gives it
+    train_sha256: str  # of the training images and labels, as `images_digest` gives it
     division: Division
     cpus: int
     gpus: float = 0.0
@@ -70,7 +69,7 @@ def data_for(shared: Shared, registry: Registry, device: torch.device) -> Device
     key = f"{shared.dataset} {shared.train_sha256} {shared.division.digest()} {device}"
     if key not in _loaded:
         images = _training_images(shared, registry)
-        if digest(images) != shared.train_sha256:
+        if images_digest(images) != shared.train_sha256:
             raise DataError(
                 f"dataset '{shared.dataset}' on this machine differs from the driver's (sha256 of its images)"
             )
@@ -96,13 +95,6 @@ def dataset_of(shared: Shared, registry: Registry) -> tuple[Dataset[Config], Con
     """Return the run's dataset record and its config."""
     dataset = cast("Dataset[Config]", registry.find("dataset", shared.dataset).record)
     return dataset, dataset.config.model_validate(shared.config)
-
-
-def digest(images: LabelledImages) -> str:
-    """Return the sha256 of images and labels, to tell whether two machines have the same."""
-    whole = hashlib.sha256(images.images.tobytes())
-    whole.update(images.labels.astype("<i8").tobytes())
-    return whole.hexdigest()
 
 
 def device_of(shared: Shared) -> torch.device:

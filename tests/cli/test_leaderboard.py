@@ -128,6 +128,7 @@ def test_every_format_holds_the_same_rows(run_cli, tmp_path):
     ("options", "said"),
     [
         (["--format", "cvs"], "'cvs' is none of table, md, csv, json, latex, parquet. did you mean 'csv'?"),
+        (["--format", "xml"], "'xml' is none of table, md, csv, json, latex, parquet."),
         (["--format", "parquet"], "say with -o FILE where to write it"),
         (["--sort", "parametrs"], "there is no column 'parametrs'; did you mean 'parameters'?"),
         (["--dataset", "mnist"], "no run is on 'mnist'; there are runs on digits"),
@@ -139,6 +140,7 @@ def test_what_can_not_be_done_is_said(run_cli, tmp_path, options: list[str], sai
     ran = run_cli("leaderboard", *options)
     assert (ran.code, ran.out) == (2, "")
     assert said in " ".join(ran.err.split())
+    assert "known:" not in ran.err  # nothing is listed twice
 
 
 def test_two_runs_are_compared(run_cli, tmp_path):
@@ -165,3 +167,9 @@ def test_two_runs_are_compared(run_cli, tmp_path):
     ran = run_cli("compare", "first-2026-11-22-1", "secnd-2026-11-22-1")
     assert (ran.code, ran.out) == (2, "")
     assert "did you mean 'second-2026-11-22-1'?" in ran.err
+    ran = run_cli("compare", "first-2026-11-22-1", "0000")
+    assert (ran.code, ran.out) == (2, "")
+    assert "did you mean 'first-2026-11-22-1:0000'?" in ran.err
+    ran = run_cli("compare", "first-2026-11-22-1", "nonsense")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the newest there are second-2026-11-22-1, first-2026-11-22-1" in ran.err

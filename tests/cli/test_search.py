@@ -261,6 +261,9 @@ def test_an_interrupt_keeps_what_there_is(
     assert "Traceback" not in err
     stream = [stamped.event for stamped in read_events(only_run(folder))]
     assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
+    asked = [event.at_once for event in stream if isinstance(event, events.StopAsked)]
+    assert asked[-1] == (len(signals) == 2)
+    assert ("stopping at once; what runs is cut short" in err) == asked[-1]
     cut = [event for event in stream if isinstance(event, events.TrialInterrupted)]
     assert {event.reason for event in cut} == {reason}
     assert stream[-1].counts == {"interrupted": len(cut)}
@@ -306,11 +309,26 @@ def test_trackers_get_the_search_and_one_that_is_away_does_not_stop_it(
     assert f"Written: {run.relative_to(folder) / 'tensorboard'}" in out
 
 
-def test_a_tracker_that_nobody_knows_is_refused_before_anything_is_begun(run_cli) -> None:
-    ran = run_cli("search", "nosuch.toml", "--log", "tensorbord")
+def test_a_tracker_that_nobody_knows_is_refused_before_anything_is_begun(run_cli, tmp_path) -> None:
+    (tmp_path / "x.toml").touch()
+    ran = run_cli("search", "x.toml", "--log", "tensorbord")
     assert ran.code == 2
     assert "must be one of tensorboard, mlflow" in ran.err
     assert "did you mean 'tensorboard'?" in ran.err
+
+
+def test_a_file_that_is_not_there_is_told_before_torch_and_ray_are_loaded(tmp_path: Path) -> None:
+    program = """
+import sys
+from mnistlab.cli.main import app
+from mnistlab.errors import SpecError
+try:
+    app(["search", "nosuch.toml"])
+except SpecError as error:
+    print(error, sorted({"torch", "ray"} & sys.modules.keys()))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.stdout == "nosuch.toml: 1 fault\n  [file] does not exist []\n"
 
 
 @pytest.fixture(scope="module")

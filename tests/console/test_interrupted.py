@@ -41,6 +41,18 @@ def test_the_fold_counts_them_apart(cut):
     ]
 
 
+def test_the_second_signal_is_answered_at_once(cut, stamped):
+    state = reduce(advance, cut, ViewState())
+    (insisted,) = stamped([(65.0, ev.StopAsked(signal="SIGINT", at_once=True))])
+    after = advance(state, insisted)
+    assert line(insisted, after) == (
+        "[ 1m05s] SIGINT: stopping at once; what runs is cut short, and what was written is kept"
+    )
+    shown = ["\n".join(row.plain for row in frame(one, 65.0, Look(120, 40, ASCII))) for one in (state, after)]
+    assert ["Ctrl-C again stops at once" in text for text in shown] == [True, False]
+    assert "stopping (SIGINT): at once: what runs is cut short" in shown[1]
+
+
 def test_a_line_says_why(cut):
     state, said = ViewState(), []
     for stamped in cut:

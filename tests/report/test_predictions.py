@@ -61,7 +61,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, place: DataPlace) -> RunRecor
         sha256 = hashlib.sha256(packed).hexdigest()
         replicates.append(replace(one, val_correct=outcomes, metrics=done.history[-1], weights_sha256=sha256))
     about = {**of.run["dataset"], "sha256": dict(info.sha256), "split_sha256": division.digest()}
-    about["validation_indices"] = division.validation.tolist()
+    about |= {"validation_indices": division.validation.tolist(), "test": info.test_count}
+    about |= {"train": len(division.train), "validation": len(division.validation)}
     run = {**of.run, "dataset": about, "experiment": {"data": {"dataset": "digits"}, "confirm": {"seeds": 2}}}
     return RunRecord(
         path=str(path), run=run, trials=(trial(0, 0.9, plan=plan),), replicates=tuple(replicates), test_openings=1
@@ -125,8 +126,8 @@ def test_weights_that_are_gone_are_said_to_be(made: RunRecord, place: DataPlace,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"sha256": {"digits": "0" * 64}}, "is not the run's"),
-        ({"split_sha256": "0" * 64}, "the split in run.json is damaged"),
+        ({"sha256": {"digits": "0" * 64}}, "was made with other data than is here"),
+        ({"split_sha256": "0" * 64}, "its split is not the one that its sha256 stands for"),
         ({"plugin": "mnistlab-nowhere:letters"}, "letters"),
     ],
 )

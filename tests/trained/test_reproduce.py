@@ -109,17 +109,31 @@ def test_a_plugin_of_another_version_is_refused_unless_that_is_asked_for(own_run
 def test_other_data_are_refused(own_run):
     change(own_run / "run.json", lambda run: run["dataset"]["sha256"].update({"train-labels": "0" * 64}))
     code, text = typed("reproduce", own_run)
-    assert (code, text) == (
-        5,
-        "dataset 'digits' is not the one that the run had: train-labels differ (sha256)",
-    )
+    assert code == 5
+    assert text.startswith(f"{own_run} was made with other data than is here (")
+    assert f"  train-labels: sha256 {'0' * 64} then, " in text
 
 
 def test_a_split_that_is_not_the_run_s_is_refused(own_run):
     change(own_run / "run.json", lambda run: run["dataset"]["validation_indices"].reverse())
     code, text = typed("reproduce", own_run)
     assert code == 6
-    assert "split_sha256 does not fit" in text
+    assert "its split is not the one that its sha256 stands for" in text
+
+
+@pytest.mark.parametrize(
+    ("change_of", "code", "said"),
+    [
+        ({"images_sha256": "1" * 64}, 5, f"training images and labels: sha256 {'1' * 64} then"),
+        ({"test": 7}, 5, "+ 7 images then"),
+        ({"fallback": "no network"}, 5, "which its own experiment does not name"),
+        ({"validation_indices": [10**6]}, 6, "its split is not the one that its sha256 stands for"),
+    ],
+)
+def test_what_run_json_says_of_the_data_is_checked_whole(own_run, change_of, code, said):
+    change(own_run / "run.json", lambda run: run["dataset"].update(change_of))
+    assert typed("reproduce", own_run)[0] == code
+    assert said in typed("reproduce", own_run)[1]
 
 
 def test_what_is_not_there_is_said_with_what_is(own_run):

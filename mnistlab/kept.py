@@ -1,0 +1,119 @@
+"""The data and the weights of a run, found again by what `run.json` says of them, or refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
+from mnistlab.data import Division, images_digest, open_train, prepare_dataset
+from mnistlab.dataset import Data
+from mnistlab.errors import DataError, DataUnavailableError, RunDirectoryError
+from mnistlab.experiment import DatasetChoice
+from mnistlab.registry import Kind, Registry
+from mnistlab.results import ReplicateResult, RunRecord
+
+
+def table_of(record: RunRecord, key: str) -> Mapping[str, Any]:
+    """Return a table of `run.json`.
+
+    Raises:
+        RunDirectoryError: if there is none under this key.
+    """
+    found = record.run.get(key)
+    if not isinstance(found, dict):
+        raise RunDirectoryError(f"{record.path}/run.json is damaged: it says nothing of its {key}")
+    return cast("Mapping[str, Any]", found)
+
+
+def parts_of(plan: Mapping[str, Any]) -> Iterator[tuple[Kind, Mapping[str, Any]]]:
+    """Yield everything in a plan that comes from a plugin."""
+    yield "model", plan["model"]
+    yield "optimizer", plan["optimizer"]
+    for part in plan["transforms"]:
+        yield "transform", part
+
+
+def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
+    """Find or fetch the dataset of a run and split it as the run did; the test part stays sealed.
+
+    Raises:
+        DataError: if it is missing, or is not the one that the run had; every difference is named.
+        PluginError: if no plugin offers it here.
+        RunDirectoryError: if `run.json` contradicts itself.
+    """
+    said = table_of(record, "dataset")
+    choice = _choice(record, said, registry)
+    info = _prepared(choice, place, str(said.get("source", "")))
+    images = open_train(choice.record, choice.config, place)
+    if faults := [*_faults(said, info, images)]:
+        title = f"{record.path} was made with other data than is here ({info.source}):"
+        raise DataError("\n".join([title, *faults]))
+    return Data(choice, info, images, _division(record, said), str(said.get("fallback", "")))
+
+
+def weights_path(record: RunRecord, one: ReplicateResult) -> Path:
+    """Return where a run keeps the weights of a replicate."""
+    return Path(record.path) / "trials" / one.trial / "replicates" / str(one.replicate) / "weights.safetensors"
+
+
+def read_weights(record: RunRecord, one: ReplicateResult) -> bytes:
+    """Return the weights of a replicate as safetensors bytes.
+
+    Raises:
+        RunDirectoryError: if they are missing, or not those that the run wrote.
+    """
+    path = weights_path(record, one)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != one.weights_sha256:
+        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
+    return data
+
+
+def _choice(record: RunRecord, said: Mapping[str, Any], registry: Registry) -> DatasetChoice:
+    """Return the dataset that the run used, which may be the fallback, with the settings of its table `[data.NAME]`."""
+    offer = registry.find("dataset", str(said["plugin"]))
+    data = cast("Mapping[str, Any]", table_of(record, "experiment").get("data", {}))
+    name = str(data.get("offline_fallback" if said.get("fallback") else "dataset"))
+    if name.rpartition(":")[2] != offer.name:
+        raise DataError(f"{record.path} used the dataset {offer.qualified}, which its own experiment does not name")
+    dataset = cast("Dataset[Config]", offer.record)
+    return DatasetChoice(offer, dataset.config.model_validate(data.get(name, {})))
+
+
+def _prepared(choice: DatasetChoice, place: DataPlace, source: str) -> DatasetInfo:
+    try:
+        return prepare_dataset(choice.record, choice.config, place)
+    except DataUnavailableError as error:
+        raise DataUnavailableError(f"{error}\n  the run read it from: {source}") from None
+
+
+def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) -> Iterator[str]:
+    then, now = cast("Mapping[str, str]", said["sha256"]), info.sha256
+    for part in sorted(then.keys() | now.keys()):
+        if then.get(part) != now.get(part):
+            yield f"  {part}: sha256 {then.get(part, 'none')} then, {now.get(part, 'none')} now"
+    whole = said["train"] + said["validation"]
+    if (whole, said["test"]) != (len(images.labels), info.test_count):
+        yield f"  {whole} + {said['test']} images then, {len(images.labels)} + {info.test_count} now"
+    if said.get("images_sha256") not in (None, images_digest(images)):
+        yield f"  training images and labels: sha256 {said['images_sha256']} then, {images_digest(images)} now"
+
+
+def _division(record: RunRecord, said: Mapping[str, Any]) -> Division:
+    """Return the split as it was written down: drawing it anew would trust that a library still draws alike."""
+    validation = np.array(said["validation_indices"], dtype=np.int64)
+    train = np.setdiff1d(np.arange(said["train"] + said["validation"], dtype=np.int64), validation)
+    division = Division(train=train, validation=validation)
+    if division.digest() != said["split_sha256"] or len(train) != said["train"]:
+        raise RunDirectoryError(
+            f"{record.path}/run.json is damaged: its split is not the one that its sha256 stands for (split_sha256)"
+        )
+    return division
