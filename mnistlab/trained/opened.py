@@ -19,7 +19,8 @@ def other_versions(record: RunRecord, plan: Mapping[str, Any], registry: Registr
         PluginError: if one is not here at all; of a single file it says where the run keeps its source.
     """
     found: list[str] = []
-    for kind, part in (*parts_of(plan), ("dataset", table_of(record, "dataset"))):
+    parts: list[tuple[Kind, Mapping[str, Any]]] = [*parts_of(plan), ("dataset", table_of(record, "dataset"))]
+    for kind, part in parts:
         here = _version_here(record, kind, str(part["plugin"]), registry)
         if here != part.get("version", here):
             found.append(f"{kind} '{part['plugin']}' is of version {here} here, but the run had {part['version']}")
