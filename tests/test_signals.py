@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from mnistlab.events import Event, StopAsked
+from mnistlab.run import _cut_short
 from mnistlab.signals import TERM_SECONDS, Requests, signals_as, signals_held
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -119,3 +123,19 @@ def test_a_signal_that_somebody_takes_meanwhile_can_be_held_again() -> None:
     with signals_as(requests), pytest.raises(KeyboardInterrupt):
         be_held()
     assert requests.signal == signal.SIGTERM
+
+
+def test_the_second_signal_is_acknowledged_before_anything_is_shut_down() -> None:
+    requests, said = Requests(), list[Event]()
+    requests.begun = True
+    run = cast("Any", SimpleNamespace(requests=requests, emit=said.append))
+
+    def twice() -> None:
+        with _cut_short(run):
+            signal.raise_signal(signal.SIGTERM)
+            assert said == []
+            signal.raise_signal(signal.SIGINT)
+
+    with signals_as(requests), pytest.raises(KeyboardInterrupt):
+        twice()
+    assert said == [StopAsked(signal="SIGTERM", at_once=True)]

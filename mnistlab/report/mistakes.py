@@ -40,11 +40,12 @@ class Mistakes:
     hardest: tuple[Digit, ...]
     surest: tuple[Digit, ...]
     voters: int
+    lists: str  # how these two lists hang together
 
 
 def mistakes(key: str, found: Evaluated) -> Mistakes:
     """Return what predictions come to; `key` begins the ids of the figures."""
-    counts = digits.confusion(found)
+    counts, hardest, surest = digits.confusion(found), digits.hardest(found), digits.most_confidently_wrong(found)
     return Mistakes(
         said=_said(found),
         classes=tuple(shortened(name, LABEL) for name in found.classes),
@@ -55,9 +56,22 @@ def mistakes(key: str, found: Evaluated) -> Mistakes:
             _calibration(f"{key}-calibration", found),
             _confidence(f"{key}-confidence", found),
         ),
-        hardest=tuple(digits.hardest(found)),
-        surest=tuple(digits.most_confidently_wrong(found)),
+        hardest=tuple(hardest),
+        surest=tuple(surest),
         voters=found.votes.models,
+        lists=_lists(surest, hardest),
+    )
+
+
+def _lists(surest: Sequence[Digit], hardest: Sequence[Digit]) -> str:
+    """Say what tells the two galleries apart and how many images stand in both; "" where there is only one."""
+    if not (surest and hardest):
+        return ""
+    both = len({one.index for one in surest} & {one.index for one in hardest})
+    shared = f"{counted(both, 'image')} {'stands' if both == 1 else 'stand'} in both" if both else "no image is in both"
+    return (
+        "The first list goes by how sure the champion's models are of a wrong answer, the second by how many of all "
+        f"confirmed models are wrong; {shared}."
     )
 
 

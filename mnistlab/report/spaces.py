@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from mnistlab.labels import Scalar, counted, scalar_text, shortened
+from mnistlab.labels import Scalar, counted, listed, scalar_text, shortened
 from mnistlab.report import facts
 from mnistlab.report.charts import LABEL, WIDE, WIDTH
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
@@ -17,6 +17,7 @@ from mnistlab.tuning.importance import RESAMPLES, Importance, importances
 
 COLUMNS = 4  # of slices
 SLICES = 12  # settings drawn one by one
+LEAST_TRIALS, LEAST_VALUES = 8, 3  # of a setting that is drawn: with fewer a picture says nothing
 AXES = 8  # of the parallel coordinates
 BARS = 12
 BEST = 0.25  # the share of the trials that stands out
@@ -84,16 +85,16 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
     """Return the metric against each setting that varied, over the trials that have the setting."""
     points = {trial: point for trial, point in facts.points(record).items() if trial in compared.values}
     counts = {name: sum(name in point for point in points.values()) for point in points.values() for name in point}
-    chosen = sorted(counts, key=lambda name: -counts[name])[:SLICES]
-    several = [name for name in chosen if len({str(point[name]) for point in points.values() if name in point}) > 1]
+    kinds = {name: len({str(point[name]) for point in points.values() if name in point}) for name in counts}
+    varied = sorted((name for name in counts if kinds[name] > 1), key=lambda name: -counts[name])
+    enough = [name for name in varied if counts[name] >= LEAST_TRIALS and kinds[name] >= LEAST_VALUES]
+    several = enough[:SLICES]
     drawn = [
         _slice(name, points, compared, measure, titled=number % COLUMNS == 0) for number, name in enumerate(several)
     ]
     if not drawn:
         return None
-    hidden = (
-        f" {len(counts) - len(chosen)} more settings are in the trials' records." if len(counts) > len(chosen) else ""
-    )
+    hidden = _left_out([name for name in varied if name not in enough], enough[SLICES:])
     return figure(
         f"{key}-slices",
         alt.concat(*drawn, columns=COLUMNS, spacing=20),
@@ -104,6 +105,13 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
         text=f"{measure.title} after epoch {compared.epoch} against {counted(len(drawn), 'setting')}: "
         f"{', '.join(several)}.",
     )
+
+
+def _left_out(few: Sequence[str], more: Sequence[str]) -> str:
+    """Return which settings that varied are not drawn, and why."""
+    rule = f"fewer than {LEAST_TRIALS} trials or {LEAST_VALUES} values"
+    said = f" Not drawn, because they have {rule}: {listed([shortened(name, LABEL) for name in few])}." if few else ""
+    return said + (f" {counted(len(more), 'more setting')} can be read in the trials' records." if more else "")
 
 
 def _slice(name: str, points: Points, compared: facts.Comparison, measure: facts.Measure, *, titled: bool) -> alt.Chart:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mnistlab.report import digits
 from mnistlab.report.digits import Evaluated, Votes
+from mnistlab.report.mistakes import mistakes
 from tests.report.runs import evaluated
 
 
@@ -75,6 +76,15 @@ def test_the_surest_mistakes_come_first_and_nothing_right_is_among_them() -> Non
 def test_the_hardest_are_those_that_most_models_got_wrong() -> None:
     found = told([0, 0, 1], [[[0.1, 0.9], [0.6, 0.4], [0.4, 0.6]]], wrong=[1, 2, 2])
     assert [(one.index, one.wrong) for one in digits.hardest(found)] == [(11, 2), (12, 2)]
+
+
+def test_a_page_says_how_the_two_lists_overlap() -> None:
+    found = told([0, 0, 1], [[[0.1, 0.9], [0.6, 0.4], [0.6, 0.4]]], wrong=[2, 0, 2])
+    assert mistakes("r", found).lists.endswith("confirmed models are wrong; 2 images stand in both.")
+    found = told([0, 0, 1], [[[0.1, 0.9], [0.6, 0.4], [0.4, 0.6]]], wrong=[0, 2, 2])
+    assert mistakes("r", found).lists.endswith("confirmed models are wrong; no image is in both.")
+    right = told([0], [[[0.9, 0.1]]], wrong=[0])
+    assert mistakes("r", right).lists == ""
 
 
 def test_a_gallery_has_an_end() -> None:
