@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import events, store
+from mnistlab import durable, events
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
 from mnistlab.lines import decode_line, encode_line, read_lines
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
@@ -29,6 +29,7 @@ from mnistlab.store import (
     read_run,
     write_bytes,
     write_json,
+    writing,
 )
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
@@ -186,8 +187,8 @@ def test_what_a_dead_writer_has_left_of_a_line_is_cut_off_before_anything_is_app
 
 def test_a_log_that_is_gone_on_with_is_still_cut_off(folder, monkeypatch):
     writer = RunWriter(folder)
-    monkeypatch.setattr(store, "MAX_LOG_BYTES", 100)
-    monkeypatch.setattr(store, "LOG_RESERVE", 10)
+    monkeypatch.setattr(writing, "MAX_LOG_BYTES", 100)
+    monkeypatch.setattr(writing, "LOG_RESERVE", 10)
     writer.append_log("0000", "x" * 80)
     writer.close()
     again = RunWriter(folder)
@@ -203,7 +204,7 @@ def test_the_record_of_a_run_is_never_rewritten(writer, folder):
     writer.write_run({"seed": 1})
     with pytest.raises(RunDirectoryError, match="never rewritten"):
         writer.write_run({"seed": 2})
-    assert json.loads((folder / "run.json").read_text()) == {"schema": "mnistlab.run/1", "seed": 1}
+    assert read_run(folder).run == {"schema": "mnistlab.run/1", "seed": 1}
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
@@ -214,11 +215,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if fails == "fsync" else (Path, "replace")), no_room)
+    monkeypatch.setattr(durable, fails, no_room)
     with pytest.raises(RunWriteError, match=rf"can't write {path}: No space left on device") as caught:
         write_json(path, {"a": 2})
     assert caught.value.exit_code == 75
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert json.loads(path.read_text())["a"] == 1
     assert os.listdir(tmp_path) == ["x.json"]
 
 
@@ -226,7 +227,7 @@ def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert json.loads((tmp_path / "x.json").read_text())["a"] == 1
 
 
 # --- a disk that takes no more ------------------------------------------------------------------------------------
@@ -342,8 +343,8 @@ def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer,
 
 
 def test_a_log_is_cut_off_once_and_says_so(writer, folder, monkeypatch):
-    monkeypatch.setattr(store, "MAX_LOG_BYTES", 10)
-    monkeypatch.setattr(store, "LOG_RESERVE", 0)
+    monkeypatch.setattr(writing, "MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(writing, "LOG_RESERVE", 0)
     for text in ("12345", "", "6789\udcffX", "more", "and more"):
         writer.append_log("0000", text)
     writer.append_log("0001", "another trial\n"[:9])
