@@ -19,7 +19,7 @@ from mnistlab.errors import Fault, SpecError, must_be_one_of
 T = TypeVar("T")
 
 CRASH_AT = "MNISTLAB_CRASH_AT"
-OPERATIONS = ("open", "make-folder", "write", "truncate", "fsync", "replace", "fsync-folder")
+OPERATIONS = ("open", "make-folder", "write", "truncate", "fsync", "replace", "fsync-folder", "remove")
 MID_WRITE = "mid-write"  # half of the bytes are written
 POINTS = (MID_WRITE, *(f"{when}-{operation}" for operation in OPERATIONS for when in ("before", "after")))
 
@@ -67,6 +67,11 @@ def fsync(descriptor: int) -> None:
 def replace(source: Path, target: Path) -> None:
     """Put a file in the place of another one of the same file system, at once for every reader."""
     _between("replace", lambda: os.replace(source, target))
+
+
+def remove(path: Path) -> None:
+    """Remove a file; one that is not there is none too many."""
+    _between("remove", lambda: path.unlink(missing_ok=True))
 
 
 def fsync_folder(path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from mnistlab.fsck.findings import Finding, Report
 from mnistlab.fsck.inventory import Inventory, inventory
 from mnistlab.fsck.kept import Kept, read_kept
+from mnistlab.fsck.replicates import replicate_findings
+from mnistlab.fsck.states import state_findings
 from mnistlab.fsck.story import Story, compare, ledger_faults, read_story, rebuilt
 from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
 from mnistlab.results import TrialResult
@@ -56,6 +58,7 @@ def look_at(run: Path) -> Look:
     story = read_story(streams[EVENTS], jumps=jumps)
     found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
+    found += [*state_findings(run, files.own), *replicate_findings(streams[EVENTS], kept)]
     found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
     found.sort(key=lambda one: (one.file, one.line))
     return Look(files, streams, kept, story, tuple(found), jumps)

@@ -11,12 +11,13 @@ from pathlib import Path
 from mnistlab.fsck.findings import Finding
 
 QUARANTINE = "quarantine"
-# Made by others (Ray, the trackers, the checkpoints of trials that run) or by a repair: not looked into.
-FOREIGN = re.compile(rf"(ray|tensorboard|mlruns|{QUARANTINE}|trials/\d{{4,}}/checkpoints)")
+# Made by others (Ray, the trackers) or by a repair: not looked into.
+FOREIGN = re.compile(rf"(ray|tensorboard|mlruns|{QUARANTINE})")
 OWN = re.compile(
     r"""\.lock | run\.json | (events|confirmation|test_ledger)\.jsonl | driver\.log | plugins/[^/]+
     | study\.db(-journal|-wal|-shm)? | trials/\d{4,}/(log\.txt | result\.json)
-    | trials/\d{4,}/(replicates/\d+ | refit)/(result\.json | weights\.safetensors)""",
+    | trials/\d{4,}/(replicates/\d+ | refit)/(result\.json | weights\.safetensors)
+    | trials/\d{4,}/checkpoints/epoch-\d{5,}\.(json | safetensors)""",
     re.VERBOSE,
 )
 TEMPORARY = re.compile(r"(?P<of>.+)\.tmp-\d+")

@@ -43,7 +43,7 @@ def _move_and_remove(run: Path, look: Look) -> Iterator[str]:
         path = run / finding.file
         if finding.mend == "remove":
             with refusals_told(path):
-                path.unlink(missing_ok=True)
+                durable.remove(path)
             yield f"{finding.file}: removed"
         elif finding.mend == "quarantine":
             yield f"{finding.file}: moved to {_quarantine(run, finding)}"

@@ -18,16 +18,21 @@ ENDS: Mapping[str, str] = {
     "trial_interrupted": "interrupted",
     "trial_failed": "failed",
 }
+GONE_ON_WITH = ("trial_interrupted", "trial_failed")  # by `mnistlab resume` and `mnistlab retry`
 BEGINNINGS = ("run_preparing", "run_started", "run_resumed")  # a driver begins, or goes on with, the run
 
 
 @dataclass
 class Told:
-    """What the events tell of a trial: its beginning, its epochs since, its end (None for what was not told)."""
+    """What the events tell of a trial: its last beginning, the epochs that count, its end (None for what was not told).
+
+    `before` is the end of an earlier attempt, whose result stays until this one has its own.
+    """
 
     begun: Line | None = None
     epochs: list[Line] = field(default_factory=list[Line])
     end: Line | None = None
+    before: Line | None = None
     driver: int = 0  # which one has begun it
 
 
@@ -57,13 +62,12 @@ def read_story(lines: list[Line], *, jumps: bool) -> Story:
 
 def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Iterator[Finding]:
     name = line.record["trial"]
-    if kind in {"trial_started", "trial_retried"}:
-        if told.end is not None and told.end.record["type"] != "trial_interrupted":
+    if kind == "trial_started":
+        if told.end is not None and told.end.record["type"] not in GONE_ON_WITH:
             yield _fault(line, f"trial {name} begins again after its end in line {told.end.number}")
-        elif kind == "trial_started" and told.begun and told.end is None and told.driver == driver:
+        elif told.begun and told.end is None and told.driver == driver:
             yield _fault(line, f"trial {name} has begun already, in line {told.begun.number}")
-        told.begun = line if kind == "trial_started" else told.begun
-        told.epochs, told.end, told.driver = [], None, driver
+        _begin(told, line, driver)
     elif kind == "trial_epoch":
         before = told.epochs[-1].record.get("epoch") if told.epochs else 0
         epoch = line.record.get("epoch")
@@ -79,6 +83,15 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
         if told.begun is None:
             yield _fault(line, f"trial {name} ends without a beginning")
         told.end = line
+
+
+def _begin(told: Told, line: Line, driver: int) -> None:
+    """Take up an attempt: of the epochs before it those count from whose checkpoint it goes on."""
+    start = line.record.get("epoch", 0)
+    told.epochs = [
+        one for one in told.epochs if isinstance(start, int) and _is_after(start + 1, one.record.get("epoch"))
+    ]
+    told.begun, told.before, told.end, told.driver = line, told.end or told.before, None, driver
 
 
 def _is_after(epoch: object, before: object) -> bool:
@@ -101,25 +114,35 @@ def compare(story: Story, kept: Kept, *, jumps: bool) -> Iterator[Finding]:
             said = f"is missing, but line {told.end.number} of {EVENTS} says that the trial ended"
             yield Finding(level="fault", file=file, message=said, mend=mend)
     for name, result in sorted(kept.trials.items()):
-        yield from _against(result, story.trials.get(name, Told()), f"trials/{name}/result.json", story)
+        yield from _against(result, story.trials.get(name, Told()), f"trials/{name}/result.json", story, jumps=jumps)
 
 
-def _against(result: TrialResult, told: Told, file: str, story: Story) -> Iterator[Finding]:
+def _against(result: TrialResult, told: Told, file: str, story: Story, *, jumps: bool) -> Iterator[Finding]:
     if told.begun is None:
         yield Finding(level="fault", file=file, message=f"is of a trial of which {EVENTS} tells no beginning")
-    elif told.end is None:
+    elif told.end is not None:
+        for key, here, there in _differences(result, told, told.end):
+            said = f"{key}: {here!r} here, {there!r} in line {told.end.number} of {EVENTS}"
+            yield Finding(level="fault", file=file, message=said)
+    elif told.before is None or [*_differences(result, told, told.before)]:  # else it is of the attempt before
         said = f"is there, but {EVENTS} doesn't tell that the trial ended"
         lost = bool(story.over)  # the run went on to its end without it
-        yield Finding(level="fault" if lost else "note", file=file, message=said, mend="tell")
-    else:
-        end = told.end.record
-        pairs = {"state": (result.state, ENDS[end["type"]]), "epochs": (len(result.history), end.get("epoch"))}
-        pairs |= {"seed": (result.seed, told.begun.record.get("seed"))} if not result.plan.get("changes") else {}
-        pairs |= {key: (getattr(result, key), end[key]) for key in ("metrics", "seconds", "cause") if key in end}
-        for key, (here, there) in pairs.items():
-            if here != there:
-                said = f"{key}: {here!r} here, {there!r} in line {told.end.number} of {EVENTS}"
-                yield Finding(level="fault", file=file, message=said)
+        only = told.begun.record.get("attempt", 1) == 1  # else it may be of an attempt that has been begun again
+        ours = only or jumps or len(told.epochs) == len(result.history)
+        yield Finding(level="fault" if lost else "note", file=file, message=said, mend="tell" if ours else "")
+
+
+def _differences(result: TrialResult, told: Told, end_line: Line) -> Iterator[tuple[str, object, object]]:
+    """Yield what a result says otherwise than the events: the key, the value here, the value there."""
+    if told.begun is None:
+        return
+    end = end_line.record
+    pairs = {"state": (result.state, ENDS[end["type"]]), "epochs": (len(result.history), end.get("epoch"))}
+    pairs |= {"seed": (result.seed, told.begun.record.get("seed"))} if not result.plan.get("changes") else {}
+    pairs |= {key: (getattr(result, key), end[key]) for key in ("metrics", "seconds", "cause") if key in end}
+    for key, (here, there) in pairs.items():
+        if here != there:
+            yield key, here, there
 
 
 def rebuilt(told: Told, *, jumps: bool) -> TrialResult | None:
@@ -151,9 +174,7 @@ def ledger_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
         line = evaluated.get(model)
         file = "/".join(("trials", model[0], *result.place, "result.json"))
         if result.test is not None and line is None:
-            said = (
-                f"has a test score of which {LEDGER} says nothing: every look at the test set must be on the record"
-            )
+            said = f"has a test score of which {LEDGER} says nothing: every look at the test set must be on the record"
             yield Finding(level="fault", file=file, message=said)
         elif result.test is not None and line is not None and line.record.get("correct") != result.test.correct:
             said = f"{line.record.get('correct')} images are right here, {result.test.correct} in {file}"

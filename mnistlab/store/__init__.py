@@ -19,7 +19,7 @@ from mnistlab.store.names import (
     WEIGHTS,
     refusal,
 )
-from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, read_events, read_run, stamped
+from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, read_events, read_json, read_run, stamped
 from mnistlab.store.writing import RunWriter, create_run
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "is_running",
     "open_to_write",
     "read_events",
+    "read_json",
     "read_lines",
     "read_run",
     "refusal",

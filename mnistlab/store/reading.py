@@ -59,7 +59,7 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         RunDirectoryError: if it is no run directory, or of a format that this version does not read.
     """
-    run = _read_json(str(path / RUN), RUN_SCHEMA)
+    run = read_json(str(path / RUN), RUN_SCHEMA)
     if run is None:
         raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
     folders = _folders(path / "trials")
@@ -76,6 +76,29 @@ def read_run(path: Path) -> RunRecord:
         refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
         confirmations=tuple(_read_entries(path / CONFIRMATION, CONFIRMATION_SCHEMA)),
     )
+
+
+def read_json(path: str, schema: str) -> dict[str, Any] | None:
+    """Return the JSON object of a file without its checksum, or None where there is no such file.
+
+    Raises:
+        RunDirectoryError: if it can't be read, is damaged, or of another format than `schema`.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
+            content = file.read()
+        body = pydantic_core.from_json(content)  # several times as fast as json's
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
+    if is_as_written(content) is False:
+        raise RunDirectoryError(f"{path} is damaged: its checksum is not that of what it holds")
+    body.pop("crc", None)
+    return body
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -126,26 +149,7 @@ def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]
     found: list[R] = []
     for path in (f"{folder}/{RESULT}" for folder in folders):
         try:
-            found += [from_json(body)] if (body := _read_json(path, RESULT_SCHEMA)) is not None else []
+            found += [from_json(body)] if (body := read_json(path, RESULT_SCHEMA)) is not None else []
         except (TypeError, ValueError) as error:
             raise RunDirectoryError(f"{path} is damaged: {error}") from None
     return found
-
-
-def _read_json(path: str, schema: str) -> dict[str, Any] | None:
-    """Return the JSON object of a file without its checksum, or None where there is no such file."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
-            content = file.read()
-        body = pydantic_core.from_json(content)  # several times as fast as json's
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}") from None
-    _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
-    if is_as_written(content) is False:
-        raise RunDirectoryError(f"{path} is damaged: its checksum is not that of what it holds")
-    body.pop("crc", None)
-    return body

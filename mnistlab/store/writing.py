@@ -137,7 +137,7 @@ class RunWriter:
 
     def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
         """Write a replicate's weights (safetensors), then its result; return its folder."""
-        folder = inside(self.trial_folder(result.trial), *result.place)
+        folder = self.trial_folder(result.trial, *result.place)
         if weights is not None:
             write_bytes(folder / WEIGHTS, weights)
         write_json(folder / RESULT, {"schema": RESULT_SCHEMA, **results.to_json(result)})
@@ -165,9 +165,9 @@ class RunWriter:
         line = encode_line({"schema": CONFIRMATION_SCHEMA, **entry})
         append_to(self.path / CONFIRMATION, line, durably=True)
 
-    def trial_folder(self, trial: str) -> Path:
-        """Return the trial's folder, made if it is missing."""
-        return inside(self.path, "trials", trial)
+    def trial_folder(self, trial: str, *names: str) -> Path:
+        """Return the trial's folder, or the one that `names` lead to in it, made if it is missing."""
+        return inside(self.path, "trials", trial, *names)
 
 
 def create_run(root: Path, name: str, today: datetime) -> Path:
