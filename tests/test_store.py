@@ -197,6 +197,33 @@ def test_a_log_that_is_gone_on_with_is_still_cut_off(folder, monkeypatch):
     assert (folder / "trials" / "0000" / "log.txt").read_text().count("y") == 10
 
 
+def test_a_last_line_that_lacks_only_its_line_break_is_kept(folder):
+    writer = RunWriter(folder)
+    writer.append(events.Warned(message="first"))
+    writer.close()
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    again = RunWriter(folder)
+    again.append(events.Warned(message="second"))
+    again.close()
+    assert [(s.seq, s.event.message) for s in read_events(folder)] == [(1, "first"), (2, "second")]
+
+
+def test_an_event_that_the_disk_did_not_take_leaves_no_gap(writer, folder):
+    with small_disk(0), pytest.raises(RunWriteError):
+        writer.append(events.Warned(message="lost"))
+    writer.append(events.Warned(message="kept"))
+    assert [s.seq for s in read_events(folder)] == [1]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"])
+def test_lines_of_another_format_are_refused_in_words(writer, folder, name):
+    writer.write_run({})
+    (folder / name).write_bytes(encode_line({"schema": f"mnistlab.{name}/9", "type": "x"}))
+    with pytest.raises(RunDirectoryError, match=rf"{name} has format 'mnistlab.{name}/9'; this mnistlab reads"):
+        list(read_events(folder)) if name == "events.jsonl" else read_run(folder)
+
+
 # --- files that are whole or not there ----------------------------------------------------------------------------
 
 
@@ -337,6 +364,24 @@ def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer,
     writer.write_trial(trial())  # the rename puts a file in the place of the link
     assert not (place / "result.json").is_symlink()
     assert outside.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc", "a\0b"])
+def test_no_name_leads_out_of_the_run_directory(writer, folder, name):
+    for write in (
+        lambda: writer.append_log(name, "x"),
+        lambda: writer.write_trial(trial(trial=name)),
+        lambda: writer.write_plugin(name, "x"),
+    ):
+        with pytest.raises(RunDirectoryError, match="it must be the name of something in there"):
+            write()
+
+
+def test_a_folder_that_is_a_link_is_not_written_into(writer, folder, tmp_path):
+    (folder / "trials").symlink_to(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"can't write into .*/trials: it is a symbolic link"):
+        writer.append_log("0000", "x")
+    assert not (tmp_path / "0000").exists()
 
 
 # --- logs ---------------------------------------------------------------------------------------------------------

@@ -35,9 +35,8 @@ def read_kept(run: Path, names: tuple[str, ...]) -> Kept:
     kept = Kept()
     for name in names:
         if name == "run.json":
-            body, why = _object(run / name, RUN_SCHEMA)
-            kept.run = body
-            kept.findings += [Finding(level="fault", file=name, message=why)] if why else []
+            kept.run, why = _object(run / name, RUN_SCHEMA)
+            kept.findings += [Finding(level="fault", file=name, message=why)] if why else _unsure(name, kept.run)
         elif name.endswith("/result.json"):
             _read_result(run, name, kept)
         elif name.endswith(f"/{WEIGHTS}") and PurePosixPath(name).with_name("result.json").as_posix() not in names:
@@ -72,11 +71,18 @@ def _read_result(run: Path, name: str, kept: Kept) -> None:
         kept.findings.append(Finding(level="fault", file=name, message=why, mend="quarantine"))
         return
     kept.findings += [Finding(level="fault", file=name, message=why) for why in _faults(result, place)]
+    kept.findings += _unsure(name, body)
     if isinstance(result, TrialResult):
         kept.trials[place[0]] = result
     else:
         kept.replicates[place[0], result.replicate] = result
         kept.findings += _weights_faults(run, name, result, kept)
+
+
+def _unsure(name: str, body: Mapping[str, Any]) -> list[Finding]:
+    """Return a note on a file without a checksum."""
+    said = "has no checksum, as earlier versions wrote it: a change in it would not be seen"
+    return [] if "crc" in body else [Finding(level="note", file=name, message=said)]
 
 
 def _parsed(body: Mapping[str, Any], parse: Parse) -> tuple[TrialResult | ReplicateResult | None, str]:
