@@ -7,14 +7,16 @@ whole. Nothing here is pickled.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mnistlab import durable
+from mnistlab.errors import RunDirectoryError
 from mnistlab.results import higher_is_better
-from mnistlab.store import RunWriter, write_bytes, write_json
+from mnistlab.store import RunWriter, read_json, write_bytes, write_json
+from mnistlab.store.files import refusals_told
 
 SCHEMA = "mnistlab.checkpoint/1"
 FOLDER = "checkpoints"
@@ -38,12 +40,12 @@ def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, valu
     Raises:
         RunWriteError: if the disk is full, read-only or gone.
     """
-    folder = store.trial_folder(trial) / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder = store.trial_folder(trial, FOLDER)
     manifest = Manifest(epoch, metric, value, len(state), hashlib.sha256(state).hexdigest())
     write_bytes(_state_file(folder, epoch), state)
     write_json(_manifest_file(folder, epoch), {"schema": SCHEMA, **asdict(manifest)})
-    _thin_out(folder)
+    with refusals_told(folder):
+        _thin_out(folder)
 
 
 def newest_checkpoint(run: Path, trial: str, at_most: int) -> tuple[int, bytes] | None:
@@ -55,11 +57,33 @@ def newest_checkpoint(run: Path, trial: str, at_most: int) -> tuple[int, bytes] 
     for manifest in sorted(_manifests(folder), key=lambda one: -one.epoch):
         if manifest.epoch > at_most:
             continue
-        with suppress(OSError):
-            state = _state_file(folder, manifest.epoch).read_bytes()
-            if len(state) == manifest.size and hashlib.sha256(state).hexdigest() == manifest.sha256:
-                return manifest.epoch, state
+        if (state := state_of(folder, manifest)) is not None:
+            return manifest.epoch, state
     return None
+
+
+def state_of(folder: Path, manifest: Manifest) -> bytes | None:
+    """Return the state in `folder` that a manifest speaks of, or None where it is missing or another one."""
+    with suppress(OSError):
+        state = _state_file(folder, manifest.epoch).read_bytes()
+        if len(state) == manifest.size and hashlib.sha256(state).hexdigest() == manifest.sha256:
+            return state
+    return None
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return the manifest in a file, or None where there is no such file.
+
+    Raises:
+        RunDirectoryError: if it is damaged, or of a format that this version does not read.
+    """
+    body = read_json(str(path), SCHEMA)
+    if body is None:
+        return None
+    try:
+        return Manifest(**{key: value for key, value in body.items() if key != "schema"})
+    except TypeError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}") from None
 
 
 def discard_checkpoints(run: Path, trial: str) -> None:
@@ -89,17 +113,16 @@ def _goodness(manifest: Manifest) -> float:
 
 def _remove(folder: Path, epoch: int) -> None:
     """Remove a checkpoint, its manifest first: a state without one is nothing, one without its state a lie."""
-    _manifest_file(folder, epoch).unlink(missing_ok=True)
-    _state_file(folder, epoch).unlink(missing_ok=True)
+    durable.remove(_manifest_file(folder, epoch))
+    durable.remove(_state_file(folder, epoch))
 
 
 def _manifests(folder: Path) -> Iterator[Manifest]:
     """Yield every manifest that can be read; one that is torn or of another version is no checkpoint to us."""
     for path in folder.glob("epoch-*.json"):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            body = json.loads(path.read_bytes())
-            if body.pop("schema") == SCHEMA:
-                yield Manifest(**body)
+        with suppress(RunDirectoryError):
+            if (manifest := read_manifest(path)) is not None:
+                yield manifest
 
 
 def _state_file(folder: Path, epoch: int) -> Path:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mnistlab import events
 from mnistlab.errors import near_miss
 from mnistlab.events import Stamped
 from mnistlab.lines import decode_line
-from mnistlab.store import NoSuchRunError
+from mnistlab.store import EVENTS as STREAM
+from mnistlab.store import NoSuchRunError, is_running, stamped
 
-STREAM = "events.jsonl"
+__all__ = ["STREAM", "find_stream", "follow_events", "is_running"]
 
 
 def find_stream(name: str | None, root: Path) -> Path:
@@ -56,26 +54,11 @@ def follow_events(run: Path, waiting: Callable[[], bool]) -> Iterator[Stamped]:
             *lines, rest = (rest + file.read()).split(b"\n")
             for line in lines:
                 record = decode_line(line)
-                stamped = None if record is None else events.from_json(record)
-                if stamped is not None:
-                    yield stamped
+                event = None if record is None else stamped(record, run / STREAM)
+                if event is not None:
+                    yield event
             if lines:
                 continue
             if last:
                 return
             last = not waiting()  # what came while it waited is still to be read
-
-
-def is_running(run: Path) -> bool:
-    """Return whether a driver holds the run directory's lock."""
-    try:
-        descriptor = os.open(run / ".lock", os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -66,9 +66,7 @@ def test_every_flipped_bit_and_every_cut_is_seen(store: RunWriter) -> None:
             path.write_bytes(whole[:place])
             assert newest_checkpoint(store.path, "0000", 9) == (4, state(4))
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-            found = newest_checkpoint(store.path, "0000", 9)
-            # a manifest may still say the same of the state, as where a bit of the metric's name has flipped
-            assert found == (4, state(4)) or (name.endswith(".json") and found and found[1] in {state(5), state(4)})
+            assert newest_checkpoint(store.path, "0000", 9) == (4, state(4))
         path.write_bytes(whole)
 
 
@@ -85,3 +83,11 @@ def test_a_trial_that_has_ended_keeps_none(store: RunWriter) -> None:
     discard_checkpoints(store.path, "0000")
     assert not folder.exists()
     discard_checkpoints(store.path, "0000")  # there are none
+
+
+def test_a_manifest_from_before_there_were_checksums_is_read(store: RunWriter) -> None:
+    path = keep(store) / "epoch-00005.json"
+    manifest = json.loads(path.read_text())
+    del manifest["crc"]
+    path.write_text(json.dumps(manifest))
+    assert newest_checkpoint(store.path, "0000", 9) == (5, state(5))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import events, store
+from mnistlab import durable, events
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
 from mnistlab.lines import decode_line, encode_line, read_lines
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
@@ -29,6 +29,7 @@ from mnistlab.store import (
     read_run,
     write_bytes,
     write_json,
+    writing,
 )
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
@@ -186,14 +187,41 @@ def test_what_a_dead_writer_has_left_of_a_line_is_cut_off_before_anything_is_app
 
 def test_a_log_that_is_gone_on_with_is_still_cut_off(folder, monkeypatch):
     writer = RunWriter(folder)
-    monkeypatch.setattr(store, "MAX_LOG_BYTES", 100)
-    monkeypatch.setattr(store, "LOG_RESERVE", 10)
+    monkeypatch.setattr(writing, "MAX_LOG_BYTES", 100)
+    monkeypatch.setattr(writing, "LOG_RESERVE", 10)
     writer.append_log("0000", "x" * 80)
     writer.close()
     again = RunWriter(folder)
     again.append_log("0000", "y" * 80)
     again.close()
     assert (folder / "trials" / "0000" / "log.txt").read_text().count("y") == 10
+
+
+def test_a_last_line_that_lacks_only_its_line_break_is_kept(folder):
+    writer = RunWriter(folder)
+    writer.append(events.Warned(message="first"))
+    writer.close()
+    path = folder / "events.jsonl"
+    path.write_bytes(path.read_bytes().rstrip(b"\n"))
+    again = RunWriter(folder)
+    again.append(events.Warned(message="second"))
+    again.close()
+    assert [(s.seq, s.event.message) for s in read_events(folder)] == [(1, "first"), (2, "second")]
+
+
+def test_an_event_that_the_disk_did_not_take_leaves_no_gap(writer, folder):
+    with small_disk(0), pytest.raises(RunWriteError):
+        writer.append(events.Warned(message="lost"))
+    writer.append(events.Warned(message="kept"))
+    assert [s.seq for s in read_events(folder)] == [1]
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"])
+def test_lines_of_another_format_are_refused_in_words(writer, folder, name):
+    writer.write_run({})
+    (folder / name).write_bytes(encode_line({"schema": f"mnistlab.{name}/9", "type": "x"}))
+    with pytest.raises(RunDirectoryError, match=rf"{name} has format 'mnistlab.{name}/9'; this mnistlab reads"):
+        list(read_events(folder)) if name == "events.jsonl" else read_run(folder)
 
 
 # --- files that are whole or not there ----------------------------------------------------------------------------
@@ -203,7 +231,7 @@ def test_the_record_of_a_run_is_never_rewritten(writer, folder):
     writer.write_run({"seed": 1})
     with pytest.raises(RunDirectoryError, match="never rewritten"):
         writer.write_run({"seed": 2})
-    assert json.loads((folder / "run.json").read_text()) == {"schema": "mnistlab.run/1", "seed": 1}
+    assert read_run(folder).run == {"schema": "mnistlab.run/1", "seed": 1}
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
@@ -214,11 +242,11 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(*((os, "fsync") if fails == "fsync" else (Path, "replace")), no_room)
+    monkeypatch.setattr(durable, fails, no_room)
     with pytest.raises(RunWriteError, match=rf"can't write {path}: No space left on device") as caught:
         write_json(path, {"a": 2})
     assert caught.value.exit_code == 75
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert json.loads(path.read_text())["a"] == 1
     assert os.listdir(tmp_path) == ["x.json"]
 
 
@@ -226,7 +254,7 @@ def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "x.json", {"a": 1})
     with pytest.raises(ValueError):
         write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+    assert json.loads((tmp_path / "x.json").read_text())["a"] == 1
 
 
 # --- a disk that takes no more ------------------------------------------------------------------------------------
@@ -338,12 +366,30 @@ def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer,
     assert outside.read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc", "a\0b"])
+def test_no_name_leads_out_of_the_run_directory(writer, folder, name):
+    for write in (
+        lambda: writer.append_log(name, "x"),
+        lambda: writer.write_trial(trial(trial=name)),
+        lambda: writer.write_plugin(name, "x"),
+    ):
+        with pytest.raises(RunDirectoryError, match="it must be the name of something in there"):
+            write()
+
+
+def test_a_folder_that_is_a_link_is_not_written_into(writer, folder, tmp_path):
+    (folder / "trials").symlink_to(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"can't write into .*/trials: it is a symbolic link"):
+        writer.append_log("0000", "x")
+    assert not (tmp_path / "0000").exists()
+
+
 # --- logs ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_log_is_cut_off_once_and_says_so(writer, folder, monkeypatch):
-    monkeypatch.setattr(store, "MAX_LOG_BYTES", 10)
-    monkeypatch.setattr(store, "LOG_RESERVE", 0)
+    monkeypatch.setattr(writing, "MAX_LOG_BYTES", 10)
+    monkeypatch.setattr(writing, "LOG_RESERVE", 0)
     for text in ("12345", "", "6789\udcffX", "more", "and more"):
         writer.append_log("0000", text)
     writer.append_log("0001", "another trial\n"[:9])

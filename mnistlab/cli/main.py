@@ -19,6 +19,7 @@ from mnistlab.cli.check import check
 from mnistlab.cli.compare import compare
 from mnistlab.cli.confirm import confirm
 from mnistlab.cli.export import export
+from mnistlab.cli.fsck import fsck
 from mnistlab.cli.leaderboard import leaderboard
 from mnistlab.cli.predict import predict
 from mnistlab.cli.report import report
@@ -69,6 +70,7 @@ COMMANDS = (
     watch,
     replay,
     status,
+    fsck,
     reproduce,
     export,
     predict,

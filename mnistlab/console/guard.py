@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TextIO, cast
 
 from mnistlab.console.text import encodable, visible
-from mnistlab.errors import RunWriteError
+from mnistlab.store import open_to_write
 
 Name = Literal["stdout", "stderr"]
 
@@ -56,6 +56,7 @@ def guarded(log: Path) -> Generator[Streams]:
 
     Raises:
         RunWriteError: if `log` can't be opened.
+        RunDirectoryError: if it is a symbolic link.
     """
     open_what_is_closed()
     descriptor = _open(log)
@@ -101,10 +102,7 @@ def _say(text: bytes) -> None:
 
 
 def _open(log: Path) -> int:
-    try:
-        return os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        raise RunWriteError(f"can't write {log}: {error.strerror}") from error
+    return open_to_write(log, os.O_WRONLY | os.O_APPEND)
 
 
 # --- redirection --------------------------------------------------------------------------------------------------

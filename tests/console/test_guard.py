@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab.console.guard import guarded
-from mnistlab.errors import RunWriteError
+from mnistlab.errors import MnistlabError
 
 # Each of these writes MARK in a way of its own. They run in processes of their own, as in a search.
 WAYS = {
@@ -205,7 +205,7 @@ assert said() == b"first\\n"
 def test_a_log_that_cannot_be_written_is_refused_and_the_streams_stay(tmp_path, place):
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     before = sys.stdout
-    with pytest.raises(RunWriteError, match=f"can't write .*{place}"), guarded(tmp_path / place):
+    with pytest.raises(MnistlabError, match=f"can't write .*{place}"), guarded(tmp_path / place):
         pass
     assert sys.stdout is before
     assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,78 @@
+"""The whole check of a run directory. It only reads, and may be made while a driver writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnistlab.fsck.findings import Finding, Report
+from mnistlab.fsck.inventory import Inventory, inventory
+from mnistlab.fsck.kept import Kept, read_kept
+from mnistlab.fsck.replicates import replicate_findings
+from mnistlab.fsck.states import state_findings
+from mnistlab.fsck.story import Story, compare, ledger_faults, read_story, rebuilt
+from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
+from mnistlab.results import TrialResult
+from mnistlab.store import EVENTS, LEDGER, holder
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything that was read of a run directory."""
+
+    files: Inventory
+    streams: dict[str, list[Line]]
+    kept: Kept
+    story: Story
+    findings: tuple[Finding, ...]
+    jumps: bool
+
+    def rebuilt(self, trial: str) -> TrialResult | None:
+        """Return a trial's result as the events tell it, or None where they don't tell all of it."""
+        told = self.story.trials.get(trial)
+        return None if told is None else rebuilt(told, jumps=self.jumps)
+
+
+def check(run: Path) -> Report:
+    """Check every file of a run directory, and all of them against each other."""
+    look = look_at(run)
+    return Report(
+        run=str(run),
+        findings=look.findings,
+        files=len(look.files.own),
+        events=len(look.streams[EVENTS]),
+        results=len(look.kept.trials) + len(look.kept.replicates),
+        weights=look.kept.weights,
+        holder=holder(run),
+    )
+
+
+def look_at(run: Path) -> Look:
+    """Read a run directory. Events come first: what ends meanwhile has its result before its event."""
+    read = {name: read_stream(run, name) for name in STREAMS}
+    streams = {name: lines for name, (lines, _) in read.items()}
+    files = inventory(run)
+    kept = read_kept(run, files.own)
+    jumps = _scheduler(kept) == "pbt"
+    story = read_story(streams[EVENTS], jumps=jumps)
+    found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
+    found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
+    found += [*state_findings(run, files.own), *replicate_findings(streams[EVENTS], kept)]
+    found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
+    found.sort(key=lambda one: (one.file, one.line))
+    return Look(files, streams, kept, story, tuple(found), jumps)
+
+
+def _scheduler(kept: Kept) -> object:
+    experiment = kept.run.get("experiment")
+    search = experiment.get("search") if isinstance(experiment, dict) else None
+    return search.get("scheduler") if isinstance(search, dict) else None
+
+
+def _without_record(files: Inventory, lines: list[Line], kept: Kept) -> Iterator[Finding]:
+    if "run.json" in files.own:
+        return
+    begun = kept.trials or any(line.record.get("type") == "run_started" for line in lines)
+    said = "is missing" if begun else "is not there: the run ended before it had begun"
+    yield Finding(level="fault" if begun else "note", file="run.json", message=said)

@@ -1,0 +1,51 @@
+"""Comparing what the events tell of replicates and refits with their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mnistlab.fsck.findings import Finding
+from mnistlab.fsck.kept import Kept
+from mnistlab.fsck.streams import Line
+from mnistlab.results import REFIT, ReplicateResult
+from mnistlab.store import EVENTS
+
+ENDS = ("replicate_finished", "replicate_failed", "refit_finished")
+
+
+def replicate_findings(lines: list[Line], kept: Kept) -> Iterator[Finding]:
+    """Yield where an end of a replicate was told and its result is missing or says otherwise, and the reverse.
+
+    Nothing is written again from the events: they know neither the weights nor the answers to single images.
+    """
+    told = {_place(line): line for line in lines if line.record.get("type") in ENDS}
+    for place, line in sorted(told.items()):
+        result = kept.replicates.get(place)
+        file = _file(place)
+        if result is None and file not in kept.unread:
+            said = f"is missing, but line {line.number} of {EVENTS} says that the training ended"
+            yield Finding(level="fault", file=file, message=said)
+        elif result is not None:
+            yield from (Finding(level="fault", file=file, message=said) for said in _differences(result, line))
+    for place in sorted(kept.replicates.keys() - told.keys()):
+        if kept.replicates[place].replicate != REFIT or not kept.replicates[place].cause:  # no event tells its failure
+            said = f"is there, but {EVENTS} doesn't tell that the training ended: the writer died between the two"
+            yield Finding(level="note", file=_file(place), message=said)
+
+
+def _differences(result: ReplicateResult, line: Line) -> Iterator[str]:
+    keys = [key for key in ("seed", "metrics", "seconds", "cause", "message") if key in line.record]
+    for key in keys:
+        here, there = getattr(result, key), line.record[key]
+        if here != there:
+            yield f"{key}: {here!r} here, {there!r} in line {line.number} of {EVENTS}"
+
+
+def _place(line: Line) -> tuple[str, int]:
+    number = line.record.get("replicate", REFIT)
+    return str(line.record.get("trial")), number if isinstance(number, int) else -1
+
+
+def _file(place: tuple[str, int]) -> str:
+    folder = ("refit",) if place[1] == REFIT else ("replicates", str(place[1]))
+    return "/".join(("trials", place[0], *folder, "result.json"))

@@ -1,0 +1,42 @@
+"""Checking the checkpoints of trials that have not ended: each manifest, and the state that it speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from mnistlab.checkpoints import FOLDER, read_manifest, state_of
+from mnistlab.errors import RunDirectoryError
+from mnistlab.fsck.findings import Finding
+
+
+def state_findings(run: Path, names: tuple[str, ...]) -> Iterator[Finding]:
+    """Yield what is wrong with the checkpoints among `names` (relative to the run directory)."""
+    for name in names:
+        place = PurePosixPath(name)
+        if place.parent.name != FOLDER:
+            continue
+        if place.suffix == ".json":
+            yield from _pair_findings(run, name)
+        elif place.with_suffix(".json").as_posix() not in names and (run / name).exists():
+            said = "has no manifest, and so is no checkpoint: the writer died between the two"
+            yield Finding(level="note", file=name, message=said, mend="remove")
+
+
+def _pair_findings(run: Path, name: str) -> Iterator[Finding]:
+    path, state = run / name, PurePosixPath(name).with_suffix(".safetensors").as_posix()
+    try:
+        manifest = read_manifest(path)
+    except RunDirectoryError as error:
+        yield _damaged(name, str(error).removeprefix(f"{path} "))
+        yield from [_damaged(state, "is a state whose manifest can't be used")] if (run / state).exists() else []
+        return
+    if manifest is None or state_of(path.parent, manifest) is not None or not path.exists():
+        return  # a driver that goes on has removed it meanwhile
+    yield _damaged(name, f"speaks of {manifest.size} bytes with sha256 {manifest.sha256[:12]}…, which are not there")
+    yield from [_damaged(state, "is not what its manifest speaks of")] if (run / state).exists() else []
+
+
+def _damaged(file: str, message: str) -> Finding:
+    said = f"{message}; the trial would go on from an older one, or anew"
+    return Finding(level="fault", file=file, message=said, mend="quarantine")

@@ -1,0 +1,188 @@
+"""Comparing what the events and the ledger tell with the results: nothing that ended is lost, nothing ends twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mnistlab.fsck.findings import Finding
+from mnistlab.fsck.kept import Kept
+from mnistlab.fsck.streams import Line
+from mnistlab.results import TrialResult
+from mnistlab.store import EVENTS, LEDGER
+
+ENDS: Mapping[str, str] = {
+    "trial_finished": "complete",
+    "trial_pruned": "pruned",
+    "trial_interrupted": "interrupted",
+    "trial_failed": "failed",
+}
+GONE_ON_WITH = ("trial_interrupted", "trial_failed")  # by `mnistlab resume` and `mnistlab retry`
+BEGINNINGS = ("run_preparing", "run_started", "run_resumed")  # a driver begins, or goes on with, the run
+
+
+@dataclass
+class Told:
+    """What the events tell of a trial: its last beginning, the epochs that count, its end (None for what was not told).
+
+    `before` is the end of an earlier attempt, whose result stays until this one has its own.
+    """
+
+    begun: Line | None = None
+    epochs: list[Line] = field(default_factory=list[Line])
+    end: Line | None = None
+    before: Line | None = None
+    driver: int = 0  # which one has begun it
+
+
+@dataclass
+class Story:
+    """What the events tell of all trials; `over`: the line after which the run was over, 0 while it is not."""
+
+    trials: dict[str, Told] = field(default_factory=dict[str, Told])
+    over: int = 0
+    findings: list[Finding] = field(default_factory=list[Finding])
+
+
+def read_story(lines: list[Line], *, jumps: bool) -> Story:
+    """Follow the trials through the events. `jumps`: epochs may go back, as in population-based training."""
+    story, driver = Story(), 0
+    for line in lines:
+        kind = str(line.record.get("type"))
+        if kind in BEGINNINGS:
+            driver, story.over = driver + 1, 0
+        elif kind == "run_finished":
+            story.over = line.number
+        elif kind.startswith("trial_") and isinstance(line.record.get("trial"), str):
+            told = story.trials.setdefault(line.record["trial"], Told())
+            story.findings += _step(told, line, kind, driver, jumps=jumps)
+    return story
+
+
+def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Iterator[Finding]:
+    name = line.record["trial"]
+    if kind == "trial_started":
+        if told.end is not None and told.end.record["type"] not in GONE_ON_WITH:
+            yield _fault(line, f"trial {name} begins again after its end in line {told.end.number}")
+        elif told.begun and told.end is None and told.driver == driver:
+            yield _fault(line, f"trial {name} has begun already, in line {told.begun.number}")
+        _begin(told, line, driver)
+    elif kind == "trial_epoch":
+        before = told.epochs[-1].record.get("epoch") if told.epochs else 0
+        epoch = line.record.get("epoch")
+        if told.driver == driver and not jumps and not _is_after(epoch, before):
+            yield _fault(line, f"trial {name} is at epoch {epoch} after {before}: progress can't go back")
+        if told.end is not None:
+            yield _fault(line, f"trial {name} has an epoch after its end in line {told.end.number}")
+        told.epochs.append(line)
+        told.driver = driver
+    elif kind in ENDS:
+        if told.end is not None:
+            yield _fault(line, f"trial {name} ends again; it ended in line {told.end.number}")
+        if told.begun is None:
+            yield _fault(line, f"trial {name} ends without a beginning")
+        told.end = line
+
+
+def _begin(told: Told, line: Line, driver: int) -> None:
+    """Take up an attempt: of the epochs before it those count from whose checkpoint it goes on."""
+    start = line.record.get("epoch", 0)
+    told.epochs = [
+        one for one in told.epochs if isinstance(start, int) and _is_after(start + 1, one.record.get("epoch"))
+    ]
+    told.begun, told.before, told.end, told.driver = line, told.end or told.before, None, driver
+
+
+def _is_after(epoch: object, before: object) -> bool:
+    return isinstance(epoch, int) and isinstance(before, int) and epoch > before
+
+
+def _fault(line: Line, message: str, file: str = EVENTS) -> Finding:
+    return Finding(level="fault", file=file, line=line.number, message=message)
+
+
+# --- against the results ------------------------------------------------------------------------------------------
+
+
+def compare(story: Story, kept: Kept, *, jumps: bool) -> Iterator[Finding]:
+    """Yield where the ends that were told and the results that are there differ."""
+    for name, told in sorted(story.trials.items()):
+        file = f"trials/{name}/result.json"
+        if told.end is not None and name not in kept.trials and file not in kept.unread:
+            mend = "rebuild" if rebuilt(told, jumps=jumps) else ""
+            said = f"is missing, but line {told.end.number} of {EVENTS} says that the trial ended"
+            yield Finding(level="fault", file=file, message=said, mend=mend)
+    for name, result in sorted(kept.trials.items()):
+        yield from _against(result, story.trials.get(name, Told()), f"trials/{name}/result.json", story, jumps=jumps)
+
+
+def _against(result: TrialResult, told: Told, file: str, story: Story, *, jumps: bool) -> Iterator[Finding]:
+    if told.begun is None:
+        yield Finding(level="fault", file=file, message=f"is of a trial of which {EVENTS} tells no beginning")
+    elif told.end is not None:
+        for key, here, there in _differences(result, told, told.end):
+            said = f"{key}: {here!r} here, {there!r} in line {told.end.number} of {EVENTS}"
+            yield Finding(level="fault", file=file, message=said)
+    elif told.before is None or [*_differences(result, told, told.before)]:  # else it is of the attempt before
+        said = f"is there, but {EVENTS} doesn't tell that the trial ended"
+        lost = bool(story.over)  # the run went on to its end without it
+        only = told.begun.record.get("attempt", 1) == 1  # else it may be of an attempt that has been begun again
+        ours = only or jumps or len(told.epochs) == len(result.history)
+        yield Finding(level="fault" if lost else "note", file=file, message=said, mend="tell" if ours else "")
+
+
+def _differences(result: TrialResult, told: Told, end_line: Line) -> Iterator[tuple[str, object, object]]:
+    """Yield what a result says otherwise than the events: the key, the value here, the value there."""
+    if told.begun is None:
+        return
+    end = end_line.record
+    pairs = {"state": (result.state, ENDS[end["type"]]), "epochs": (len(result.history), end.get("epoch"))}
+    pairs |= {"seed": (result.seed, told.begun.record.get("seed"))} if not result.plan.get("changes") else {}
+    pairs |= {key: (getattr(result, key), end[key]) for key in ("metrics", "seconds", "cause") if key in end}
+    for key, (here, there) in pairs.items():
+        if here != there:
+            yield key, here, there
+
+
+def rebuilt(told: Told, *, jumps: bool) -> TrialResult | None:
+    """Return the result that the events tell to the last detail, or None where something would have to be guessed.
+
+    A failed trial's seconds are in no event; and where epochs jump, plan and seed may have changed on the way.
+    """
+    if told.begun is None or told.end is None or jumps or told.end.record["type"] == "trial_failed":
+        return None
+    begun, end = told.begun.record, told.end.record
+    history = [line.record.get("metrics") for line in told.epochs]
+    if [line.record.get("epoch") for line in told.epochs] != list(range(1, int(end["epoch"]) + 1)):
+        return None
+    keys = ("trial", "number", "seed", "plan", "label", "repeats")
+    if not {*keys} <= begun.keys() or not {"metrics", "seconds"} <= end.keys() or None in history:
+        return None
+    about: dict[str, Any] = {key: begun[key] for key in keys}
+    about |= {"history": tuple(history), "metrics": end["metrics"], "seconds": end["seconds"]}
+    return TrialResult(**about, state=ENDS[end["type"]], message=str(end.get("reason", "")))  # pyright: ignore[reportArgumentType]
+
+
+# --- the test set -------------------------------------------------------------------------------------------------
+
+
+def ledger_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
+    """Yield where the ledger and the results differ about what the test set has shown."""
+    evaluated = {_model(line): line for line in ledger if line.record.get("type") == "evaluated"}
+    for model, result in sorted(kept.replicates.items()):
+        line = evaluated.get(model)
+        file = "/".join(("trials", model[0], *result.place, "result.json"))
+        if result.test is not None and line is None:
+            said = f"has a test score of which {LEDGER} says nothing: every look at the test set must be on the record"
+            yield Finding(level="fault", file=file, message=said)
+        elif result.test is not None and line is not None and line.record.get("correct") != result.test.correct:
+            said = f"{line.record.get('correct')} images are right here, {result.test.correct} in {file}"
+            yield _fault(line, said, LEDGER)
+        elif result.test is None and line is not None:
+            said = f"the score of {file} stands here only: the writer died between the two"
+            yield Finding(level="note", file=LEDGER, line=line.number, message=said)
+
+
+def _model(line: Line) -> tuple[str, int]:
+    return str(line.record.get("trial")), int(line.record.get("replicate", -1))

@@ -1,0 +1,73 @@
+"""The lock of a run directory: one driver at a time, and who it is. The kernel frees it when the driver dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from mnistlab import durable
+from mnistlab.errors import RunDirectoryError
+from mnistlab.store.files import open_to_write, refusals_told
+from mnistlab.store.names import LOCK
+
+LOCK_TRIES = 4
+
+
+def lock(path: Path) -> int:
+    """Take the lock of the run directory `path`, write down who holds it, and return its descriptor.
+
+    Raises:
+        RunDirectoryError: if another process holds it; the message names it.
+        RunWriteError: if the disk refuses.
+    """
+    descriptor = open_to_write(path / LOCK, os.O_RDWR)
+    try:
+        _lock_now(descriptor)
+        with refusals_told(path / LOCK):
+            durable.truncate(descriptor, 0)
+            durable.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except BlockingIOError:
+        name = _name_in(descriptor)
+        os.close(descriptor)
+        raise RunDirectoryError(f"{path} is in use by {name}") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def is_running(run: Path) -> bool:
+    """Return whether a driver holds the run directory's lock."""
+    return bool(holder(run))
+
+
+def holder(run: Path) -> str:
+    """Return who holds the run directory's lock (`process 17 on host`), or "" where nobody does."""
+    try:
+        descriptor = os.open(run / LOCK, os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _name_in(descriptor)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def _name_in(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+
+
+def _lock_now(descriptor: int) -> None:
+    """Lock a file; who only looks whether it is locked (`holder`) holds it for a moment."""
+    for _ in range(LOCK_TRIES - 1):
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.05)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,26 @@
+"""The files of a run directory by name and format, and which formats this version reads."""
+
+from __future__ import annotations
+
+RUN_SCHEMA = "mnistlab.run/1"
+RESULT_SCHEMA = "mnistlab.result/1"
+LEDGER_SCHEMA = "mnistlab.ledger/1"
+CONFIRMATION_SCHEMA = "mnistlab.confirmation/1"
+RUN, RESULT = "run.json", "result.json"
+EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"  # files of checksummed lines
+WEIGHTS = "weights.safetensors"
+LOCK = ".lock"
+
+
+def refusal(found: object, schema: str) -> str:
+    """Return in words why a file of format `found` is not read where `schema` is due; "" where it is read.
+
+    A version reads its own format. Once there is a second one, it reads the one before as well.
+    """
+    if found == schema:
+        return ""
+    family, _, number = schema.partition("/")
+    start, _, other = found.partition("/") if isinstance(found, str) else ("", "", "")
+    newer = start == family and other.isascii() and other.isdigit() and int(other) > int(number)
+    hint = "; a newer mnistlab wrote it: update this one to read it" if newer else ""
+    return f"has format {found!r}; this mnistlab reads {schema!r}{hint}"

@@ -1,0 +1,157 @@
+"""Reading run directories. What is torn is skipped; what is damaged or of another format is refused by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic_core
+
+from mnistlab import events
+from mnistlab.errors import MnistlabError, RunDirectoryError, nearest
+from mnistlab.events import Stamped
+from mnistlab.lines import is_as_written, read_lines
+from mnistlab.results import RunRecord, replicate_from_json, trial_from_json
+from mnistlab.store.names import (
+    CONFIRMATION,
+    CONFIRMATION_SCHEMA,
+    EVENTS,
+    LEDGER,
+    LEDGER_SCHEMA,
+    RESULT,
+    RESULT_SCHEMA,
+    RUN,
+    RUN_SCHEMA,
+    refusal,
+)
+
+R = TypeVar("R")
+
+
+def read_events(run: Path) -> Iterator[Stamped]:
+    """Yield the events of a run directory; unknown and torn ones are skipped.
+
+    Raises:
+        RunDirectoryError: if they are of a format that this version does not read.
+    """
+    for record in read_lines(run / EVENTS):
+        event = stamped(record, run / EVENTS)
+        if event is not None:
+            yield event
+
+
+def stamped(record: Mapping[str, Any], path: Path) -> Stamped | None:
+    """Return the event of a line of `path`, or None where its type is unknown or a key that it needs is missing.
+
+    Raises:
+        RunDirectoryError: if it is of a format that this version does not read.
+    """
+    _refuse_other_format(record.get("schema"), events.SCHEMA, path)
+    return events.from_json(record)
+
+
+def read_run(path: Path) -> RunRecord:
+    """Return everything that a run directory says of its results.
+
+    Raises:
+        RunDirectoryError: if it is no run directory, or of a format that this version does not read.
+    """
+    run = read_json(str(path / RUN), RUN_SCHEMA)
+    if run is None:
+        raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
+    folders = _folders(path / "trials")
+    again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
+    ledger = _read_entries(path / LEDGER, LEDGER_SCHEMA)
+    trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
+    return RunRecord(
+        path=str(path),
+        run=run,
+        trials=tuple(sorted(trials, key=lambda t: t.number)),
+        replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
+        test_openings=sum(entry.get("type") == "opened" for entry in ledger),
+        broken_on_test=frozenset((e["trial"], e["replicate"]) for e in ledger if e.get("type") == "failed"),
+        refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
+        confirmations=tuple(_read_entries(path / CONFIRMATION, CONFIRMATION_SCHEMA)),
+    )
+
+
+def read_json(path: str, schema: str) -> dict[str, Any] | None:
+    """Return the JSON object of a file without its checksum, or None where there is no such file.
+
+    Raises:
+        RunDirectoryError: if it can't be read, is damaged, or of another format than `schema`.
+    """
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123, RUF100 - see `_folders`
+            content = file.read()
+        body = pydantic_core.from_json(content)  # several times as fast as json's
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
+    if is_as_written(content) is False:
+        raise RunDirectoryError(f"{path} is damaged: its checksum is not that of what it holds")
+    body.pop("crc", None)
+    return body
+
+
+def find_runs(root: Path) -> list[Path]:
+    """Return the run directories in `root`, oldest first."""
+    return sorted((p.parent for p in root.glob("*/run.json")), key=lambda p: (p.stat().st_mtime, p.name))
+
+
+def find_run(name: str, root: Path) -> Path:
+    """Return the run directory that `name` (a path, or a name in `root`) stands for.
+
+    Raises:
+        MnistlabError: with the nearest name, if there is none.
+    """
+    for path in (Path(name), root / name):
+        if (path / "run.json").is_file():
+            return path
+    there = [path.name for path in find_runs(root)]
+    newest = f"the newest there are {', '.join(there[:-4:-1])}" if there else ""
+    hint = nearest(name, there) or newest
+    raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
+
+
+class NoSuchRunError(MnistlabError):
+    """A run that was named and is not there."""
+
+    exit_code = MnistlabError.exit_code.USAGE
+
+
+def _read_entries(path: Path, schema: str) -> list[dict[str, Any]]:
+    entries = list(read_lines(path))
+    for entry in entries:
+        _refuse_other_format(entry.get("schema"), schema, path)
+    return entries
+
+
+def _refuse_other_format(found: object, schema: str, path: Path | str) -> None:
+    if why := refusal(found, schema):
+        raise RunDirectoryError(f"{path} {why}")
+
+
+def _folders(path: Path | str) -> list[str]:
+    """Return what lies in a folder, nothing where it is not there; strings, because there may be ten thousand."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [f"{path}/{name}" for name in os.listdir(path)]
+    return []
+
+
+def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]], R]) -> list[R]:
+    """Return the results in `folders`; where there is none, nothing has ended yet."""
+    found: list[R] = []
+    for path in (f"{folder}/{RESULT}" for folder in folders):
+        try:
+            found += [from_json(body)] if (body := read_json(path, RESULT_SCHEMA)) is not None else []
+        except (TypeError, ValueError) as error:
+            raise RunDirectoryError(f"{path} is damaged: {error}") from None
+    return found

@@ -1,0 +1,268 @@
+"""`mnistlab fsck`: what it finds, what it mends, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mnistlab import events
+from mnistlab.cli.main import app
+from mnistlab.fsck import check, repair
+from mnistlab.lines import decode_line, encode_file, encode_line
+from mnistlab.store import RunWriter, create_run, read_run
+from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run
+
+GOLDEN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return whole_run(tmp_path / "runs")
+
+
+def fsck(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["fsck", *map(str, arguments)])
+    return done.exit_code, done.output or str(done.exception)
+
+
+def change_lines(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Rewrite a file of lines, with checksums that are right."""
+    records = [record for line in path.read_bytes().splitlines() if (record := decode_line(line)) is not None]
+    path.write_bytes(b"".join(map(encode_line, change(records))))
+
+
+def change_result(path: Path, **change: object) -> None:
+    body = json.loads(path.read_text())
+    del body["crc"]
+    path.write_bytes(encode_file(body | change))
+
+
+def said(run: Path) -> str:
+    return "\n".join(map(str, faults(run)))
+
+
+def test_a_run_is_sound_and_what_was_looked_at_is_counted(run: Path) -> None:
+    code, text = fsck(run)
+    assert (code, text) == (0, f"{run}: sound (16 files, 21 events, 5 results, 1 weights looked at)\n")
+
+
+def test_as_json(run: Path) -> None:
+    (run / "trials/0001/result.json").unlink()
+    code, text = fsck(run, "--json")
+    body = json.loads(text)
+    assert code == 1
+    assert (body["schema"], body["sound"], body["repairs"]) == ("mnistlab.fsck/1", False, [])
+    assert [(one["level"], one["file"], one["mend"]) for one in body["findings"]] == [
+        ("fault", "trials/0001/result.json", "rebuild")
+    ]
+
+
+def test_a_name_that_is_no_run_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    code, text = fsck("nothing", "--runs", tmp_path)
+    assert code != 0
+    assert "no run 'nothing'" in text
+
+
+# --- what is found ------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_trial_without_its_result_and_a_result_without_its_end(run: Path) -> None:
+    (run / "trials/0002/result.json").unlink()
+    assert said(run).startswith("fault: trials/0002/result.json: is missing, but line ")
+    change_lines(run / "events.jsonl", lambda all_: [one for one in all_ if one["type"] != "trial_finished"])
+    assert "trials/0000/result.json: is there, but events.jsonl doesn't tell that the trial ended" in said(run)
+
+
+LINES: list[tuple[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]], str]] = [
+    ("a gap", lambda all_: all_[:4] + all_[5:], "events.jsonl:5: seq is 6 after 4: 1 events are missing"),
+    ("twice", lambda all_: [*all_[:5], *all_[4:]], "events.jsonl:6: seq is 5 after 5: it must count up by one"),
+    ("time", lambda all_: [*all_[:5], all_[5] | {"t": -1.0}, *all_[6:]], "events.jsonl:6: t is -1.0 after"),
+    ("keys", lambda all_: [{k: v for k, v in one.items() if k != "step"} for one in all_], "lacks keys of its type"),
+    ("format", lambda all_: [all_[0] | {"schema": "mnistlab.event/2"}, *all_[1:]], "a newer mnistlab wrote it"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), [one[1:] for one in LINES], ids=[one[0] for one in LINES])
+def test_events_that_are_not_one_story(run: Path, change: Any, message: str) -> None:
+    change_lines(run / "events.jsonl", change)
+    assert message in said(run)
+
+
+def story(tmp_path: Path, *told: events.Event) -> str:
+    path = create_run(tmp_path, "story", DAY)
+    attempt(path, lambda writer: [writer.append(event) for event in told])
+    return "\n".join(str(one) for one in check(path).findings if one.file == "events.jsonl")
+
+
+A = result(0, "complete")
+CUT = result(0, "interrupted")
+AGAIN = events.RunPreparing(run="story", step="going on")
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ([begin(A), epoch(A, 2), epoch(A, 1)], "trial 0000 is at epoch 1 after 2: progress can't go back"),
+        ([begin(A), epoch(A, 1), epoch(A, 1)], "trial 0000 is at epoch 1 after 1"),
+        ([begin(A), begin(A)], "trial 0000 has begun already, in line 1"),
+        ([begin(A), end_event(A), end_event(A)], "trial 0000 ends again; it ended in line 2"),
+        ([begin(A), end_event(A), AGAIN, begin(A)], "trial 0000 begins again after its end in line 2"),
+        ([begin(A), end_event(A), epoch(A, 1)], "has an epoch after its end"),
+        ([end_event(A)], "trial 0000 ends without a beginning"),
+        ([begin(A), epoch(A, 1), epoch(A, 2), AGAIN, epoch(A, 2), end_event(A)], ""),  # from its checkpoint
+        ([begin(A), epoch(A, 1), AGAIN, begin(A), epoch(A, 1)], ""),
+        ([begin(A), end_event(CUT), AGAIN, begin(A), epoch(A, 1)], ""),
+    ],
+)
+def test_a_trial_goes_forward_and_ends_once(tmp_path: Path, told: list[events.Event], message: str) -> None:
+    found = story(tmp_path, *told)
+    assert message in found
+    assert bool(found) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"state": "pruned"}, "state: 'pruned' here, 'complete' in line"),
+        ({"history": []}, "is complete without an epoch"),
+        ({"metrics": {"val_accuracy": 1.0}}, "metrics: {'val_accuracy': 1.0} here"),
+        ({"seed": 8}, "seed: 8 here, 7 in line"),
+        ({"trial": "0001"}, "says that it is of trial 0001, and lies in the folder of 0000"),
+        ({"number": 5}, "says that it is trial number 5"),
+        ({"schema": "mnistlab.result/2"}, "a newer mnistlab wrote it"),
+    ],
+)
+def test_a_result_that_is_not_the_one_that_was_told(run: Path, change: dict[str, object], message: str) -> None:
+    change_result(run / "trials/0000/result.json", **change)
+    assert message in said(run)
+
+
+def test_weights_that_are_others_or_gone(run: Path) -> None:
+    weights = run / "trials/0000/replicates/1/weights.safetensors"
+    weights.write_bytes(b"others")
+    assert "weights.safetensors: sha256 is" in said(run)
+    weights.unlink()
+    assert "weights.safetensors: can't be read: No such file or directory" in said(run)
+
+
+def test_a_score_that_the_ledger_has_otherwise_or_not_at_all(run: Path) -> None:
+    ledger = run / "test_ledger.jsonl"
+    change_lines(ledger, lambda all_: [one | {"correct": 2} if "correct" in one else one for one in all_])
+    assert "test_ledger.jsonl:2: 2 images are right here, 1 in trials/0000/replicates/1/result.json" in said(run)
+    ledger.unlink()
+    assert "has a test score of which test_ledger.jsonl says nothing" in said(run)
+
+
+def test_links_and_strange_files_are_named(run: Path, tmp_path: Path) -> None:
+    (run / "notes.txt").write_text("mine")
+    (run / "trials/0009").symlink_to(tmp_path)
+    levels = {one.file: one.level for one in check(run).findings}
+    assert levels == {"notes.txt": "note", "trials/0009": "fault"}
+
+
+# --- what is mended -----------------------------------------------------------------------------------------------
+
+
+def test_a_repair_mends_what_loses_nothing_says_so_and_leaves_a_sound_run(run: Path) -> None:
+    whole = read_run(run)
+    (run / "trials/0000/result.json").unlink()
+    (run / "trials/0001/result.json").write_bytes(b"{ torn")
+    (run / "trials/0003/result.json.tmp-77").write_bytes(b"half")
+    with (run / "events.jsonl").open("ab") as file:
+        file.write(b'{"schema":')
+    code, text = fsck(run, "--repair")
+    assert code == 0, text
+    assert text.splitlines()[:-1] == [
+        "mended: events.jsonl: cut off 10 bytes of a line that was never written to its end",
+        "mended: trials/0001/result.json: moved to quarantine/trials/0001/result.json.1",
+        "mended: trials/0003/result.json.tmp-77: removed",
+        "mended: trials/0000/result.json: written again from events.jsonl",
+        "mended: trials/0001/result.json: written again from events.jsonl",
+    ]
+    assert read_run(run) == whole
+    assert (run / "quarantine/trials/0001/result.json.1").read_bytes() == b"{ torn"
+    assert repair(run) == ()
+
+
+def test_the_end_that_only_a_result_tells_is_told(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "x", DAY)
+    attempt(path, lambda writer: [writer.write_run({}), writer.append(begin(A)), writer.write_trial(A)])
+    (found,) = check(path).findings
+    assert (found.level, found.mend) == ("note", "tell")
+    assert repair(path) == ("events.jsonl: event 2 tells the end of trial 0000, as its result has it",)
+    assert check(path).findings == ()
+
+
+def test_nothing_is_guessed(run: Path) -> None:
+    """A failed trial's seconds, a replicate and a damaged line can't be known; so they stay faults."""
+    (run / "trials/0002/result.json").unlink()
+    (run / "trials/0000/replicates/1/result.json").write_bytes(b"")
+    content = (run / "events.jsonl").read_bytes()
+    (run / "events.jsonl").write_bytes(content.replace(b"begun", b"begin"))
+    repair(run)
+    assert {one.file for one in faults(run)} >= {"trials/0002/result.json", "events.jsonl"}
+    assert not (run / "trials/0002/result.json").exists()
+    assert (run / "events.jsonl").read_bytes().count(b"begin") == 1
+
+
+def test_where_epochs_jump_no_result_is_written_from_the_events(tmp_path: Path) -> None:
+    path = create_run(tmp_path, "x", DAY)
+    attempt(
+        path,
+        lambda writer: [
+            writer.write_run({"experiment": {"search": {"scheduler": "pbt"}}}),
+            *(writer.append(event) for event in (begin(A), epoch(A, 2), epoch(A, 1), epoch(A, 2), end_event(A))),
+        ],
+    )
+    (found,) = faults(path)
+    assert (found.file, found.mend) == ("trials/0000/result.json", "")
+
+
+def test_a_repair_is_refused_while_a_driver_holds_the_run_and_a_check_is_not(run: Path) -> None:
+    writer = RunWriter(run)
+    try:
+        writer.append(begin(replace(A, trial="0004", number=4)))
+        code, text = fsck(run)
+        assert code == 0
+        assert "is writing now" in text
+        done = CliRunner().invoke(app, ["fsck", str(run), "--repair"])
+        assert "is in use by process" in str(done.exception)
+        assert done.exception.exit_code == 6  # type: ignore[union-attr]
+    finally:
+        writer.close()
+
+
+# --- a run of this format, kept for good --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(GOLDEN, tmp_path / "runs" / "golden"))
+
+
+def test_the_kept_run_reads_and_only_its_weights_which_were_left_out_are_missed(golden: Path) -> None:
+    record = read_run(golden)
+    assert [one.state for one in record.trials] == ["complete"] * 3
+    assert record.test_openings == 1
+    report = check(golden)
+    assert {one.file for one in report.findings} == {
+        f"trials/0002/replicates/{number}/weights.safetensors" for number in (1, 2)
+    }
+    assert (report.events, report.results) == (42, 5)
+
+
+def test_the_kept_run_is_ranked_and_reported(golden: Path, tmp_path: Path) -> None:
+    ranking = CliRunner().invoke(app, ["leaderboard", str(golden)])
+    assert ranking.exit_code == 0
+    assert "1  0002   confirmed" in ranking.output
+    page = tmp_path / "report.html"
+    done = CliRunner().invoke(app, ["report", str(golden), "-o", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "golden-2026-11-25-1" in page.read_text()

@@ -1,0 +1,159 @@
+"""What `mnistlab fsck` makes of runs that were cut and gone on with: attempts, checkpoints, replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mnistlab import events
+from mnistlab.checkpoints import newest_checkpoint, write_checkpoint
+from mnistlab.fsck import check, repair
+from mnistlab.fsck.repair import end_event
+from mnistlab.results import TrialResult
+from mnistlab.store import RunWriter, create_run, read_run
+from tests.faults.sample import DAY, attempt, begin, epoch, faults, result, whole_run
+
+WHOLE = result(0, "complete")
+CUT = replace(result(0, "interrupted", 1), seconds=0.1)
+FAILED = result(0, "failed", 1)
+RESUMED = events.RunResumed(
+    command="mnistlab resume x", trials=1, parallel=1, devices="1 CPU", counts={}, again=("0000",)
+)
+OVER = events.RunFinished(outcome="done", exit_code=0, counts={}, seconds=1.0)
+
+
+def again(epochs_before: int) -> events.TrialStarted:
+    """The trial is started a second time, from its checkpoint after so many epochs."""
+    return replace(begin(WHOLE), attempt=2, epoch=epochs_before)
+
+
+def told(tmp_path: Path, *steps: events.Event | TrialResult) -> Path:
+    """A run of which these events were told and these results written, in this order."""
+    path = create_run(tmp_path, "story", DAY)
+
+    def work(writer: RunWriter) -> None:
+        writer.write_run({})
+        for step in steps:
+            writer.write_trial(step) if isinstance(step, TrialResult) else writer.append(step)
+
+    attempt(path, work)
+    return path
+
+
+FIRST = (begin(WHOLE), epoch(WHOLE, 1))
+
+
+@pytest.mark.parametrize("end", [CUT, FAILED], ids=["resumed", "retried"])
+def test_a_trial_that_is_begun_again_keeps_the_result_of_before_until_it_has_another(
+    tmp_path: Path, end: TrialResult
+) -> None:
+    path = told(tmp_path, *FIRST, end, end_event(end), OVER, RESUMED, again(0))
+    assert check(path).findings == ()
+    assert repair(path) == ()
+
+
+def test_a_trial_that_has_used_its_budget_is_never_begun_again(tmp_path: Path) -> None:
+    path = told(tmp_path, *FIRST, epoch(WHOLE, 2), WHOLE, end_event(WHOLE), RESUMED, again(0))
+    assert any("trial 0000 begins again after its end" in one.message for one in faults(path))
+
+
+def test_a_result_is_written_again_from_the_epochs_of_several_attempts(tmp_path: Path) -> None:
+    path = told(tmp_path, *FIRST, epoch(WHOLE, 2), RESUMED, again(1), epoch(WHOLE, 2), WHOLE, end_event(WHOLE))
+    assert check(path).findings == ()
+    (path / "trials/0000/result.json").unlink()
+    repair(path)
+    assert read_run(path).trials == (WHOLE,)
+
+
+def test_an_end_is_told_after_an_earlier_one(tmp_path: Path) -> None:
+    path = told(tmp_path, *FIRST, CUT, end_event(CUT), OVER, RESUMED, again(1), epoch(WHOLE, 2), WHOLE)
+    (found,) = check(path).findings
+    assert (found.level, found.mend) == ("note", "tell")
+    assert repair(path)
+    assert check(path).findings == ()
+
+
+def test_a_result_of_an_attempt_that_was_begun_again_is_not_taken_for_the_end_of_this_one(tmp_path: Path) -> None:
+    path = told(tmp_path, *FIRST, epoch(WHOLE, 2), WHOLE, RESUMED, again(1))
+    (found,) = check(path).findings
+    assert (found.level, found.mend) == ("note", "")
+    assert repair(path) == ()
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Path:
+    """A run whose driver has died in the middle of a trial with checkpoints after epoch 1 and 2."""
+    path = told(tmp_path, *FIRST, epoch(WHOLE, 2))
+    keep = [(1, b"one" * 9), (2, b"two" * 9)]
+    attempt(path, lambda writer: [write_checkpoint(writer, "0000", at, "val_accuracy", 0.5, what) for at, what in keep])
+    return path
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE: list[tuple[str, Callable[[Path], None], set[str]]] = [
+    ("state changed", lambda folder: flip(folder / "epoch-00002.safetensors"), {"json", "safetensors"}),
+    ("state cut", lambda folder: (folder / "epoch-00002.safetensors").write_bytes(b""), {"json", "safetensors"}),
+    ("state gone", lambda folder: (folder / "epoch-00002.safetensors").unlink(), {"json"}),
+    ("manifest changed", lambda folder: flip(folder / "epoch-00002.json"), {"json", "safetensors"}),
+    ("manifest cut", lambda folder: (folder / "epoch-00002.json").write_bytes(b"{"), {"json", "safetensors"}),
+]
+
+
+@pytest.mark.parametrize(("damage", "named"), [one[1:] for one in DAMAGE], ids=[one[0] for one in DAMAGE])
+def test_a_damaged_checkpoint_is_named_and_moved_away_and_the_one_before_it_is_gone_on_from(
+    running: Path, damage: Callable[[Path], None], named: set[str]
+) -> None:
+    assert check(running).findings == ()
+    folder = running / "trials/0000/checkpoints"
+    damage(folder)
+    assert {one.file for one in faults(running)} == {f"trials/0000/checkpoints/epoch-00002.{kind}" for kind in named}
+    assert newest_checkpoint(running, "0000", 2) == (1, b"one" * 9)
+    assert len(repair(running)) == len(named)
+    assert check(running).findings == ()
+    assert newest_checkpoint(running, "0000", 2) == (1, b"one" * 9)
+    assert len([*(running / "quarantine/trials/0000/checkpoints").iterdir()]) == len(named)
+
+
+def test_a_state_without_a_manifest_was_never_a_checkpoint_and_is_removed(running: Path) -> None:
+    (running / "trials/0000/checkpoints/epoch-00002.json").unlink()
+    (found,) = check(running).findings
+    assert (found.level, found.file) == ("note", "trials/0000/checkpoints/epoch-00002.safetensors")
+    assert repair(running) == ("trials/0000/checkpoints/epoch-00002.safetensors: removed",)
+    assert check(running).findings == ()
+
+
+# --- replicates ---------------------------------------------------------------------------------------------------
+
+
+def test_a_replicate_that_has_ended_and_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    (run / "trials/0000/replicates/1/result.json").unlink()
+    assert "trials/0000/replicates/1/result.json" in {one.file for one in faults(run)}
+
+
+def test_a_replicate_that_no_event_tells_is_noted(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    attempt(run, lambda writer: writer.write_replicate(replace(read_run(run).replicates[0], replicate=2, test=None)))
+    (run / "trials/0000/replicates/2/weights.safetensors").write_bytes(
+        (run / "trials/0000/replicates/1/weights.safetensors").read_bytes()
+    )
+    (found,) = check(run).findings
+    assert (found.level, found.file) == ("note", "trials/0000/replicates/2/result.json")
+
+
+def test_a_replicate_that_says_otherwise_than_its_event_is_a_fault(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    attempt(run, lambda writer: writer.write_replicate(replace(read_run(run).replicates[0], seed=5)))
+    (found,) = faults(run)
+    assert "seed: 5 here, 99 in line" in found.message
