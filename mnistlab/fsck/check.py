@@ -49,11 +49,15 @@ def check(run: Path) -> Report:
 
 
 def look_at(run: Path) -> Look:
-    """Read a run directory. Events come first: what ends meanwhile has its result before its event."""
-    read = {name: read_stream(run, name) for name in STREAMS}
-    streams = {name: lines for name, (lines, _) in read.items()}
+    """Read a run directory in the order in which a driver does not write it, so that one at work does not seem faulty.
+
+    What ends meanwhile has its result before its event, and its line in the ledger before its score in the result.
+    """
+    read = {EVENTS: read_stream(run, EVENTS)}
     files = inventory(run)
     kept = read_kept(run, files.own)
+    read |= {name: read_stream(run, name) for name in STREAMS if name != EVENTS}
+    streams = {name: lines for name, (lines, _) in read.items()}
     jumps = _scheduler(kept) == "pbt"
     story = read_story(streams[EVENTS], jumps=jumps)
     found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
