@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import spread, table
+
 from mnistlab import durable, events
 from mnistlab.errors import MnistlabError
 from mnistlab.fsck import check

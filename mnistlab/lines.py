@@ -27,7 +27,7 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second where brackets are nested a thousand deep
         return None
     return record if isinstance(record, dict) else None
 

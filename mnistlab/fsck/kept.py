@@ -12,7 +12,7 @@ from typing import Any
 
 from mnistlab.fsck.findings import Finding
 from mnistlab.lines import is_as_written
-from mnistlab.results import ReplicateResult, TrialResult, replicate_from_json, trial_from_json, trial_name
+from mnistlab.results import REFIT, ReplicateResult, TrialResult, replicate_from_json, trial_from_json, trial_name
 from mnistlab.store import RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
 
 Parse = Callable[[Mapping[str, Any]], TrialResult | ReplicateResult]
@@ -65,17 +65,22 @@ def _object(path: Path, schema: str) -> tuple[dict[str, Any], str]:
 def _read_result(run: Path, name: str, kept: Kept) -> None:
     place = PurePosixPath(name).parts[1:-1]  # ("0007",), ("0007", "replicates", "1") or ("0007", "refit")
     body, why = _object(run / name, RESULT_SCHEMA)
-    result, why = (None, why) if why else _parsed(body, trial_from_json if len(place) == 1 else replicate_from_json)
+    parse: Parse = trial_from_json if len(place) == 1 else replicate_from_json
+    try:
+        result = None if why else parse(body)
+        wrong = [] if result is None else list(_faults(result, place))
+    except (AttributeError, TypeError, ValueError) as error:
+        result, wrong, why = None, [], f"is damaged: {error}"
     if result is None:
         kept.unread.add(name)
         kept.findings.append(Finding(level="fault", file=name, message=why, mend="quarantine"))
         return
-    kept.findings += [Finding(level="fault", file=name, message=why) for why in _faults(result, place)]
+    kept.findings += [Finding(level="fault", file=name, message=one) for one in wrong]
     kept.findings += _unsure(name, body)
     if isinstance(result, TrialResult):
         kept.trials[place[0]] = result
     else:
-        kept.replicates[place[0], result.replicate] = result
+        kept.replicates[place[0], REFIT if place[-1] == "refit" else int(place[-1])] = result
         kept.findings += _weights_faults(run, name, result, kept)
 
 
@@ -83,13 +88,6 @@ def _unsure(name: str, body: Mapping[str, Any]) -> list[Finding]:
     """Return a note on a file without a checksum."""
     said = "has no checksum, as earlier versions wrote it: a change in it would not be seen"
     return [] if "crc" in body else [Finding(level="note", file=name, message=said)]
-
-
-def _parsed(body: Mapping[str, Any], parse: Parse) -> tuple[TrialResult | ReplicateResult | None, str]:
-    try:
-        return parse(body), ""
-    except (TypeError, ValueError) as error:
-        return None, f"is damaged: {error}"
 
 
 def _faults(result: TrialResult | ReplicateResult, place: tuple[str, ...]) -> Iterator[str]:

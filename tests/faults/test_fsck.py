@@ -239,6 +239,15 @@ def test_a_repair_is_refused_while_a_driver_holds_the_run_and_a_check_is_not(run
         writer.close()
 
 
+RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_the_events_of_real_runs_under_all_kinds_of_schedulers_are_one_story(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / "events.jsonl")
+    assert [one for one in check(tmp_path).findings if one.file == "events.jsonl"] == []
+
+
 # --- a run of this format, kept for good --------------------------------------------------------------------------
 
 

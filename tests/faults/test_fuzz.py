@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 from hypothesis import HealthCheck, example, given, settings
@@ -13,13 +15,17 @@ from hypothesis import strategies as st
 from mnistlab import events
 from mnistlab.data.idx import read_idx
 from mnistlab.errors import DataError, SpecError
+from mnistlab.fsck import check
 from mnistlab.lines import decode_line, encode_file, encode_line, is_as_written
+from mnistlab.results import ReplicateResult, to_json
 from mnistlab.spec import read, validate
-from mnistlab.store import read_events
+from mnistlab.store import RESULT_SCHEMA, read_events
+from tests.faults.sample import result
 
 FUZZ = settings(
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+DEEP = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
@@ -29,7 +35,7 @@ JSON = st.recursive(
 
 @FUZZ
 @given(st.binary(max_size=300))
-@example(b'{"a":' * 100_000 + b',"crc":"00000000"}')
+@example(DEEP[:-1] + f',"crc":"{zlib.crc32(DEEP):08x}"}}'.encode())
 def test_no_line_is_a_traceback(line: bytes) -> None:
     assert decode_line(line) is None or encode_line(decode_line(line) or {})
 
@@ -45,6 +51,21 @@ def test_an_event_of_any_values_is_an_event_or_none(kind: str, keys: dict[str, o
     path = tmp_path / "events.jsonl"
     path.write_bytes(encode_line({"schema": events.SCHEMA, "type": kind, **keys}))
     assert len(list(read_events(tmp_path))) <= 1
+
+
+@FUZZ
+@given(body=JSON, name=st.sampled_from(["", "/replicates/1", "/refit"]), known=st.booleans())
+@example(body={"history": [3], "number": "x", "trial": "0000"}, name="", known=True)
+def test_no_result_is_a_traceback_of_fsck(body: object, name: str, known: bool, tmp_path: Path) -> None:
+    """Also one without a checksum, that someone has written by hand."""
+    folder = tmp_path / f"trials/0000{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if known and isinstance(body, dict):
+        whole = to_json(result(0, "complete") if not name else ReplicateResult(trial="0000", replicate=1, seed=1))
+        body = {"schema": RESULT_SCHEMA, **whole, **body}
+    (folder / "result.json").write_text(json.dumps(body))
+    assert check(tmp_path).findings
+    (folder / "result.json").unlink()
 
 
 @FUZZ
