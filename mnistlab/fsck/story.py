@@ -113,32 +113,35 @@ def compare(story: Story, kept: Kept, *, jumps: bool) -> Iterator[Finding]:
             mend = "rebuild" if rebuilt(told, jumps=jumps) else ""
             said = f"is missing, but line {told.end.number} of {EVENTS} says that the trial ended"
             yield Finding(level="fault", file=file, message=said, mend=mend)
-    for name, result in sorted(kept.trials.items()):
-        yield from _against(result, story.trials.get(name, Told()), f"trials/{name}/result.json", story, jumps=jumps)
+    for name, result in sorted(kept.trials.items()):  # by the folder, whatever the result itself says
+        yield from _against(
+            f"trials/{name}/result.json", result, story.trials.get(name, Told()), over=bool(story.over), jumps=jumps
+        )
 
 
-def _against(result: TrialResult, told: Told, file: str, story: Story, *, jumps: bool) -> Iterator[Finding]:
+def _against(file: str, result: TrialResult, told: Told, *, over: bool, jumps: bool) -> Iterator[Finding]:
     if told.begun is None:
         yield Finding(level="fault", file=file, message=f"is of a trial of which {EVENTS} tells no beginning")
     elif told.end is not None:
-        for key, here, there in _differences(result, told, told.end):
+        for key, here, there in _differences(result, told, told.end, jumps=jumps):
             said = f"{key}: {here!r} here, {there!r} in line {told.end.number} of {EVENTS}"
             yield Finding(level="fault", file=file, message=said)
-    elif told.before is None or [*_differences(result, told, told.before)]:  # else it is of the attempt before
+    # A result that agrees with an end before the last start is of that attempt, and was not yet written over.
+    elif told.before is None or any(_differences(result, told, told.before, jumps=jumps)):
         said = f"is there, but {EVENTS} doesn't tell that the trial ended"
-        lost = bool(story.over)  # the run went on to its end without it
         only = told.begun.record.get("attempt", 1) == 1  # else it may be of an attempt that has been begun again
         ours = only or jumps or len(told.epochs) == len(result.history)
-        yield Finding(level="fault" if lost else "note", file=file, message=said, mend="tell" if ours else "")
+        # A fault only if the run went on to its end without it.
+        yield Finding(level="fault" if over else "note", file=file, message=said, mend="tell" if ours else "")
 
 
-def _differences(result: TrialResult, told: Told, end_line: Line) -> Iterator[tuple[str, object, object]]:
+def _differences(
+    result: TrialResult, told: Told, end_line: Line, *, jumps: bool
+) -> Iterator[tuple[str, object, object]]:
     """Yield what a result says otherwise than the events: the key, the value here, the value there."""
-    if told.begun is None:
-        return
-    end = end_line.record
+    begun, end = told.begun.record if told.begun else {}, end_line.record
     pairs = {"state": (result.state, ENDS[end["type"]]), "epochs": (len(result.history), end.get("epoch"))}
-    pairs |= {"seed": (result.seed, told.begun.record.get("seed"))} if not result.plan.get("changes") else {}
+    pairs |= {} if jumps else {"seed": (result.seed, begun.get("seed"))}  # else it may be another's
     pairs |= {key: (getattr(result, key), end[key]) for key in ("metrics", "seconds", "cause") if key in end}
     for key, (here, there) in pairs.items():
         if here != there:
@@ -154,10 +157,10 @@ def rebuilt(told: Told, *, jumps: bool) -> TrialResult | None:
         return None
     begun, end = told.begun.record, told.end.record
     history = [line.record.get("metrics") for line in told.epochs]
-    if [line.record.get("epoch") for line in told.epochs] != list(range(1, int(end["epoch"]) + 1)):
+    if [line.record.get("epoch") for line in told.epochs] != list(range(1, len(history) + 1)):
         return None
     keys = ("trial", "number", "seed", "plan", "label", "repeats")
-    if not {*keys} <= begun.keys() or not {"metrics", "seconds"} <= end.keys() or None in history:
+    if not {*keys} <= begun.keys() or not {"metrics", "seconds"} <= end.keys() or end.get("epoch") != len(history):
         return None
     about: dict[str, Any] = {key: begun[key] for key in keys}
     about |= {"history": tuple(history), "metrics": end["metrics"], "seconds": end["seconds"]}
@@ -185,4 +188,5 @@ def ledger_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
 
 
 def _model(line: Line) -> tuple[str, int]:
-    return str(line.record.get("trial")), int(line.record.get("replicate", -1))
+    number = line.record.get("replicate")
+    return str(line.record.get("trial")), number if isinstance(number, int) else -1
