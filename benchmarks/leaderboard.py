@@ -8,7 +8,6 @@ Usage: python benchmarks/leaderboard.py [ROUNDS] [RUNS]
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from machine import spread, table
 
 from mnistlab import store
 from mnistlab.leaderboard import group, rank_together
+from mnistlab.lines import encode_file
 from mnistlab.results import Cost, ReplicateResult, TestScore, TrialResult, to_json
 from mnistlab.tables import csv_text, section
 
@@ -31,7 +31,7 @@ TRIALS, CONFIRMED, SEEDS, IMAGES, EPOCHS = 100, 3, 5, 10_000, 8
 
 def write(path: Path, body: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(body, indent=1))
+    path.write_bytes(encode_file(body))
 
 
 def plan(rng: np.random.Generator) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mnistlab.tuning.importance import RESAMPLES, Importance, importances
 
 COLUMNS = 4  # of slices
 SLICES = 12  # settings drawn one by one
-LEAST_TRIALS, LEAST_VALUES = 8, 3  # of a setting that is drawn: with fewer a picture says nothing
+LEAST_TRIALS = 8  # that have a setting which is drawn: with fewer a picture says nothing
 AXES = 8  # of the parallel coordinates
 BARS = 12
 BEST = 0.25  # the share of the trials that stands out
@@ -87,7 +87,7 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
     counts = {name: sum(name in point for point in points.values()) for point in points.values() for name in point}
     kinds = {name: len({str(point[name]) for point in points.values() if name in point}) for name in counts}
     varied = sorted((name for name in counts if kinds[name] > 1), key=lambda name: -counts[name])
-    enough = [name for name in varied if counts[name] >= LEAST_TRIALS and kinds[name] >= LEAST_VALUES]
+    enough = [name for name in varied if counts[name] >= LEAST_TRIALS]
     several = enough[:SLICES]
     drawn = [
         _slice(name, points, compared, measure, titled=number % COLUMNS == 0) for number, name in enumerate(several)
@@ -109,8 +109,8 @@ def slices(key: str, record: RunRecord, compared: facts.Comparison, measure: fac
 
 def _left_out(few: Sequence[str], more: Sequence[str]) -> str:
     """Return which settings that varied are not drawn, and why."""
-    rule = f"fewer than {LEAST_TRIALS} trials or {LEAST_VALUES} values"
-    said = f" Not drawn, because they have {rule}: {listed([shortened(name, LABEL) for name in few])}." if few else ""
+    names = listed([shortened(name, LABEL) for name in few])
+    said = f" Not drawn, because fewer than {LEAST_TRIALS} trials have them: {names}." if few else ""
     return said + (f" {counted(len(more), 'more setting')} can be read in the trials' records." if more else "")
 
 
