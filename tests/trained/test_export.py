@@ -8,6 +8,7 @@ import pickle
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch import nn
 from mnistlab.api import ImageShape, Prediction
 from mnistlab.errors import DataError
 from mnistlab.registry import installed
-from mnistlab.trained import formats
+from mnistlab.trained import formats, guard
 from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.leave import refuse_other
 from mnistlab.trained.portable import About, CannotExportError, Portable, agreement, ask_of, probabilities
@@ -322,24 +323,78 @@ def test_a_graph_that_asks_for_more_than_arithmetic_is_refused(file, old, new, l
         formats.read(tampered(path, file, text.replace(old, new).encode()), "evil.pt2", installed)
 
 
+SIZE = "Symbol('s34', positive=True, integer=True)"
+
+
 @pytest.mark.parametrize(
-    "size",
+    "text",
     [
-        "Pow(Integer(9), Pow(Integer(9), Integer(9)))",
-        "Pow(Symbol('s0', integer=True), Integer(999999999))",
-        "Mul(Integer(9**9**9**9), Symbol('s0'))",
-        "Mul(Integer(99999999999999999999), Symbol('s0'))",
-        "Add(" + "Symbol('s0'), " * 999 + "Integer(1))",
+        "Pow(Integer(9), Pow(Integer(9), Pow(Integer(9), Integer(9))))",
+        "Pow(Pow(Symbol('s34'), Integer(8)), Integer(8))",
+        "Pow(Integer(2), Symbol('s34'))",
+        "Pow(Integer(10), Integer(999999999))",
+        "9**9**9**9",
+        "Integer(" + "9" * 13 + ")",
+        "Add(" + "Integer(1), " * 200 + "Integer(1))",
+        "Mul(",
     ],
 )
-def test_a_size_that_nobody_can_compute_is_refused(size, leave):
-    path = leave(".pt2")
+def test_a_size_that_would_be_evaluated_for_ever_is_refused(text):
+    assert not guard._harmless(text)
+
+
+@pytest.mark.parametrize(
+    "text", [SIZE, f"Mul(Integer(3136), {SIZE})", f"Pow({SIZE}, Integer(2))", "Mul(Integer(4), Pow(s34, Integer(-1)))"]
+)
+def test_a_size_as_exports_write_it_passes(text):
+    assert guard._harmless(text)
+
+
+def graph_with(path: Path, **changes: Any) -> bytes:
+    """The archive with keys of its graph changed: of the first step's first input, or of the graph as a whole."""
     graph = json.loads(part(path, "models/model.json"))
-    changed = json.dumps(graph | {"more": {"expr_str": size}})
-    with pytest.raises(DataError, match="is not read: it holds a size"):
-        check_pt2(tampered(path, "models/model.json", changed.encode()), "evil.pt2")
-    square = json.dumps(graph | {"more": {"expr_str": "Pow(Symbol('s0', positive=True), Integer(2))"}})
-    check_pt2(tampered(path, "models/model.json", square.encode()), "square.pt2")
+    for key, value in changes.items():
+        if key == "guards_code":
+            graph[key] = value
+        else:
+            graph["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {key: value}
+    return tampered(path, "models/model.json", json.dumps(graph).encode())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"as_int": 2**40},
+        {"as_int": -(2**63)},
+        {"as_int": "7"},
+        {"as_ints": [2**15, 2**15]},
+        {"as_ints": [1, 2**40]},
+        {"guards_code": ["__import__('os').system('true') == 0"]},
+        {"guards_code": ["L['images'].size()[0] == exit()"]},
+        {"guards_code": "L['images'].size()[0] == 3"},
+    ],
+)
+def test_a_graph_that_asks_for_all_memory_or_for_code_is_refused(changes, leave):
+    with pytest.raises(DataError, match=r"is not read: it holds a (number|condition)"):
+        formats.read(graph_with(leave(".pt2"), **changes), "evil.pt2", installed)
+
+
+def test_a_graph_of_endless_steps_is_refused():
+    assert list(guard._graph_faults({"nodes": [0] * 100_001})) == ["a graph of more than 100000 steps"]
+    assert list(guard._graph_faults({"nodes": [0] * 1_000})) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"as_int": 2**63 - 1},
+        {"as_ints": [1, 3136]},
+        {"as_ints": [-1, 16, 28, 28]},
+        {"guards_code": ["L['images'].size()[0] >= 1"]},
+    ],
+)
+def test_numbers_and_conditions_as_exports_write_them_pass(changes, leave):
+    check_pt2(graph_with(leave(".pt2"), **changes), "m.pt2")
 
 
 # --- strangers' names ---------------------------------------------------------------------------------------------

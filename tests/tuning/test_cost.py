@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.registry import Registry
 from mnistlab.results import Cost
 from mnistlab.tuning import worker
-from mnistlab.tuning.cost import cost_of, device_name
+from mnistlab.tuning.cost import cost_of, count_macs, device_name
 from tests.test_training import part
 
 
@@ -73,3 +74,13 @@ def test_measuring_leaves_the_random_streams_alone(begun: training.Training) -> 
     before = torch.get_rng_state()
     assert isinstance(cost_of(begun), Cost)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_counting_leaves_the_streams_of_python_and_numpy_alone(begun: training.Training) -> None:
+    class Drawing(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1)[:, :10] + random.random() + float(np.random.random())
+
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    assert count_macs(replace(begun, module=Drawing()), begun.data.validation_images[:1]) is None
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
