@@ -45,6 +45,9 @@ def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, valu
     write_bytes(_state_file(folder, epoch), state)
     write_json(_manifest_file(folder, epoch), {"schema": SCHEMA, **asdict(manifest)})
     with refusals_told(folder):
+        ahead = [one.epoch for one in _manifests(folder) if one.epoch > epoch]
+        for other in ahead:  # of a past that the trial has left: a population has set it back
+            _remove(folder, other)
         _thin_out(folder)
 
 
@@ -90,8 +93,8 @@ def discard_checkpoints(run: Path, trial: str) -> None:
     """Remove the checkpoints of a trial that has ended: nothing goes on from them any more."""
     folder = run / "trials" / trial / FOLDER
     with suppress(OSError):  # what stays behind is in nobody's way
-        for manifest in _manifests(folder):
-            _remove(folder, manifest.epoch)
+        for path in folder.iterdir():  # also a state that a killed driver has left without its manifest
+            path.unlink(missing_ok=True)
         folder.rmdir()
 
 

@@ -174,7 +174,8 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         spec = found.experiment.spec
         if not (_searchable(spec, past) or work_of(spec, _ended(record, past), record).tasks):
             return None
-        tracked = tracking(options.log, found.path, spec.name)
+        plans = {trial.trial: trial.plan for trial in record.trials}
+        tracked = tracking(options.log, found.path, spec.name, plans)
         with signals_as(requests), view(found.path) as handle, sealed(), tracked as track:
             emit = _emitter(writer, requests, handle, track)
             ended = _ended(record, past)
@@ -193,14 +194,15 @@ def _searchable(spec: ExperimentSpec, past: Past) -> bool:
 
 
 def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
-    """Return the results that stand; where a result was lost with the power, its trial has not ended either."""
-    return [trial for trial in record.trials if (one := past.trials.get(trial.trial)) is not None and one.state]
+    """Return the results that stand, in the order in which they ended."""
+    found = {trial.trial: trial for trial in record.trials}
+    return [found[name] for name in past.ended if name in found]
 
 
 def _go_on(run: _Run, data: Data, past: Past, track: Tracking, changes: Changes) -> None:
     spec = run.experiment.spec
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine:
+    with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         job = _job(run, data, portion)
         record = read_run(run.writer.path)

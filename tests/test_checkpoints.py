@@ -91,3 +91,18 @@ def test_a_manifest_from_before_there_were_checksums_is_read(store: RunWriter) -
     del manifest["crc"]
     path.write_text(json.dumps(manifest))
     assert newest_checkpoint(store.path, "0000", 9) == (5, state(5))
+
+
+def test_a_trial_that_was_set_back_leaves_nothing_that_is_ahead_of_it(store: RunWriter) -> None:
+    folder = keep(store)
+    write_checkpoint(store, "0000", 3, "val_accuracy", 0.4, b"set back")
+    assert kept(folder)[-1] == "epoch-00003.safetensors"
+    assert newest_checkpoint(store.path, "0000", 9) == (3, b"set back")
+
+
+def test_what_a_killed_driver_left_beside_the_checkpoints_goes_with_them(store: RunWriter) -> None:
+    folder = keep(store)
+    (folder / "epoch-00009.safetensors").write_bytes(b"without its manifest")
+    (folder / "epoch-00009.json.tmp-1").write_bytes(b"{")
+    discard_checkpoints(store.path, "0000")
+    assert not folder.exists()

@@ -31,6 +31,11 @@ RunName = Annotated[
 ]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="TRACKER", help="Write to tensorboard or mlflow as well; may be repeated."),
+]
+
 RUNS = Path("runs")
 
 

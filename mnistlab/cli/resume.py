@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View, overrides
+from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, overrides
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 Trials = Annotated[
@@ -23,7 +23,9 @@ Budget = Annotated[
 ]
 Changed = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of [resources], for example resources.parallel=4."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of [resources], for example resources.max_parallel=4."
+    ),
 ]
 Address = Annotated[
     str | None,
@@ -41,10 +43,11 @@ def resume(
     ui: View = "auto",
     color: Color = "auto",
     address: Address = None,
+    log: Log = None,
 ) -> None:
     """Go on with a search that was interrupted or killed, or that is to try more."""
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
-    _go_on(run, changes, again=False, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address)
+    _go_on(run, changes, again=False, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address, log=log)
 
 
 def retry(
@@ -55,11 +58,12 @@ def retry(
     ui: View = "auto",
     color: Color = "auto",
     address: Address = None,
+    log: Log = None,
 ) -> None:
     """Start the failed trials of RUN once more, with the same plans and seeds, and go on with its search."""
     if not failed:
         raise typer.BadParameter("say --failed: it is the only kind of trial that can be tried again.")
-    _go_on(run, (), again=True, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address)
+    _go_on(run, (), again=True, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address, log=log)
 
 
 def _go_on(
@@ -72,6 +76,7 @@ def _go_on(
     ui: str,
     color: str,
     address: str | None,
+    log: Sequence[str] | None,
 ) -> None:
     from mnistlab import store
     from mnistlab.cli.search import announced, print_ranking
@@ -79,21 +84,23 @@ def _go_on(
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.spec import parse_override
 
-    view, path = chosen(ui, color), store.find_run(run, runs)
+    view, path, command = chosen(ui, color), store.find_run(run, runs), shlex.join(["mnistlab", *sys.argv[1:]])
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab import run as runner
             from mnistlab.data import default_place
             from mnistlab.environment import check_environment
             from mnistlab.reopen import reopen_search
+            from mnistlab.tuning.trackers import check_trackers
 
             check_environment()
+            trackers = check_trackers(log or ())
             place = default_place(data_dir)
             found = reopen_search(path, place, changes)
         changed: dict[str, Any] = {".".join(key): value for key, value in map(parse_override, changes)}
         finished = runner.resume(
             found,
-            runner.Options(runs=runs, place=place, address=address, command=shlex.join(["mnistlab", *sys.argv[1:]])),
+            runner.Options(runs=runs, place=place, address=address, command=command, log=trackers),
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
             again=again,
             changes=changed,
@@ -102,14 +109,16 @@ def _go_on(
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(path, finished.end if finished else None, stream)
     if finished is None:
-        typer.echo(f"mnistlab: {_nothing_left(found.experiment.spec, again=again)}", err=True)
+        typer.echo(f"mnistlab: {_nothing_left(found.experiment.spec, len(found.record.trials), again=again)}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)
 
 
-def _nothing_left(spec: Any, *, again: bool) -> str:
+def _nothing_left(spec: Any, trials: int, *, again: bool) -> str:
     """Return in words why there is nothing to go on with, and what would be."""
     if again:
         return "no trial has failed, and nothing else is left to do"
     budget = "" if spec.search.time_budget is None else " or --time-budget"
+    if trials > spec.search.trials:
+        return f"the run has {trials} trials already, and --trials is the number in all"
     what = f"each of {spec.search.trials} trials has ended, or the time is up"
     return f"nothing is left to do: {what}; give it more by --trials{budget}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, File, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
+from mnistlab.cli.options import RUNS, Color, DataDir, File, Log, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
 from mnistlab.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -43,10 +43,7 @@ def search(
         str | None,
         typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
     ] = None,
-    log: Annotated[
-        list[str] | None,
-        typer.Option("--log", metavar="TRACKER", help="Write to tensorboard or mlflow as well; may be repeated."),
-    ] = None,
+    log: Log = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab.console.guard import held_back

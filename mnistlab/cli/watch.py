@@ -116,6 +116,7 @@ def status(
             typer.echo(line)
         if not running and state.end is None and at is None:
             typer.echo("The process that drove this run is gone; what it had written is kept.")
+            typer.echo(f"To go on with it: mnistlab resume {path}")
 
 
 def _moment(at: str | None) -> float | None:

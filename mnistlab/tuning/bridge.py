@@ -96,6 +96,7 @@ class Bridge(Unsaved, Searcher):
         self._asked = 0
         self._points = self._enqueued()
         self._again: list[tuple[PastTrial, Trial]] = []  # trials that go on, told to Optuna as far as they have come
+        self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
         self._states: Mapping[str, object] = {}
         self.going_on: dict[str, PastTrial] = {}  # those of them that have been handed out, by Tune's name
 
@@ -111,22 +112,32 @@ class Bridge(Unsaved, Searcher):
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's task, None while enough trials are live, FINISHED when there are no more.
 
-        Trials that go on come before new ones. `resumes` in a task names such a one.
+        Trials that go on come before new ones, and so do those that were proposed and never begun. `resumes` in a task
+        names a trial that goes on.
         """
-        if self._stopping():
+        none_left = not (self._again or self._unbegun) and self._asked >= self._spec.search.trials
+        if none_left or self._stopping():
             return Searcher.FINISHED
         if self._parallel is not None and len(self._live) >= self._parallel:
-            return None if self._again or self._asked < self._spec.search.trials else Searcher.FINISHED
+            return None
         if self._again:
             return self._go_on(trial_id, *self._again.pop(0))
-        if self._asked >= self._spec.search.trials:
-            return Searcher.FINISHED
+        if self._unbegun:
+            return self._hand_out(trial_id, *self._unbegun.pop(0))
         if len(self._first) == self._points_in_all or not self._enqueue_next():
             return self._exhausted()
+        return self._hand_out(trial_id, *self._new())
+
+    def _new(self) -> tuple[int, Trial, dict[str, Any]]:
+        """Return the number, the trial and the plan that come next."""
         trial, plan = self._proposal()
         number = self._count(trial)
-        first = self._first.setdefault(canonical(plan), number)
+        self._first.setdefault(canonical(plan), number)
+        return number, trial, plan
+
+    def _hand_out(self, trial_id: str, number: int, trial: Trial, plan: dict[str, Any]) -> dict[str, Any]:
         self._live[trial_id], self._numbers[trial_id] = trial, number
+        first = self._first[canonical(plan)]
         return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
@@ -185,6 +196,9 @@ class Bridge(Unsaved, Searcher):
         for step in past.steps:
             one = past.trials[step.trial]
             if step.kind == "started":
+                while self._asked < one.number:  # proposed, and its driver died before a worker had begun it
+                    self._enqueue_next()
+                    self._unbegun.append(self._new())
                 live[one.name] = self._asked_again(one)
             elif step.kind == "epoch":
                 if step.epoch < max(one.history) or one.state is None:  # the last is told with the end, as it was

@@ -48,7 +48,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Past:
-    """Every trial so far by its name, and what happened to them, in order; `seconds` is how long the run took."""
+    """Every trial so far by its name, and what happened to them, in order; `seconds` is how long the run took.
+
+    A number may be missing: that trial was proposed, and its driver died before a worker had begun it.
+    """
 
     trials: Mapping[str, PastTrial] = field(default_factory=dict[str, PastTrial])
     steps: tuple[Step, ...] = ()
@@ -62,6 +65,11 @@ class Past:
             name: one.until(epochs.get(name, 0)) if one.state is None else one for name, one in self.trials.items()
         }
         return replace(self, trials=trials, steps=tuple(_true(self.steps, trials)))
+
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """Return the trials that have ended, in that order."""
+        return tuple(step.trial for step in self.steps if step.kind == "ended")
 
     @property
     def unended(self) -> tuple[PastTrial, ...]:
@@ -106,7 +114,19 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
     if again:
         trials = {name: _as_new(one) if one.state == "failed" else one for name, one in trials.items()}
     trials = {name: replace(one, state=None) if one.state == "interrupted" else one for name, one in trials.items()}
+    steps = list(_as_proposed(steps, trials))
     return Past(trials, tuple(_true(steps, trials)), seconds, drivers, frozenset(rungs))
+
+
+def _as_proposed(steps: Sequence[Step], trials: Mapping[str, PastTrial]) -> Iterable[Step]:
+    """Yield the steps with each start where its trial was proposed: in the order of numbers, whoever came up first."""
+    waiting = sorted(trials.values(), key=lambda one: one.number)
+    for step in steps:
+        if step.kind == "started":
+            while waiting and waiting[0].number <= trials[step.trial].number:
+                yield Step("started", waiting.pop(0).name)
+        else:
+            yield step
 
 
 def _begun(event: ev.TrialStarted, before: PastTrial | None) -> PastTrial:

@@ -82,7 +82,7 @@ class Recorder(Unsaved, Callback):
         if before := self._bridge.going_on.get(trial.trial_id):
             opened.history = [dict(before.history[epoch]) for epoch in sorted(before.history)]
             opened.before = sum(metrics.get("seconds", 0.0) for metrics in opened.history)
-            about |= {"attempt": before.attempts + 1, "epoch": len(opened.history)}
+            about |= {"attempt": before.attempts + 1, "epoch": max(before.history, default=0)}
         label = plan_label(opened.plan)
         self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
 

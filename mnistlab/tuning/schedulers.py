@@ -234,8 +234,9 @@ class Population(Unsaved, PopulationBasedTraining):
             return
         last = max(before.history, default=0)
         compared = last - last % int(self._perturbation_interval)
-        if compared:
-            score = before.history[compared][str(self._metric)]
+        known = [epoch for epoch in before.history if epoch <= compared]  # with gaps, where it took up another's state
+        if known:
+            score = before.history[max(known)][str(self._metric)]
             state.last_score = score * (self._metric_op or 1)
             state.last_perturbation_time = state.last_train_time = compared
 

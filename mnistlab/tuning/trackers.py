@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 from ray.tune.logger import LoggerCallback
@@ -54,12 +55,15 @@ def check_trackers(names: Sequence[str]) -> tuple[Name, ...]:
 class Tracking:
     """Hands events to trackers. Only `__call__` and `finish` say what went wrong, each trouble once."""
 
-    def __init__(self, names: Sequence[Name], path: Path, experiment: str) -> None:
-        """Open the trackers for the run in `path`; that itself happens in the thread, because it takes seconds."""
+    def __init__(self, names: Sequence[Name], path: Path, experiment: str, plans: Mapping[str, events.Plan]) -> None:
+        """Open the trackers for the run in `path`; that itself happens in the thread, because it takes seconds.
+
+        `plans` holds those of trials that have begun already, by name.
+        """
         self._waiting: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._troubles: queue.SimpleQueue[str] = queue.SimpleQueue()
         opening = [(name, _OPENERS[name]) for name in names]
-        work = (opening, path, experiment, self._waiting, self._troubles)
+        work = (opening, _Book(path, plans), path, experiment, self._waiting, self._troubles)
         self._thread = threading.Thread(target=_follow, args=work, name="trackers", daemon=True) if names else None
         if self._thread:
             self._thread.start()
@@ -89,9 +93,11 @@ class Tracking:
 
 
 @contextmanager
-def tracking(names: Sequence[Name], path: Path, experiment: str) -> Generator[Tracking]:
-    """Yield what hands the events of the run in `path` to the trackers of these names."""
-    open_ones = Tracking(names, path, experiment)
+def tracking(
+    names: Sequence[Name], path: Path, experiment: str, plans: Mapping[str, events.Plan] = MappingProxyType({})
+) -> Generator[Tracking]:
+    """Yield what hands the events of the run in `path` to the trackers of these names; `plans` as `Tracking` says."""
+    open_ones = Tracking(names, path, experiment, plans)
     try:
         yield open_ones
     finally:
@@ -143,6 +149,7 @@ _OPENERS: Mapping[Name, Callable[[Path, str], LoggerCallback]] = {"tensorboard":
 
 def _follow(
     opening: Sequence[tuple[Name, Callable[[Path, str], LoggerCallback]]],
+    book: _Book,
     path: Path,
     experiment: str,
     waiting: queue.SimpleQueue[Event | None],
@@ -150,7 +157,6 @@ def _follow(
 ) -> None:
     """Open the trackers and hand them event after event, until None comes; one that fails gets nothing more."""
     trackers: dict[Name, LoggerCallback] = {}
-    book = _Book(path)
 
     def guarded(name: Name, action: Callable[[], None]) -> None:
         try:
@@ -174,9 +180,9 @@ Step = Callable[[Any], None]
 class _Book:
     """Which trainings are being followed, and what an event means to their trackers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, plans: Mapping[str, events.Plan]) -> None:
         self._path = path
-        self._plans: dict[str, events.Plan] = {}
+        self._plans = dict(plans)
         self._open: dict[str, Followed] = {}
 
     def steps(self, event: Event) -> Iterator[Step]:

@@ -216,6 +216,7 @@ class PlanTrainable(tune.Trainable):
         try:
             training.restore(self._training, saved, self._task.get("optimizer"))
             self._went_on = True
+            self._kept = float("-inf")  # trials that pause often never train for long at a time
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
 

@@ -95,7 +95,9 @@ def test_wrong_words_are_refused_in_words(recorded: Path, run_cli: RunCli) -> No
 
 def test_a_run_that_lost_its_driver_says_so(recorded: Path, run_cli: RunCli) -> None:
     cut(recorded, 40.0)
-    assert "The process that drove this run is gone" in run_cli("status").out
+    out = run_cli("status").out
+    assert "The process that drove this run is gone" in out
+    assert "To go on with it: mnistlab resume " in out
     done = run_cli("watch", "--ui", "plain")
     assert done.code == 0
     assert "has no end yet, and no process is driving it" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 
 from mnistlab import events
 from mnistlab.checkpoints import newest_checkpoint
+from mnistlab.lines import encode_line
 from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_run
 from mnistlab.tuning.past import past_of
@@ -118,6 +120,37 @@ def test_a_killed_driver_costs_nothing_that_had_ended(run_tiny: RunTiny, tmp_pat
         assert all_found(second.path) == all_found(whole.path)
         started = {event.trial for event in second.of(events.TrialStarted)}
         assert not started & before.keys()  # what had ended was not trained again
+
+
+def test_numbers_that_were_given_out_and_never_begun_stay_with_their_plans(run_tiny: RunTiny, tmp_path: Path) -> None:
+    """Two workers come up in any order: the driver died when the second trial had begun and the first one not yet."""
+    text = space("tpe", "none", "")
+    whole = run_tiny(text)
+    left = tmp_path / "gap"
+    shutil.copytree(whole.path, left)
+    shutil.rmtree(left / "trials")
+    lines = (left / "events.jsonl").read_bytes().splitlines(keepends=True)
+    begun = [line for line in lines if b'"type":"trial_started"' in line]
+    (left / "events.jsonl").write_bytes(begun[1])
+    second = run_tiny(text, goes_on=Ran([], [], left))
+    assert all_found(left) == all_found(whole.path)
+    started = [(event.trial, event.attempt) for event in second.of(events.TrialStarted)]
+    assert started[:2] == [("0001", 2), ("0000", 1)]
+    assert [trial.params for trial in second.study] == [trial.params for trial in whole.study]
+    values = {trial.number: trial.value for trial in second.study}
+    assert values == {result.number: result.metrics["val_accuracy"] for result in read_run(left).trials}
+
+
+def test_trials_count_as_proposed_in_the_order_of_their_numbers(run_tiny: RunTiny) -> None:
+    text = space("tpe", "none", "")
+    whole = run_tiny(text, stop_after=2)
+    path = whole.path / "events.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    (first,) = [line for line in lines if b'"type":"trial_started"' in line]
+    other = json.loads(first) | {"trial": "0001", "number": 1}
+    path.write_bytes(encode_line({key: value for key, value in other.items() if key != "crc"}) + b"".join(lines))
+    past = past_of(read_events(whole.path))
+    assert [step.trial for step in past.steps if step.kind == "started"] == ["0000", "0001"]
 
 
 def test_two_workers_lose_nothing_and_number_on(run_tiny: RunTiny) -> None:
