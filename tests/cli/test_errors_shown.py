@@ -52,8 +52,8 @@ def test_all_faults_of_a_file_of_its_overrides_and_of_options_come_at_once(wrong
 
 
 def test_a_file_that_is_not_there(wrong):
-    said = wrong(2, "check", "y.toml")
-    assert said == "mnistlab: y.toml: 1 fault\n  [file] does not exist; did you mean 'x.toml'?\n"
+    said = wrong(2, "check", "x1.toml")
+    assert said == "mnistlab: x1.toml: 1 fault\n  [file] does not exist; did you mean 'x.toml'?\n"
 
 
 def test_data_that_can_be_neither_found_nor_fetched(wrong):
