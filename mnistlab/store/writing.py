@@ -92,8 +92,7 @@ class RunWriter:
     def close(self) -> None:
         """Flush the event stream and let go of the lock."""
         try:
-            with refusals_told(self.path / EVENTS):
-                durable.fsync(self._events)
+            self._flush()
         finally:
             os.close(self._events)
             os.close(self._lock)
@@ -125,13 +124,21 @@ class RunWriter:
         with refusals_told(self.path / EVENTS):
             append_all(self._events, line)
             self._seq = stamped.seq  # only now: an event that the disk did not take leaves no gap
-            if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
-                durable.fsync(self._events)
-                self._synced = now
+        if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
+            self._flush()
         return stamped
 
+    def _flush(self) -> None:
+        with refusals_told(self.path / EVENTS):
+            durable.fsync(self._events)
+        self._synced = time.monotonic()
+
     def write_trial(self, result: TrialResult) -> None:
-        """Write `trials/ID/result.json`; from then on the trial has ended."""
+        """Write `trials/ID/result.json`; from then on the trial has ended.
+
+        What it rests on, the trial's beginning and epochs in the event stream, is on the disk before it.
+        """
+        self._flush()
         body = {"schema": RESULT_SCHEMA, **results.to_json(result)}
         write_json(self.trial_folder(result.trial) / RESULT, body)
 

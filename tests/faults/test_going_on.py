@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mnistlab import events
+from mnistlab import durable, events
 from mnistlab.checkpoints import newest_checkpoint, write_checkpoint
 from mnistlab.fsck import check, repair
 from mnistlab.fsck.repair import end_event
@@ -157,3 +158,29 @@ def test_a_replicate_that_says_otherwise_than_its_event_is_a_fault(tmp_path: Pat
     attempt(run, lambda writer: writer.write_replicate(replace(read_run(run).replicates[0], seed=5)))
     (found,) = faults(run)
     assert "seed: 5 here, 99 in line" in found.message
+
+
+# --- the power ----------------------------------------------------------------------------------------------------
+
+
+def test_the_beginning_of_a_trial_is_on_the_disk_before_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the power could leave a result of a trial of which nothing tells that it was ever begun."""
+    path, on_disk, fsync = told(tmp_path), [0], durable.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("events.jsonl"):
+            on_disk[0] = os.fstat(descriptor).st_size
+
+    writer = RunWriter(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "fsync", noting)
+        for event in (*FIRST, epoch(WHOLE, 2)):
+            writer.append(event)
+        writer.write_trial(WHOLE)
+    writer.close()
+    os.truncate(path / "events.jsonl", on_disk[0])  # the power fails before the event that tells the end
+    (found,) = check(path).findings
+    assert (found.level, found.mend) == ("note", "tell")
