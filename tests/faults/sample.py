@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from mnistlab.fsck.repair import end_event
 from mnistlab.results import ReplicateResult, State, TestScore, TrialResult, trial_name
 from mnistlab.store import RunWriter, create_run
 
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 DAY = datetime(2026, 11, 25, tzinfo=UTC)
 WEIGHTS = b"not really weights, but what has a sha256" * 4
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "interrupted")

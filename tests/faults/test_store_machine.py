@@ -17,7 +17,7 @@ from mnistlab.errors import RunDirectoryError
 from mnistlab.fsck.repair import end_event
 from mnistlab.results import State, TrialResult
 from mnistlab.store import RunWriter, create_run, read_events, read_run
-from tests.faults.sample import DAY, begin, epoch, faults, result
+from tests.faults.sample import DAY, MEMORY, begin, epoch, faults, result
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -25,7 +25,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp())
+        self.root = Path(tempfile.mkdtemp(dir=MEMORY))
         self.running: dict[int, int] = {}
         self.ended: dict[int, TrialResult] = {}
         self.told: list[events.Event] = []
