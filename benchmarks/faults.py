@@ -31,7 +31,7 @@ def main(kills: int = 50, flips: int = 1000) -> None:
     root, draw = Path(tempfile.mkdtemp()), random.Random(0)
     rows = [killed_at_random(root, kills, draw), killed_at_points(root), flipped(root, flips, draw), cut(root)]
     print(table("Faults", ["fault", "tried", "events lost after they were acknowledged", "unsound or unseen"], rows))
-    print(table("Checking", ["figure", "found"], [("fsck of 21 events and 5 results, ms", cost(root))]))
+    print(table("Checking", ["figure", "found"], [cost(root)]))
 
 
 def child(work: Callable[[], None]) -> int:
@@ -128,13 +128,14 @@ def cut(root: Path) -> tuple[str, int, str, int]:
     return "cut at a byte", tried, "-", unseen
 
 
-def cost(root: Path) -> str:
-    run, times = whole_run(root), []
+def cost(root: Path) -> tuple[str, str]:
+    run, times = whole_run(root), list[float]()
+    report = check(run)
     for _ in range(20):
         start = time.perf_counter()
-        check(run)
+        report = check(run)
         times.append(1000 * (time.perf_counter() - start))
-    return spread(times, 1)
+    return f"fsck of {report.events} events and {report.results} results, ms", spread(times, 1)
 
 
 if __name__ == "__main__":
