@@ -67,6 +67,8 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
             yield _fault(line, f"trial {name} begins again after its end in line {told.end.number}")
         elif told.begun and told.end is None and told.driver == driver:
             yield _fault(line, f"trial {name} has begun already, in line {told.begun.number}")
+        elif told.begun and not _goes_on(line, told.begun):
+            yield _fault(line, f"trial {name} is another one than in line {told.begun.number}, and has its number")
         _begin(told, line, driver)
     elif kind == "trial_epoch":
         before = told.epochs[-1].record.get("epoch") if told.epochs else 0
@@ -83,6 +85,12 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
         if told.begun is None:
             yield _fault(line, f"trial {name} ends without a beginning")
         told.end = line
+
+
+def _goes_on(line: Line, before: Line) -> bool:
+    """Return whether a start is that of the next attempt at the same plan, and not of a trial under the same number."""
+    attempt, last = line.record.get("attempt"), before.record.get("attempt", 1)
+    return _is_after(attempt, last) and line.record.get("plan") == before.record.get("plan")
 
 
 def _begin(told: Told, line: Line, driver: int) -> None:

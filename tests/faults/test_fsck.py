@@ -16,6 +16,7 @@ from mnistlab import events
 from mnistlab.cli.main import app
 from mnistlab.fsck import check, repair
 from mnistlab.lines import decode_line, encode_file, encode_line
+from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter, create_run, read_run
 from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run
 
@@ -106,6 +107,11 @@ CUT = result(0, "interrupted")
 AGAIN = events.RunPreparing(run="story", step="going on")
 
 
+def second(one: TrialResult) -> events.TrialStarted:
+    """The start of its second attempt."""
+    return replace(begin(one), attempt=2)
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
@@ -117,8 +123,10 @@ AGAIN = events.RunPreparing(run="story", step="going on")
         ([begin(A), end_event(A), epoch(A, 1)], "has an epoch after its end"),
         ([end_event(A)], "trial 0000 ends without a beginning"),
         ([begin(A), epoch(A, 1), epoch(A, 2), AGAIN, epoch(A, 2), end_event(A)], ""),  # from its checkpoint
-        ([begin(A), epoch(A, 1), AGAIN, begin(A), epoch(A, 1)], ""),
-        ([begin(A), end_event(CUT), AGAIN, begin(A), epoch(A, 1)], ""),
+        ([begin(A), epoch(A, 1), AGAIN, second(A), epoch(A, 1)], ""),
+        ([begin(A), end_event(CUT), AGAIN, second(A), epoch(A, 1)], ""),
+        ([begin(A), AGAIN, begin(A)], "trial 0000 is another one than in line 1, and has its number"),
+        ([begin(A), end_event(CUT), AGAIN, second(replace(A, plan={}))], "trial 0000 is another one than in line 1"),
     ],
 )
 def test_a_trial_goes_forward_and_ends_once(tmp_path: Path, told: list[events.Event], message: str) -> None:

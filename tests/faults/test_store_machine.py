@@ -28,6 +28,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.root = Path(tempfile.mkdtemp(dir=MEMORY))
         self.running: dict[int, int] = {}
         self.ended: dict[int, TrialResult] = {}
+        self.attempts: dict[int, int] = {}  # at those that were begun more than once
         self.told: list[events.Event] = []
         self.synced, self.synced_bytes = 0, 0
 
@@ -101,7 +102,8 @@ class StoreMachine(RuleBasedStateMachine):
         self._append(events.RunPreparing(run="x", step="go on"))
         for number in self.running:
             self.running[number] = 0
-            self._append(begin(replace(result(number, "complete"))))
+            self.attempts[number] = self.attempts.get(number, 1) + 1
+            self._append(replace(begin(result(number, "complete")), attempt=self.attempts[number]))
 
     @rule()
     def second_opener(self) -> None:
