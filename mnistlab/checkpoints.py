@@ -94,7 +94,7 @@ def discard_checkpoints(run: Path, trial: str) -> None:
     folder = run / "trials" / trial / FOLDER
     with suppress(OSError):  # what stays behind is in nobody's way
         for path in folder.iterdir():  # also a state that a killed driver has left without its manifest
-            path.unlink(missing_ok=True)
+            durable.remove(path)
         folder.rmdir()
 
 

@@ -172,7 +172,7 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         record = read_run(found.path)  # again: only now is nobody else writing
         past = past_of(read_events(found.path), again=again)
         spec = found.experiment.spec
-        if not (_searchable(spec, past) or work_of(spec, _ended(record, past), record).tasks):
+        if not _searchable(spec, past) and work_of(spec, _ended(record, past), record).done:
             return None
         plans = {trial.trial: trial.plan for trial in record.trials}
         tracked = tracking(options.log, found.path, spec.name, plans)

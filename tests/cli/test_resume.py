@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from mnistlab import events
+from mnistlab.lines import encode_file
 from mnistlab.store import RunWriter, read_events, read_run
 
 pytestmark = pytest.mark.e2e
@@ -173,3 +175,21 @@ def test_what_would_make_it_another_search_is_refused(home: Path) -> None:
     code, _, err = end(start(home, "resume", "tiny-2020", "--trials", "2"))
     assert code == 2
     assert f"did you mean '{run.name}'?" in err
+
+
+def test_a_run_that_died_while_the_test_set_was_open_gets_its_scores(home: Path) -> None:
+    code, _, err = end(start(home, "search", "tiny.toml", "--set", "search.trials=1"))
+    assert code == 0, err
+    (run,) = (home / "runs").iterdir()
+    # What SIGKILL leaves just after the ledger has said that the test set is open: results without scores, no end.
+    ledger = (run / "test_ledger.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "test_ledger.jsonl").write_bytes(ledger[0])
+    for path in run.glob("trials/*/replicates/*/result.json"):
+        body = json.loads(path.read_bytes()) | {"test": None, "test_correct": ""}
+        path.write_bytes(encode_file({key: value for key, value in body.items() if key != "crc"}))
+    events_ = (run / "events.jsonl").read_bytes().splitlines(keepends=True)
+    (run / "events.jsonl").write_bytes(b"".join(line for line in events_ if b'"type":"run_finished"' not in line))
+    code, out, err = end(start(home, "resume", run.name))
+    assert code == 0, err
+    assert all(one.test for one in read_run(run).replicates)
+    assert "the test set was opened 2 times" in out
