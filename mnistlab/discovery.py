@@ -158,7 +158,7 @@ def discover() -> list[Found]:
     """
     seen: dict[str, Distribution] = {}
     for distribution in distributions():
-        name = distribution.metadata["Name"]
+        name = _field(distribution, "Name")
         if name:  # what an interrupted installation leaves behind has none
             seen.setdefault(canonical(name), distribution)
     found = [
@@ -181,10 +181,14 @@ def discover() -> list[Found]:
 
 
 def _field(distribution: Distribution, name: str) -> str:
-    """Return the first line of a field of a distribution's metadata, or ""."""
+    """Return the first line of a field of a distribution's metadata, or "".
+
+    What is missing is None, or an error where anybody has imported the backport importlib_metadata: from then on that
+    one answers for all distributions.
+    """
     try:
         text = str(distribution.metadata[name] or "").strip()
-    except KeyError:  # of the backport importlib_metadata, which answers for everyone once anybody has imported it
+    except (KeyError, FileNotFoundError):
         return ""
     return text.splitlines()[0] if text else ""
 

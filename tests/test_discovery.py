@@ -206,4 +206,10 @@ def test_a_field_that_is_missing_is_no_fault_whoever_reads_the_metadata() -> Non
     class Bare:
         metadata = Strict()
 
+    class Broken:
+        @property
+        def metadata(self) -> Strict:
+            raise FileNotFoundError("No package metadata was found.")
+
     assert _field(Bare(), "License-Expression") == ""
+    assert _field(Broken(), "Name") == ""

@@ -44,7 +44,7 @@ NOT_TYPED = {  # beginnings of lines
     "mnistlab predict ": "needs a model and pictures; tests/trained makes them and runs such lines on them",
     "pip install 'mnistlab[export]'": "it may ask the network; the packages are part of the development group",
     "pip install 'mnistlab[trackers]'": "as the extra `export`",
-    "mnistlab resume RUN": "it takes a run that a reader has and a test has not; tests/cli/test_resume.py types such lines",
+    "mnistlab resume RUN": "it takes a run that a reader has; tests/cli/test_resume.py types such lines",
     "mnistlab retry RUN": "as resume",
     "mnistlab search mnistlab-my-net/": "needs the installation before it; test_scaffold searches with such a one",
 }
