@@ -88,7 +88,7 @@ def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = ()) -> 
     """
     record = store.read_run(path)
     before = [change for stamped in store.read_events(path) for change in _changes_of(stamped.event)]
-    table = changed(record.run.get("experiment"), [*before, *changes], str(path))
+    table = changed(table_of(record, "experiment"), [*before, *changes], str(path))
     experiment, registry = _experiment(path, replace(record, run={**record.run, "experiment": table}))
     _check_loaded(path, record, registry)
     return Reopened(path, record, experiment, registry, open_data(record, place, registry))

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from mnistlab import durable, events
+from mnistlab import durable
 from mnistlab.fsck.check import Look, look_at
 from mnistlab.fsck.findings import Finding
 from mnistlab.fsck.inventory import QUARANTINE
-from mnistlab.results import TrialResult
 from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, RunWriter
+from mnistlab.store.ends import end_event
 from mnistlab.store.files import inside, mend_tail, refusals_told
 from mnistlab.store.locking import lock
 
@@ -81,15 +80,3 @@ def _write_what_is_told(run: Path) -> Iterator[str]:
                 yield f"{EVENTS}: event {stamped.seq} tells the end of trial {name}, as its result has it"
     finally:
         writer.close()
-
-
-def end_event(result: TrialResult) -> events.Event:
-    """Return the event that tells the end of a trial."""
-    about: dict[str, Any] = {"trial": result.trial, "epoch": len(result.history)}
-    if result.state == "failed":
-        log = f"trials/{result.trial}/log.txt"
-        return events.TrialFailed(**about, cause=result.cause, message=result.message, log=log)
-    about |= {"metrics": result.metrics, "seconds": result.seconds}
-    if result.state == "interrupted":
-        return events.TrialInterrupted(**about, reason=result.message)
-    return events.TrialFinished(**about) if result.state == "complete" else events.TrialPruned(**about)

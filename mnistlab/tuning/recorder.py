@@ -21,6 +21,7 @@ from mnistlab.results import TrialResult, higher_is_better, trial_name
 from mnistlab.signals import signals_held
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
+from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.unsaved import Unsaved
@@ -149,7 +150,7 @@ class Recorder(Unsaved, Callback):
             self._open.pop(trial_id)
             self._store.write_trial(result)
             self._ended.append(result)
-            self._emit(_event(result))
+            self._emit(end_event(result))
             self._note_best(result)
         if result.state != "interrupted":
             discard_checkpoints(self._store.path, result.trial)
@@ -189,17 +190,6 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
         message=outcome.message,
         repeats=opened.repeats,
     )
-
-
-def _event(result: TrialResult) -> events.Event:
-    about: dict[str, Any] = {"trial": result.trial, "epoch": len(result.history)}
-    if result.state == "failed":
-        log = f"trials/{result.trial}/log.txt"
-        return events.TrialFailed(**about, cause=result.cause, message=result.message, log=log)
-    about |= {"metrics": result.metrics, "seconds": result.seconds}
-    if result.state == "interrupted":
-        return events.TrialInterrupted(**about, reason=result.message)
-    return events.TrialFinished(**about) if result.state == "complete" else events.TrialPruned(**about)
 
 
 def _record(result: TrialResult) -> TrialRecord:

@@ -12,9 +12,9 @@ from typing import Any
 from mnistlab import events
 from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.fsck import Finding, check
-from mnistlab.fsck.repair import end_event
 from mnistlab.results import ReplicateResult, State, TestScore, TrialResult, trial_name
 from mnistlab.store import RunWriter, create_run
+from mnistlab.store.ends import end_event
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 DAY = datetime(2026, 11, 25, tzinfo=UTC)
