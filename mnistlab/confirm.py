@@ -24,7 +24,9 @@ from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, Trial
 from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import WEIGHTS, read_run
-from mnistlab.tuning.driver import Lost, Search, best_trials, run_tasks
+from mnistlab.tuning.driver import best_trials
+from mnistlab.tuning.job import Search
+from mnistlab.tuning.tasks import Lost, run_tasks
 from mnistlab.tuning.worker import (
     ReplicateAnswer,
     ReplicateProgress,

@@ -31,7 +31,8 @@ from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
-from mnistlab.tuning.driver import Search, run_search
+from mnistlab.tuning.driver import run_search
+from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.tuning.past import Past, past_of

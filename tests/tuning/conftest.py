@@ -21,7 +21,8 @@ from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
-from mnistlab.tuning.driver import Search, run_search
+from mnistlab.tuning.driver import run_search
+from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share
 from mnistlab.tuning.past import NOTHING, past_of
 

@@ -1,0 +1,83 @@
+"""Ray Tune carries out a search: it starts workers, hands them what the bridge proposes, and tells what they report."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import ray
+from ray import tune
+
+from mnistlab.tuning.cluster import environment
+from mnistlab.tuning.job import Executor, Parts, Search, Stopping
+from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.tuning.worker import PlanTrainable
+
+
+class _StopAtEpoch(Unsaved, tune.Stopper):
+    """Ends each running trial at its next epoch once the time is up or a stop was asked for, then the paused ones.
+
+    Tune asks the scheduler about a report only where this does not stop its trial, so that it is always clear whose
+    decision an early end was.
+    """
+
+    def __init__(self, stopping: Stopping, interruptions: Interruptions, idle: Stopping) -> None:
+        self._stopping, self._interruptions, self._idle = stopping, interruptions, idle
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002 - Tune's signature
+        return self._interruptions.takes(trial_id)
+
+    def stop_all(self) -> bool:
+        # Tune drops the trials that are left without a word; recorder and bridge tell of them when they close.
+        return self._stopping() and self._idle()
+
+
+class _NoReport(Unsaved, tune.ProgressReporter):
+    """Says nothing. In a notebook Tune's own one would clear the cell's output, whatever its verbosity."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:  # noqa: ARG002 - Tune's signature
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: Any) -> None:
+        pass
+
+
+def _run(search: Search, parts: Parts) -> None:
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
+    # All workers are started at once, rather than one after the other.
+    pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
+    with environment(pending), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _tuner(search, parts).fit()
+
+
+def _tuner(search: Search, parts: Parts) -> tune.Tuner:
+    trainable = tune.with_resources(
+        tune.with_parameters(PlanTrainable, shared=search.shared),
+        {"cpu": search.share.cpus, "gpu": search.share.gpus},
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=parts.bridge,
+            scheduler=parts.scheduler,
+            num_samples=search.spec.search.trials,  # the bridge ends the search
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{parts.drivers + 1}",
+            storage_path=str((search.store.path / "ray").resolve()),
+            stop=_StopAtEpoch(parts.stopping, parts.interruptions, parts.recorder.idle),
+            callbacks=[parts.recorder],
+            progress_reporter=_NoReport(),
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it
+            verbose=0,
+        ),
+    )
+
+
+RAY_TUNE = Executor(put=ray.put, run=_run)
