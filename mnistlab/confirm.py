@@ -26,8 +26,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.store import WEIGHTS, read_run
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.job import Search
-from mnistlab.tuning.tasks import Lost, run_tasks
-from mnistlab.tuning.worker import (
+from mnistlab.tuning.replicates import (
     ReplicateAnswer,
     ReplicateProgress,
     ReplicateTask,
@@ -36,6 +35,7 @@ from mnistlab.tuning.worker import (
     evaluate_on_test,
     train_replicate,
 )
+from mnistlab.tuning.tasks import Lost, run_tasks
 
 
 @dataclass(frozen=True)

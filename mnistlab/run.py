@@ -28,12 +28,12 @@ from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
-from mnistlab.spec import ExperimentSpec
+from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
-from mnistlab.tuning.machine import Machine, Share, share, this_machine
+from mnistlab.tuning.machine import Machine, Share, room, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Name, Tracking, tracking
@@ -70,7 +70,15 @@ class Finished:
         return ExitCode(self.end.exit_code)
 
 
-def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) -> Shared:
+def shared_of(
+    data: Data,
+    place: DataPlace,
+    portion: Share,
+    plugins: Selection,
+    search: SearchSpec,
+    *,
+    more_room: bool = False,
+) -> Shared:
     """Return what every worker needs to load the same data."""
     return Shared(
         dataset=data.choice.offer.qualified,
@@ -82,6 +90,9 @@ def shared_of(data: Data, place: DataPlace, portion: Share, plugins: Selection) 
         cpus=portion.cpus,
         gpus=portion.gpus,
         plugins=plugins,
+        stall_seconds=search.stall_timeout,
+        trial_seconds=search.trial_timeout,
+        more_room=more_room,
     )
 
 
@@ -205,7 +216,7 @@ def _go_on(run: _Run, data: Data, past: Past, track: Tracking, changes: Changes)
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
     with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
-        job = _job(run, data, portion)
+        job = _job(run, data, machine, portion)
         record = read_run(run.writer.path)
         if past.drivers:
             run.emit(_resumed(run, machine, portion, past, changes))
@@ -279,7 +290,7 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
         run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in run.experiment.warnings:
             run.emit(events.Warned(message=warning))
-        job = _job(run, data, portion)
+        job = _job(run, data, machine, portion)
         run_search(job, run.trials)
         if not _stopping(run) and not common_failure(run.trials):
             confirm(job, run.trials, run.options.command)
@@ -294,18 +305,22 @@ def _finish_tracking(run: _Run, track: Tracking) -> None:
 def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
     with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
-        job = _job(run, data, share(machine, run.experiment.spec.resources))
+        job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))
         confirm(job, run.trials, run.options.command, record)
 
 
-def _job(run: _Run, data: Data, portion: Share) -> Search:
+def _job(run: _Run, data: Data, machine: Machine, portion: Share) -> Search:
+    spec, larger = run.experiment.spec, room(machine, portion)
     return Search(
-        spec=run.experiment.spec,
+        spec=spec,
         space=run.experiment.space,
-        shared=shared_of(data, run.options.place, portion, _needed(run, data)),
+        shared=shared_of(
+            data, run.options.place, portion, _needed(run, data), spec.search, more_room=larger is not None
+        ),
         share=portion,
+        room=larger,
         registry=run.registry,
         store=run.writer,
         emit=run.emit,

@@ -113,6 +113,8 @@ class SearchSpec(Section):
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
     reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha, hyperband: one in so many goes on
     grace_epochs: Annotated[int, Field(ge=1)] = 1  # asha, median: never stop before this epoch
+    trial_timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
+    stall_timeout: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(parse_duration)] = 60.0  # without a step
 
     @field_validator("metric")
     @classmethod

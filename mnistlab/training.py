@@ -53,6 +53,10 @@ class DivergedError(Exception):
     """The loss became NaN or infinite: the trial has failed, at once."""
 
 
+class TimeLimitError(Exception):
+    """A trial has had the time that it may take."""
+
+
 class VersionError(PluginError):
     """A plan names a version of a plugin that is not the one installed here."""
 
@@ -74,6 +78,7 @@ class Training:
     draws: torch.Generator  # on the device: what the transforms draw
     bf16: bool
     history: list[EpochMetrics] = field(default_factory=list["EpochMetrics"])  # one entry an epoch
+    on_step: Callable[[], None] = lambda: None  # called whenever a batch is trained, or a part of the images predicted
 
     @property
     def epoch(self) -> int:
@@ -257,6 +262,7 @@ def _train_epoch(training: Training) -> float:
         loss.backward()
         stepper.step()
         total += loss.detach() * len(index)
+        training.on_step()
         if step % NAN_CHECK_STEPS == 0 or step == training.batches:
             value = float(total)
             if not math.isfinite(value):
@@ -302,12 +308,13 @@ def predict(training: Training, images: Tensor) -> list[Prediction]:
     bf16 = torch.autocast(images.device.type, torch.bfloat16, enabled=training.bf16)
     with torch.random.fork_rng([images.device] * images.is_cuda), torch.inference_mode(), bf16:
         torch.manual_seed(derive(training.seed, Stream.PREDICTION))
-        parts = (_images(training, some, augment=False) for some in images.split(EVALUATION_BATCH))
-        return [_checked(training.predict(training.module, part), len(part), training) for part in parts]
+        return [_predict_part(training, some) for some in images.split(EVALUATION_BATCH)]
 
 
-def _checked(found: Prediction, count: int, training: Training) -> Prediction:
-    require_logits(found.logits, count, training.data.shape.classes)
+def _predict_part(training: Training, images: Tensor) -> Prediction:
+    found = training.predict(training.module, _images(training, images, augment=False))
+    require_logits(found.logits, len(images), training.data.shape.classes)
+    training.on_step()
     return found
 
 
@@ -385,9 +392,11 @@ def set_up_process(threads: int, *, gpu: bool = True) -> torch.device:
 
 
 def cause_of(error: BaseException) -> str:
-    """Return the word for why a training failed: `nan`, `memory`, `version` or `plugin`."""
+    """Return the word for why a training failed: `nan`, `timeout`, `memory`, `version` or `plugin`."""
     if isinstance(error, DivergedError):
         return "nan"
+    if isinstance(error, TimeLimitError):
+        return "timeout"
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "memory"
     return "version" if isinstance(error, VersionError) else "plugin"

@@ -65,9 +65,9 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
     if kind == "trial_started":
         if told.end is not None and told.end.record["type"] not in GONE_ON_WITH:
             yield _fault(line, f"trial {name} begins again after its end in line {told.end.number}")
-        elif told.begun and told.end is None and told.driver == driver:
+        elif told.begun and not _is_after(_attempt(line), _attempt(told.begun)):
             yield _fault(line, f"trial {name} has begun already, in line {told.begun.number}")
-        elif told.begun and not _goes_on(line, told.begun):
+        elif told.begun and not jumps and line.record.get("plan") != told.begun.record.get("plan"):
             yield _fault(line, f"trial {name} is another one than in line {told.begun.number}, and has its number")
         _begin(told, line, driver)
     elif kind == "trial_epoch":
@@ -87,10 +87,8 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
         told.end = line
 
 
-def _goes_on(line: Line, before: Line) -> bool:
-    """Return whether a start is that of the next attempt at the same plan, and not of a trial under the same number."""
-    attempt, last = line.record.get("attempt"), before.record.get("attempt", 1)
-    return _is_after(attempt, last) and line.record.get("plan") == before.record.get("plan")
+def _attempt(line: Line) -> object:
+    return line.record.get("attempt", 1)
 
 
 def _begin(told: Told, line: Line, driver: int) -> None:

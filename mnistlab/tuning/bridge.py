@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,8 @@ from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import Stream, derive, trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
 from mnistlab.spec import ExperimentSpec
-from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
+from mnistlab.tuning.losses import Loss
+from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.samplers import sampler
 from mnistlab.tuning.unsaved import Unsaved
@@ -62,6 +64,20 @@ def _relax(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A trial that is to go on, told to Optuna as far as it has come.
+
+    The scheduler has it under `key`; a worker gets its packed state by `state`; with `room` it gets all of a device.
+    """
+
+    one: PastTrial
+    trial: Trial
+    key: str
+    state: object = None
+    room: bool = False
+
+
 class Bridge(Unsaved, Searcher):
     """Answers Tune's `suggest` with plans that Optuna proposes, and tells Optuna how each of them ended.
 
@@ -79,14 +95,17 @@ class Bridge(Unsaved, Searcher):
         interruptions: Interruptions,
         stopping: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
+        put: Callable[[bytes], object] = lambda state: state,
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
-        What people should know of the proposals is handed to `say`.
+        What people should know of the proposals is handed to `say`. `put` takes a trial's packed state and returns what
+        a worker gets it by.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
-        self._parallel, self._stopping, self._interruptions, self._say = parallel, stopping, interruptions, say
+        self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
+        self._say, self._put = say, put
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
         self._live: dict[str, Trial] = {}
@@ -95,9 +114,8 @@ class Bridge(Unsaved, Searcher):
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
         self._points = self._enqueued()
-        self._again: list[tuple[PastTrial, Trial]] = []  # trials that go on, told to Optuna as far as they have come
+        self._again: list[_Waiting] = []
         self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
-        self._states: Mapping[str, object] = {}
         self.going_on: dict[str, PastTrial] = {}  # those of them that have been handed out, by Tune's name
 
     def _enqueued(self) -> Iterator[dict[str, Scalar]]:
@@ -110,23 +128,29 @@ class Bridge(Unsaved, Searcher):
     # --- Tune asks ---
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial's task, None while enough trials are live, FINISHED when there are no more.
+        """Return the next trial's task, None while enough trials are live, FINISHED when there can be no more.
 
         Trials that go on come before new ones, and so do those that were proposed and never begun. `resumes` in a task
         names a trial that goes on.
         """
-        none_left = not (self._again or self._unbegun) and self._asked >= self._spec.search.trials
-        if none_left or self._stopping():
+        if self._stopping():
             return Searcher.FINISHED
         if self._parallel is not None and len(self._live) >= self._parallel:
             return None
         if self._again:
-            return self._go_on(trial_id, *self._again.pop(0))
+            return self._go_on(trial_id, self._again.pop(0))
         if self._unbegun:
             return self._hand_out(trial_id, *self._unbegun.pop(0))
+        if self._asked < self._spec.search.trials and self._has_another():
+            return self._hand_out(trial_id, *self._new())
+        return None if self._live else Searcher.FINISHED  # a live one may lose its worker, and go on with another
+
+    def _has_another(self) -> bool:
+        """Return whether there is a plan left to propose; say so where there is none."""
         if len(self._first) == self._points_in_all or not self._enqueue_next():
-            return self._exhausted()
-        return self._hand_out(trial_id, *self._new())
+            self._say_exhausted()
+            return False
+        return True
 
     def _new(self) -> tuple[int, Trial, dict[str, Any]]:
         """Return the number, the trial and the plan that come next."""
@@ -170,7 +194,7 @@ class Bridge(Unsaved, Searcher):
             trial.set_user_attr("repeats", trial_name(first))
             self._study.tell(trial, state=TrialState.FAIL)
 
-    def _exhausted(self) -> str:
+    def _say_exhausted(self) -> None:
         """Say that every plan of the space was tried, and propose nothing any more."""
         self._say(
             f"the space holds {counted(len(self._first), 'plan')}, and each was tried: the search ends after "
@@ -178,7 +202,6 @@ class Bridge(Unsaved, Searcher):
             "confirmation is for"
         )
         self._asked = self._spec.search.trials
-        return Searcher.FINISHED
 
     def number(self, trial_id: str) -> int:
         """Return our number (from 0) of the trial that Tune calls `trial_id`."""
@@ -186,12 +209,11 @@ class Bridge(Unsaved, Searcher):
 
     # --- what earlier drivers did ---
 
-    def take_up(self, past: Past, states: Mapping[str, object]) -> None:
+    def take_up(self, past: Past, states: Mapping[str, bytes]) -> None:
         """Tell a fresh study everything that has happened, so that its sampler goes on as it would have.
 
-        `states` holds what a worker needs to go on with a trial, a reference to its packed state, by the trial's name.
+        `states` holds the packed states from which trials go on, by the trials' names.
         """
-        self._states = states
         live: dict[str, Trial] = {}
         for step in past.steps:
             one = past.trials[step.trial]
@@ -205,7 +227,11 @@ class Bridge(Unsaved, Searcher):
                     self._tell_epoch(live[one.name], step.epoch, one.history[step.epoch])
             else:
                 self._tell_past(live.pop(one.name), one)
-        self._again = [(one, live[one.name]) for one in past.unended if one.name in live]
+        self._again = [
+            _Waiting(one, live[one.name], one.name, self._put(states[one.name]) if one.name in states else None)
+            for one in past.unended
+            if one.name in live
+        ]
 
     def _asked_again(self, one: PastTrial) -> Trial:
         """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
@@ -249,11 +275,13 @@ class Bridge(Unsaved, Searcher):
         result = one.history.get(last, {})
         self._told(trial, Outcome(one.state or "failed", one.cause, one.message), result, self._spec.search.metric)
 
-    def _go_on(self, trial_id: str, one: PastTrial, trial: Trial) -> dict[str, Any]:
-        self._live[trial_id], self._numbers[trial_id] = trial, one.number
-        self._reported[trial_id] = max(one.history, default=0)
+    def _go_on(self, trial_id: str, waiting: _Waiting) -> dict[str, Any]:
+        one = waiting.one
+        self._live[trial_id], self._numbers[trial_id] = waiting.trial, one.number
+        self._reported[trial_id] = max(self._reported.pop(waiting.key, 0), max(one.history, default=0))
         self.going_on[trial_id] = one
-        return {**_task(one.plan, one.seed, one.repeats, resumes=one.name), "state": self._states.get(one.name)}
+        task = _task(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room)
+        return {**task, "state": waiting.state}
 
     # --- Tune tells ---
 
@@ -264,14 +292,26 @@ class Bridge(Unsaved, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand the last value to Optuna and tell it how the trial ended."""
-        trial = self._live.get(trial_id)
-        if trial is None:
+        if trial_id not in self._live or error:  # what becomes of a trial without a worker is the recorder's to say
             return
         if result is not None:
             self._report(trial_id, result)
         metrics, reason = self._spec.search.metric, self._interruptions.reason(trial_id)
-        outcome = outcome_of(result, metrics=metrics, error="worker lost" if error else "", interruption=reason)
-        self._tell(trial_id, outcome, result or {}, metrics)
+        self._tell(trial_id, outcome_of(result, metrics=metrics, interruption=reason), result or {}, metrics)
+
+    def goes_on(self, trial_id: str, one: PastTrial, state: bytes | None, *, room: bool) -> None:
+        """Give a trial that has lost its worker to the next one that is free; with `room`, to one with all of a device.
+
+        It goes on from `state`, which is that after the epochs of `one`.
+        """
+        self._last.pop(trial_id, None)
+        kept = None if state is None else self._put(state)
+        self._again.append(_Waiting(one, self._live.pop(trial_id), trial_id, kept, room))
+
+    def fails(self, trial_id: str, loss: Loss) -> None:
+        """Tell Optuna that a trial has lost its worker for good."""
+        outcome = outcome_of(None, metrics=(), lost=loss)
+        self._tell(trial_id, outcome, {}, self._spec.search.metric)
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         trial, metrics = self._live.get(trial_id), list(self._spec.search.metric)
@@ -300,6 +340,9 @@ class Bridge(Unsaved, Searcher):
         for trial_id in list(self._live):
             self._interruptions.breaks_off(trial_id)
             self.on_trial_complete(trial_id, self._last.get(trial_id))
+        for waiting in self._again:
+            self._told(waiting.trial, Outcome("interrupted", message=BROKEN_OFF), {}, self._spec.search.metric)
+        self._again = []
 
     # --- what Searcher asks of its children; the study's own file holds the state ---
 
@@ -313,10 +356,10 @@ class Bridge(Unsaved, Searcher):
         """Leave the storage to the driver."""
 
 
-def _task(plan: Mapping[str, Any], seed: int, repeats: str, *, resumes: str = "") -> dict[str, Any]:
+def _task(plan: Mapping[str, Any], seed: int, repeats: str, *, resumes: str = "", room: bool = False) -> dict[str, Any]:
     """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
-    named = {"repeats": repeats, "resumes": resumes}
-    return {"task": json.dumps({"plan": plan, "seed": seed, **{key: name for key, name in named.items() if name}})}
+    more = {"repeats": repeats, "resumes": resumes, "room": room}
+    return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}
 
 
 def _ask(trial: Trial, parameter: Parameter) -> Scalar:

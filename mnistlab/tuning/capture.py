@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
+from pathlib import Path
 
 MAX_CHUNK = 256 << 10  # bytes sent to the driver with one report, an even number; the driver caps the whole log
 
 
 class Capture:
-    """Standard output and error of this process, held in an unnamed temporary file from `start` on."""
+    """Standard output and error of this process, held in a file from `start` on.
 
-    def __init__(self) -> None:
-        """Open the file; nothing is redirected yet."""
-        self._file = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115 - lives as long as the worker
-        self._read = 0
+    The file has the name that was last given to it, so that what a process has left that died can be found.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, which only this user can read; nothing is redirected yet."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        self._file = os.fdopen(os.open(path, flags, 0o600), "w+b", buffering=0)
+
+    @property
+    def descriptor(self) -> int:
+        """Return the file's descriptor."""
+        return self._file.fileno()
+
+    def rename(self, path: Path) -> None:
+        """Give the file another name."""
+        self._path = self._path.rename(path)
+
+    def remove(self) -> None:
+        """Take the file's name away; what is printed from now on goes nowhere once the process has ended."""
+        self._path.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Redirect descriptors 1 and 2 into the file."""
@@ -30,19 +48,24 @@ class Capture:
         """
         _flush()
         size = os.fstat(self._file.fileno()).st_size
-        text = self._text(0, size) if size <= MAX_CHUNK else self._ends(size)
+        text = ends_of(self.descriptor)
         if size:
             os.ftruncate(self._file.fileno(), 0)
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
         return text
 
-    def _ends(self, size: int) -> str:
-        half = MAX_CHUNK // 2
-        cut = f"\n[{size - 2 * half} bytes that were printed here were dropped]\n"
-        return self._text(0, half) + cut + self._text(size - half, half)
 
-    def _text(self, start: int, size: int) -> str:
-        return os.pread(self._file.fileno(), size, start).decode("utf-8", "backslashreplace")
+def ends_of(file: int) -> str:
+    """Return what stands in the file of a descriptor; of more than `MAX_CHUNK` bytes the two ends."""
+    size, half = os.fstat(file).st_size, MAX_CHUNK // 2
+    if size <= MAX_CHUNK:
+        return _text(file, 0, size)
+    cut = f"\n[{size - 2 * half} bytes that were printed here were dropped]\n"
+    return _text(file, 0, half) + cut + _text(file, size - half, half)
+
+
+def _text(file: int, start: int, size: int) -> str:
+    return os.pread(file, size, start).decode("utf-8", "backslashreplace")
 
 
 def _flush() -> None:

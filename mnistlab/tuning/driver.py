@@ -16,6 +16,7 @@ from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
 from mnistlab.tuning.job import Executor, Parts, Search
+from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, common_failure
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.recorder import Recorder
@@ -55,9 +56,21 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         interruptions=cut,
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
+        put=executor.put,
     )
-    bridge.take_up(past, {name: executor.put(state) for name, (_, state) in states.items()})
-    recorder = Recorder(search.spec, bridge, search.store, search.emit, search.registry, ended, cut, search.tick)
+    bridge.take_up(past, {name: state for name, (_, state) in states.items()})
+    recorder = Recorder(
+        search.spec,
+        bridge,
+        search.store,
+        search.emit,
+        search.registry,
+        ended,
+        cut,
+        search.tick,
+        retries=Retries(more_room=search.room is not None),
+        leftover=executor.leftover,
+    )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
     try:

@@ -29,6 +29,7 @@ class Search:
     space: Space
     shared: Shared
     share: Share
+    room: Share | None  # what a trial gets for which that was too little; None where there is no more
     registry: Registry
     store: RunWriter
     emit: Emit
@@ -57,8 +58,10 @@ class Parts:
 class Executor:
     """What carries out a search: Ray Tune, or in tests a simulation of it.
 
-    `put` takes a trial's packed state and returns what a worker gets it by; `run` returns when the search is over.
+    `put` takes a trial's packed state and returns what a worker gets it by; `run` returns when the search is over;
+    `leftover` returns what a worker has printed that died, given the name under which the executor had its trial.
     """
 
     put: Callable[[bytes], object]
     run: Callable[[Search, Parts], None]
+    leftover: Callable[[str], str] = lambda _: ""

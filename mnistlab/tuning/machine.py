@@ -71,6 +71,17 @@ def share(machine: Machine, wished: ResourcesSpec) -> Share:
     return Share(cpus, gpus, min(parallel, wished.max_parallel or parallel))
 
 
+def room(machine: Machine, given: Share) -> Share | None:
+    """Return what a trial gets for whose memory its share was too little: a whole GPU, or a node of its own.
+
+    None where it has that already.
+    """
+    if given.gpus:
+        return Share(given.cpus, 1.0, 1) if given.gpus < 1 else None
+    most = max(cpus for cpus, _ in machine.nodes or ((machine.cpus, machine.gpus),))
+    return Share(most, 0.0, 1) if most > given.cpus and given.parallel > 1 else None
+
+
 def _fitting(node: tuple[int, float], cpus: int, gpus: float) -> int:
     """Return how many trials a node holds: a trial never spans two nodes, nor two GPUs for less than a whole one."""
     by_cpu = node[0] // cpus

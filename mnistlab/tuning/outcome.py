@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnistlab.results import State, TrialResult
+from mnistlab.tuning.losses import Loss
 
 FIRST_TRIALS, TOO_MANY = 8, 5
 BROKEN_OFF = "search broken off"
@@ -24,16 +25,16 @@ class Outcome:
 
 
 def outcome_of(
-    report: Mapping[str, Any] | None, *, metrics: Sequence[str], error: str = "", interruption: str = ""
+    report: Mapping[str, Any] | None, *, metrics: Sequence[str], lost: Loss | None = None, interruption: str = ""
 ) -> Outcome:
-    """Judge the last report of a worker (see `worker.PlanTrainable`), or the error with which the worker was lost.
+    """Judge the last report of a worker (see `worker.PlanTrainable`), or that the worker was lost.
 
     Complete only at the full budget; failed for errors and NaN; all else was stopped early: by an `interruption`, for
     the reason that it says, or else by the scheduler, which is the only other one that stops a trial.
     """
     early = Outcome("interrupted", message=interruption) if interruption else Outcome("pruned")
-    if error:
-        return Outcome("failed", "worker", error)
+    if lost:
+        return Outcome("failed", lost.cause, lost.message)
     if not report or "epoch" not in report:
         return early
     if report.get("cause"):

@@ -13,7 +13,7 @@ from ray.tune.experiment import Trial
 
 from mnistlab import events
 from mnistlab.api import TrialRecord
-from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
+from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
@@ -23,7 +23,9 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.losses import Loss, Retries, loss_of
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
+from mnistlab.tuning.past import PastTrial
 from mnistlab.tuning.unsaved import Unsaved
 
 
@@ -37,9 +39,16 @@ class _Open:
     plan: Mapping[str, Any]
     started: float
     repeats: str = ""
+    room: bool = False  # whether it has all of a device
+    attempt: int = 1
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     last: Mapping[str, Any] | None = None
     before: float = 0.0  # seconds that earlier attempts have spent on what is kept of them
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it has taken so far."""
+        return self.before + time.monotonic() - self.started
 
 
 class Recorder(Unsaved, Callback):
@@ -55,14 +64,19 @@ class Recorder(Unsaved, Callback):
         ended: list[TrialResult],
         interruptions: Interruptions,
         tick: Callable[[], None] = lambda: None,
+        *,
+        retries: Retries,
+        leftover: Callable[[str], str] = lambda _: "",
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
 
-        `tick` is called at every turn of Tune's loop, about ten times a second.
+        `tick` is called at every turn of Tune's loop, about ten times a second. `retries` says which trials go on that
+        have lost their worker, `leftover` what that had printed.
         """
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
+        self._retries, self._leftover = retries, leftover
         self._best = _best_of(ended, spec.search.metric[0])
 
     def idle(self) -> bool:
@@ -77,13 +91,17 @@ class Recorder(Unsaved, Callback):
             return
         task, number = json.loads(trial.config["task"]), self._bridge.number(trial.trial_id)
         repeats = task.get("repeats", "")
-        opened = _Open(trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats)
+        opened = _Open(
+            trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats, task.get("room", False)
+        )
+        self._open.pop(task.get("resumes", ""), None)  # the attempt before this one
         self._open[trial.trial_id] = opened
         about: dict[str, Any] = {"number": number, "seed": opened.seed, "repeats": repeats}
         if before := self._bridge.going_on.get(trial.trial_id):
             opened.history = [dict(before.history[epoch]) for epoch in sorted(before.history)]
             opened.before = sum(metrics.get("seconds", 0.0) for metrics in opened.history)
-            about |= {"attempt": before.attempts + 1, "epoch": max(before.history, default=0)}
+            opened.attempt = before.attempts + 1
+            about |= {"attempt": opened.attempt, "epoch": max(before.history, default=0)}
         label = plan_label(opened.plan)
         self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
 
@@ -123,13 +141,36 @@ class Recorder(Unsaved, Callback):
         self._end(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Record the loss of a worker."""
-        error = trial.get_pickled_error() or trial.get_error()
-        text = " ".join(str(error or "").split())[:500] or "its process ended without a word"
+        """Record the loss of a worker: its trial goes on with another one, or has failed."""
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
-        self._store.append_log(self._open[trial.trial_id].name, f"\nworker lost: {error}\n", final=True)
-        self._end(trial.trial_id, error=f"worker lost: {text}")
+        opened, error = self._open[trial.trial_id], trial.get_pickled_error() or trial.get_error()
+        log, limit = self._leftover(trial.trial_id), self._spec.search.trial_timeout
+        lost = loss_of(error, log, opened.seconds, limit)
+        self._store.append_log(opened.name, f"{log}\n{lost.message}\n", final=True)
+        if self._retries.takes(opened.name, lost.cause):
+            self._go_on(trial.trial_id, opened, lost)
+        else:
+            self._bridge.fails(trial.trial_id, lost)
+            self._end(trial.trial_id, lost)
+
+    def _go_on(self, trial_id: str, opened: _Open, lost: Loss) -> None:
+        """Hand a trial back to the bridge, as it stood at its newest checkpoint."""
+        epoch, state = newest_checkpoint(self._store.path, opened.name, len(opened.history)) or (0, None)
+        one = PastTrial(
+            name=opened.name,
+            number=opened.number,
+            seed=opened.seed,
+            plan=opened.plan,
+            repeats=opened.repeats,
+            attempts=opened.attempt,
+            history=dict(enumerate(opened.history[:epoch], 1)),
+        )
+        room = opened.room or lost.cause == "memory"
+        self._bridge.goes_on(trial_id, one, state, room=room)
+        where = f"from epoch {epoch}" if epoch else "from its beginning"
+        how = " with all of a device" if room else ""
+        self._emit(events.Warned(message=f"trial {opened.name} goes on {where}{how}: {lost.message}"))
 
     def close(self) -> None:
         """End the trials of which nothing more will be heard."""
@@ -139,12 +180,12 @@ class Recorder(Unsaved, Callback):
 
     # --- ends ---
 
-    def _end(self, trial_id: str, error: str = "") -> None:
+    def _end(self, trial_id: str, lost: Loss | None = None) -> None:
         opened = self._open.get(trial_id)
         if opened is None:
             return
         reason = self._interruptions.reason(trial_id)
-        outcome = outcome_of(opened.last, metrics=self._spec.search.metric, error=error, interruption=reason)
+        outcome = outcome_of(opened.last, metrics=self._spec.search.metric, lost=lost, interruption=reason)
         result = _result(opened, outcome)
         with signals_held():  # all of it or nothing: who insists on leaving waits for two small writes
             self._open.pop(trial_id)
@@ -185,7 +226,7 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
         label=plan_label(opened.plan),
         history=tuple(opened.history),
         metrics=metrics,
-        seconds=opened.before + time.monotonic() - opened.started,
+        seconds=opened.seconds,
         cause=outcome.cause,
         message=outcome.message,
         repeats=opened.repeats,

@@ -99,12 +99,15 @@ class _NoController:
 
 
 def resumed(trial: Any) -> str:
-    """Return the name under which an earlier driver had a trial, or "" where it is new."""
+    """Return under which name a trial is known that goes on, or "" where it is new.
+
+    That is Tune's name for it while it had the worker that it has lost, or ours where an earlier driver had it.
+    """
     return "" if isinstance(trial, _StandIn) else json.loads(trial.config["task"]).get("resumes", "")
 
 
-def _replay(scheduler: TrialScheduler, past: Past) -> dict[str, Any]:
-    """Tell a fresh scheduler what Tune told those before it, in the same order; return the stand-ins by name."""
+def _replay(scheduler: TrialScheduler, past: Past) -> None:
+    """Tell a fresh scheduler what Tune told those before it, in the same order."""
     stand_ins: dict[str, Any] = {}
     nobody: Any = _NoController()
     for step in past.steps:
@@ -118,7 +121,6 @@ def _replay(scheduler: TrialScheduler, past: Past) -> dict[str, Any]:
             scheduler.on_trial_complete(nobody, trial, result)
         elif step.kind == "epoch" and not (one.state == "complete" and step.epoch == last):  # that one ends it
             scheduler.on_trial_result(nobody, trial, result)
-    return stand_ins
 
 
 class Halving(Unsaved, AsyncHyperBandScheduler):
@@ -179,21 +181,24 @@ class Median(MedianStoppingRule):
     def __init__(self, **options: Any) -> None:
         """Begin without a past."""
         super().__init__(**options)
-        self._stand_ins: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}  # every trial by its name
 
     def take_up(self, past: Past) -> None:
         """Know the reports of earlier drivers of the run."""
-        self._stand_ins = _replay(self, past)
+        _replay(self, past)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Let a trial that goes on take over what is known of it."""
         super().on_trial_add(tune_controller, trial)
-        before = self._stand_ins.get(resumed(trial))
+        before = self._known.pop(resumed(trial), None)
         if before in self._results:
             self._results[trial] = self._results.pop(before)
+        self._known[trial.trial_id] = trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide as Ray does."""
+        """Decide as Ray does; an epoch that is trained again, after its worker was lost, has been judged."""
+        if any(report[_TIME] == result[_TIME] for report in self._results.get(trial, ())):
+            return TrialScheduler.CONTINUE
         return super().on_trial_result(tune_controller, trial, self._looked_at(result))
 
     def _looked_at(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -227,7 +232,11 @@ class Population(Unsaved, PopulationBasedTraining):
         self._past = past
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002 - Tune's signature
-        """Take a trial into the population."""
+        """Take a trial into the population; one that has lost its worker takes its own place again."""
+        for other in list(self._trial_state):
+            if other.trial_id == resumed(trial):
+                self._trial_state[trial] = self._trial_state.pop(other)
+                return
         state = self._trial_state[trial] = _PBTTrialState(trial)
         before = self._past.trials.get(resumed(trial))
         if before is None:

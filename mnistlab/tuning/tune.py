@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
+from functools import partial
 from typing import Any
 
 import ray
@@ -11,6 +13,8 @@ from ray import tune
 
 from mnistlab.tuning.cluster import environment
 from mnistlab.tuning.job import Executor, Parts, Search, Stopping
+from mnistlab.tuning.leftovers import taken
+from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.unsaved import Unsaved
 from mnistlab.tuning.worker import PlanTrainable
@@ -53,17 +57,22 @@ def _run(search: Search, parts: Parts) -> None:
         _tuner(search, parts).fit()
 
 
+def _resources(share: Share, room: Share | None, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """Return what a trial gets of a node: the usual share, or all the room there is."""
+    given = room if room and json.loads(config["task"]).get("room") else share
+    return tune.PlacementGroupFactory([{"CPU": given.cpus, "GPU": given.gpus}])
+
+
 def _tuner(search: Search, parts: Parts) -> tune.Tuner:
     trainable = tune.with_resources(
-        tune.with_parameters(PlanTrainable, shared=search.shared),
-        {"cpu": search.share.cpus, "gpu": search.share.gpus},
+        tune.with_parameters(PlanTrainable, shared=search.shared), partial(_resources, search.share, search.room)
     )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=parts.bridge,
             scheduler=parts.scheduler,
-            num_samples=search.spec.search.trials,  # the bridge ends the search
+            num_samples=-1,  # the bridge ends the search: a trial that is gone on with is another one to Tune
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
@@ -80,4 +89,4 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
     )
 
 
-RAY_TUNE = Executor(put=ray.put, run=_run)
+RAY_TUNE = Executor(put=ray.put, run=_run, leftover=taken)

@@ -1,4 +1,4 @@
-"""What runs in a worker process: a trial as a Ray Tune trainable, and a replicate as a Ray task.
+"""What runs in a worker process: a trial as a Ray Tune trainable.
 
 Only plans travel here, and the source of plugins that are single files. The worker resolves names from its own
 registry and loads the dataset once for all its trials.
@@ -11,29 +11,27 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import ray
 import torch
 from ray import tune
 
 from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
-from mnistlab.data import Division, images_digest, open_test, open_train, prepare_dataset
-from mnistlab.data.device import DeviceData, to_device, upload, whole
+from mnistlab.data import Division, images_digest, open_train, prepare_dataset
+from mnistlab.data.device import DeviceData, to_device
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
-from mnistlab.results import REFIT, Cost
-from mnistlab.seal import opened, seal_for_good
+from mnistlab.seal import seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
-from mnistlab.tuning.cost import cost_of, count_macs
+from mnistlab.tuning.cost import count_macs
+from mnistlab.tuning.leftovers import place_of
+from mnistlab.tuning.watch import STALL_SECONDS, Watch
 
 UNCOUNTED = -1
 CHECKPOINT = "state.safetensors"
@@ -55,6 +53,9 @@ class Shared:
     gpus: float = 0.0
     plugins: Selection = EVERYTHING
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    stall_seconds: float = STALL_SECONDS  # without a step: then the worker is taken to hang
+    trial_seconds: float | None = None  # that a trial may take, in all
+    more_room: bool = False  # whether there is a larger share of the device than a trial is given at first
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -102,10 +103,15 @@ def device_of(shared: Shared) -> torch.device:
     return training.set_up_process(shared.cpus, gpu=shared.gpus > 0)
 
 
+class NoRoomError(Exception):
+    """The device's memory was not enough for a trial, which is to be tried once more with a larger share of it."""
+
+
 class PlanTrainable(tune.Trainable):
     """One trial: each `step` is an epoch. `config["task"]` is JSON: plan, seed and, after a change, `optimizer`.
 
     `config["state"]`, if there, refers to the packed state from which a trial goes on that an earlier worker has begun.
+    A task with `room` has been given the largest share of a device already.
     """
 
     def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
@@ -113,14 +119,20 @@ class PlanTrainable(tune.Trainable):
         assert shared is not None
         seal_for_good()
         self._shared = shared
-        self._capture = Capture()
+        self._capture = Capture(place_of(self.trial_id))
         self._capture.start()
+        self._watch = Watch(self._capture.descriptor, shared.stall_seconds)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Begin another trial in the same process."""
+        self._capture.rename(place_of(self.trial_id))
         self._begin(new_config)
         return True
+
+    def cleanup(self) -> None:
+        """Leave nothing behind."""
+        self._capture.remove()
 
     def _begin(self, config: dict[str, Any]) -> None:
         """Build the plan; what goes wrong is kept for the first `step`, because Ray would end the process for it."""
@@ -130,27 +142,46 @@ class PlanTrainable(tune.Trainable):
         self._failure: BaseException | None = None
         self._macs: int | None = UNCOUNTED
         self._kept, self._keeping = time.monotonic(), self._shared.checkpoint_seconds
+        self._watch.begin(self._shared.trial_seconds)
         try:
             registry = select(self._shared.plugins)
             data = data_for(self._shared, registry, device_of(self._shared))
-            self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
-            if config.get("state") is not None:
-                training.restore(self._training, weights.unpack(ray.get(config["state"])))
-                self._went_on = True
+            state = None if config.get("state") is None else weights.unpack(ray.get(config["state"]))
+            with self._watch.over():
+                self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
+                self._training.on_step = self._watch.step
+                if state is not None:
+                    training.restore(self._training, state)
+                    self._went_on = True
+            self._watch.begin(self._time_left())
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
             self._fail(error)
 
+    def _time_left(self) -> float | None:
+        """Return how many seconds the trial may still take; what it has spent on the epochs so far counts."""
+        allowed = self._shared.trial_seconds
+        if allowed is None or self._training is None:
+            return allowed
+        return allowed - sum(metrics["seconds"] for metrics in self._training.history)
+
     def step(self) -> dict[str, Any]:
-        """Train one epoch and report."""
+        """Train one epoch and report.
+
+        Raises:
+            NoRoomError: if the device's memory is not enough, and there is more of it.
+        """
         if self._training is not None and self._failure is None:
             try:
-                return self._report(training.run_epoch(self._training))
+                with self._watch.over():
+                    return self._report(training.run_epoch(self._training))
             except (Exception, SystemExit) as error:
                 self._fail(error)
         assert self._failure is not None
+        if training.cause_of(self._failure) == "memory" and self._shared.more_room and not self._task.get("room"):
+            raise NoRoomError(one_line(self._failure))  # ends this process, and with it what it holds
         return self._answer() | {
             "cause": training.cause_of(self._failure),
-            "message": _one_line(self._failure),
+            "message": one_line(self._failure),
             "done": True,
         }
 
@@ -201,7 +232,8 @@ class PlanTrainable(tune.Trainable):
         if self._training is None or self._failure is not None:
             return
         try:
-            packed = weights.pack(training.state(self._training))
+            with self._watch.over():
+                packed = weights.pack(training.state(self._training))
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
         else:
@@ -214,84 +246,19 @@ class PlanTrainable(tune.Trainable):
             return
         saved = weights.unpack(path.read_bytes())
         try:
-            training.restore(self._training, saved, self._task.get("optimizer"))
+            with self._watch.over():
+                training.restore(self._training, saved, self._task.get("optimizer"))
+            self._watch.begin(self._time_left())
             self._went_on = True
             self._kept = float("-inf")  # trials that pause often never train for long at a time
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error with its kind, on one line of at most 500 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
-
-
-# --- replicates ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ReplicateTask:
-    """One (plan, seed) of the confirmation; number REFIT stands for the training on training and validation images."""
-
-    trial: str
-    replicate: int
-    seed: int
-    plan: dict[str, Any]
-
-    def data(self, common: DeviceData) -> DeviceData:
-        """Return what this is trained on."""
-        return whole(common) if self.replicate == REFIT else common
-
-
-@dataclass(frozen=True)
-class ReplicateProgress:
-    """A replicate has ended an epoch; `metrics` as `training.run_epoch` gives them."""
-
-    epoch: int
-    epochs: int
-    metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class ReplicateAnswer:
-    """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
-
-    history: tuple[dict[str, float], ...] = ()
-    parameters: int = 0
-    correct: npt.NDArray[np.bool_] | None = None
-    weights: bytes = b""
-    cost: Cost | None = None
-    log: str = ""
-    cause: str = ""
-    message: str = ""
-
-
-def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
-    """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
-    seal_for_good()
-    capture = Capture()
-    capture.start()
-    history: list[dict[str, float]] = []
-    answer = ReplicateAnswer()
-    try:
-        registry = select(shared.plugins)
-        data = task.data(data_for(shared, registry, device_of(shared)))
-        one = training.begin(task.plan, task.seed, data, registry)
-        while one.epoch < one.epochs:
-            history.append(training.run_epoch(one))
-            yield ReplicateProgress(one.epoch, one.epochs, history[-1])
-        found = training.evaluate(one, data.validation_images, data.validation_labels)
-        answer = replace(
-            answer,
-            parameters=training.count_parameters(one.module),
-            correct=found.correct.cpu().numpy(),
-            weights=weights.pack_weights(one.module),
-            cost=_measured(one),
-        )
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        traceback.print_exception(error)
-        answer = replace(answer, cause=training.cause_of(error), message=_one_line(error))
-    yield replace(answer, history=tuple(history), log=capture.take())
 
 
 def _counted(one: Training) -> int | None:
@@ -301,58 +268,3 @@ def _counted(one: Training) -> int | None:
     except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
         traceback.print_exc()
         return None
-
-
-def _measured(one: Training) -> Cost | None:
-    """Return what a prediction takes. Where that can't be measured, the training was good all the same."""
-    try:
-        return cost_of(one)
-    except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
-        traceback.print_exc()
-        return None
-
-
-@dataclass(frozen=True)
-class TestTask:
-    """One trained model to be evaluated on the test set; `weights` are those of its replicate."""
-
-    __test__ = False  # not a test class, whatever pytest makes of its name
-
-    replicate: ReplicateTask
-    weights: bytes
-
-
-@dataclass(frozen=True)
-class TestAnswer:
-    """What came of it. `correct` is bool (test images,), `loss` the mean cross-entropy in nats."""
-
-    __test__ = False
-
-    correct: npt.NDArray[np.bool_] | None = None
-    loss: float = 0.0
-    log: str = ""
-    cause: str = ""
-    message: str = ""
-
-
-def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
-    """Evaluate a trained model on the test set and yield the answer.
-
-    Only the confirmation sends this, once the ledger says so.
-    """
-    seal_for_good()
-    capture = Capture()
-    capture.start()
-    try:
-        registry, device = select(shared.plugins), device_of(shared)
-        data = task.replicate.data(data_for(shared, registry, device))
-        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
-        weights.load_weights(model.module, task.weights)
-        with opened():
-            test = open_test(*dataset_of(shared, registry), shared.place)
-        images, labels = upload(test, device)
-        found = training.evaluate(model, images, labels)
-        yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
-        traceback.print_exception(error)
-        yield TestAnswer(log=capture.take(), cause=training.cause_of(error), message=_one_line(error))

@@ -125,7 +125,8 @@ def second(one: TrialResult) -> events.TrialStarted:
         ([begin(A), epoch(A, 1), epoch(A, 2), AGAIN, epoch(A, 2), end_event(A)], ""),  # from its checkpoint
         ([begin(A), epoch(A, 1), AGAIN, second(A), epoch(A, 1)], ""),
         ([begin(A), end_event(CUT), AGAIN, second(A), epoch(A, 1)], ""),
-        ([begin(A), AGAIN, begin(A)], "trial 0000 is another one than in line 1, and has its number"),
+        ([begin(A), AGAIN, begin(A)], "trial 0000 has begun already, in line 1"),
+        ([begin(A), epoch(A, 1), second(A), epoch(A, 1)], ""),  # its worker was lost
         ([begin(A), end_event(CUT), AGAIN, second(replace(A, plan={}))], "trial 0000 is another one than in line 1"),
     ],
 )

@@ -23,7 +23,7 @@ from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
-from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.machine import Machine, Share, room
 from mnistlab.tuning.past import NOTHING, past_of
 
 DISTS = Path(__file__).parent / "dists"
@@ -41,10 +41,11 @@ def moody_on_the_path() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file in which the dataset `watched` notes who asks for what, in whatever process."""
-    path = tmp_path_factory.mktemp("moody") / "loads"
+    folder = tmp_path_factory.mktemp("moody")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MOODY_LOADS", str(path))
-        yield path
+        for name in ("loads", "deaths", "children"):
+            patch.setenv(f"MOODY_{name.upper()}", str(folder / name))
+        yield folder / "loads"
 
 
 @pytest.fixture(scope="session")
@@ -143,12 +144,17 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             return stopping() or (stop_after is not None and epochs >= stop_after)
 
         portion = Share(cpus=1, gpus=0.0, parallel=parallel)
+        larger = room(Machine(cpus=2, gpus=0), portion)
         search = Search(
             spec=wanted.spec,
             space=wanted.space,
             # Every epoch's state is kept, so that what goes on does not begin anew.
-            shared=replace(shared_of(found, place, portion, registry.selection), checkpoint_seconds=0.0),
+            shared=replace(
+                shared_of(found, place, portion, registry.selection, wanted.spec.search, more_room=larger is not None),
+                checkpoint_seconds=0.0,
+            ),
             share=portion,
+            room=larger,
             registry=registry,
             store=store,
             emit=emit,

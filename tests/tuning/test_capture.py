@@ -14,8 +14,10 @@ from mnistlab.tuning.capture import MAX_CHUNK
 PREPARE = """
 import ctypes, json, os, subprocess, sys, traceback
 answer = os.fdopen(os.dup(1), "w")
+from pathlib import Path
+from tempfile import mkdtemp
 from mnistlab.tuning.capture import MAX_CHUNK, Capture
-capture = Capture()
+capture = Capture(Path(mkdtemp()) / "logs" / "first.log")
 print("before")
 sys.stdout.flush()
 capture.start()

@@ -17,7 +17,7 @@ from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning.driver import Search, best_trials
-from mnistlab.tuning.worker import ReplicateTask, train_replicate
+from mnistlab.tuning.replicates import ReplicateTask, train_replicate
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import SEARCHED, moods
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 
 HALF = {"epoch": 1, "epochs": 2, "val_accuracy": 0.5}
@@ -15,23 +16,23 @@ BROKEN = {"epoch": 1, "epochs": 2, "cause": "plugin", "message": "boom"}
 
 
 @pytest.mark.parametrize(
-    ("report", "error", "interruption", "expected"),
+    ("report", "lost", "interruption", "expected"),
     [
-        (HALF, "", "", Outcome("pruned")),
-        (None, "", "", Outcome("pruned")),
-        (HALF, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
-        (None, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
-        ({"training_iteration": 1}, "", "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        (HALF, None, "", Outcome("pruned")),
+        (None, None, "", Outcome("pruned")),
+        (HALF, None, "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        (None, None, "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
+        ({"training_iteration": 1}, None, "Ctrl-C", Outcome("interrupted", message="Ctrl-C")),
         # whoever asks to stop in the moment of a trial's end changes nothing about that end
-        (WHOLE, "", "", Outcome("complete")),
-        (WHOLE, "", "Ctrl-C", Outcome("complete")),
-        (BROKEN, "", "Ctrl-C", Outcome("failed", "plugin", "boom")),
-        (HALF | {"val_accuracy": math.nan}, "", "Ctrl-C", Outcome("failed", "nan", "val_accuracy is nan")),
-        (HALF, "it died", "Ctrl-C", Outcome("failed", "worker", "it died")),
+        (WHOLE, None, "", Outcome("complete")),
+        (WHOLE, None, "Ctrl-C", Outcome("complete")),
+        (BROKEN, None, "Ctrl-C", Outcome("failed", "plugin", "boom")),
+        (HALF | {"val_accuracy": math.nan}, None, "Ctrl-C", Outcome("failed", "nan", "val_accuracy is nan")),
+        (HALF, Loss("worker", "it died"), "Ctrl-C", Outcome("failed", "worker", "it died")),
     ],
 )
-def test_how_a_trial_ended(report: Any, error: str, interruption: str, expected: Outcome) -> None:
-    assert outcome_of(report, metrics=["val_accuracy"], error=error, interruption=interruption) == expected
+def test_how_a_trial_ended(report: Any, lost: Loss | None, interruption: str, expected: Outcome) -> None:
+    assert outcome_of(report, metrics=["val_accuracy"], lost=lost, interruption=interruption) == expected
 
 
 def test_a_trial_keeps_the_reason_for_which_it_was_cut_short() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +32,28 @@ from mnistlab.api import (
 from mnistlab.registry import installed
 
 MOODS = Choice(
-    "good", "stuck", "nan", "raise", "step", "exit", "die", "noisy", "slow", "memory", "late", "lonely", "curious"
+    "good",
+    "stuck",
+    "nan",
+    "raise",
+    "step",
+    "exit",
+    "die",
+    "noisy",
+    "slow",
+    "memory",
+    "late",
+    "lonely",
+    "curious",
+    # worse ones
+    "sleep",
+    "lock",
+    "loop",
+    "deaf",
+    "flood",
+    "greedy",
+    "fork",
+    "mortal",
 )
 
 
@@ -63,7 +89,72 @@ class Net(nn.Module):
             os.write(2, b"written to descriptor 2\n")
         if self.mood in {"slow", "lonely"}:
             time.sleep(0.05)
+        if self.mood in WORSE and self.steps == 6:  # in the second epoch
+            WORSE[self.mood]()
         return logits
+
+
+def deadlock() -> None:
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def loop_in_c() -> None:
+    """Backtrack for longer than the world lasts, in C, with the interpreter's lock held."""
+    re.match(r"(a+)+$", "a" * 64 + "b")
+
+
+def be_deaf() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(1e6)
+
+
+def flood() -> None:
+    for _ in range(100):
+        os.write(1, b"x" * (1 << 20))
+
+
+def eat_memory() -> None:
+    """Allocate until there is no more: of the 1 GiB that this process is given beyond what it has."""
+    have = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (have + (1 << 30), before[1]))
+    try:
+        eaten = []
+        while True:
+            eaten.append(bytearray(64 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def leave_a_child() -> None:
+    if os.fork() == 0:
+        time.sleep(1e6)
+        os._exit(0)
+    note_in("MOODY_CHILDREN", "forked")
+    os._exit(7)
+
+
+def die_twice() -> None:
+    """End the process, unless that was done twice already."""
+    path = Path(os.environ["MOODY_DEATHS"])
+    deaths = path.read_text().count("died") if path.exists() else 0
+    if deaths < 2:
+        note_in("MOODY_DEATHS", "died")
+        os._exit(7)
+
+
+WORSE: dict[str, Callable[[], None]] = {
+    "sleep": lambda: time.sleep(1e6),
+    "lock": deadlock,
+    "loop": loop_in_c,
+    "deaf": be_deaf,
+    "flood": flood,
+    "greedy": eat_memory,
+    "fork": leave_a_child,
+    "mortal": die_twice,
+}
 
 
 def build(config: Moody, shape: ImageShape) -> nn.Module:
@@ -107,7 +198,11 @@ def load(_config: Watched, _place: DataPlace, split: str) -> LabelledImages:
 
 
 def note(what: str) -> None:
-    with Path(os.environ["MOODY_LOADS"]).open("a") as file:
+    note_in("MOODY_LOADS", what)
+
+
+def note_in(variable: str, what: str) -> None:
+    with Path(os.environ[variable]).open("a") as file:
         file.write(f"{what}\n")
 
 

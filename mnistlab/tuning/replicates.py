@@ -1,0 +1,158 @@
+"""What runs in a worker process after the search: replicates of the best plans, and tests of models, as Ray tasks.
+
+A failure of the training is an answer like any other (`cause`, `message`), as it is for trials (see `worker`).
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnistlab import training, weights
+from mnistlab.data import open_test
+from mnistlab.data.device import DeviceData, upload, whole
+from mnistlab.registry import select
+from mnistlab.results import REFIT, Cost
+from mnistlab.seal import opened, seal_for_good
+from mnistlab.training import Training
+from mnistlab.tuning.capture import Capture
+from mnistlab.tuning.cost import cost_of
+from mnistlab.tuning.leftovers import place_of
+from mnistlab.tuning.watch import Watch
+from mnistlab.tuning.worker import Shared, data_for, dataset_of, device_of, one_line
+
+
+@dataclass(frozen=True)
+class ReplicateTask:
+    """One (plan, seed) of the confirmation; number REFIT stands for the training on training and validation images."""
+
+    trial: str
+    replicate: int
+    seed: int
+    plan: dict[str, Any]
+
+    def data(self, common: DeviceData) -> DeviceData:
+        """Return what this is trained on."""
+        return whole(common) if self.replicate == REFIT else common
+
+
+@dataclass(frozen=True)
+class ReplicateProgress:
+    """A replicate has ended an epoch; `metrics` as `training.run_epoch` gives them."""
+
+    epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ReplicateAnswer:
+    """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
+
+    history: tuple[dict[str, float], ...] = ()
+    parameters: int = 0
+    correct: npt.NDArray[np.bool_] | None = None
+    weights: bytes = b""
+    cost: Cost | None = None
+    log: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
+    """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
+    seal_for_good()
+    capture = Capture(place_of(f"{task.trial}-{task.replicate}"))
+    capture.start()
+    watch = Watch(capture.descriptor, shared.stall_seconds)
+    history: list[dict[str, float]] = []
+    answer = ReplicateAnswer()
+    try:
+        registry = select(shared.plugins)
+        data = task.data(data_for(shared, registry, device_of(shared)))
+        with watch.over():
+            one = training.begin(task.plan, task.seed, data, registry)
+            one.on_step = watch.step
+        while one.epoch < one.epochs:
+            with watch.over():
+                history.append(training.run_epoch(one))
+            yield ReplicateProgress(one.epoch, one.epochs, history[-1])
+        with watch.over():
+            found = training.evaluate(one, data.validation_images, data.validation_labels)
+        answer = replace(
+            answer,
+            parameters=training.count_parameters(one.module),
+            correct=found.correct.cpu().numpy(),
+            weights=weights.pack_weights(one.module),
+            cost=_measured(one),
+        )
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        traceback.print_exception(error)
+        answer = replace(answer, cause=training.cause_of(error), message=one_line(error))
+    capture.remove()
+    yield replace(answer, history=tuple(history), log=capture.take())
+
+
+def _measured(one: Training) -> Cost | None:
+    """Return what a prediction takes. Where that can't be measured, the training was good all the same."""
+    try:
+        return cost_of(one)
+    except Exception:  # noqa: BLE001, RUF100 - a plugin may raise anything
+        traceback.print_exc()
+        return None
+
+
+@dataclass(frozen=True)
+class TestTask:
+    """One trained model to be evaluated on the test set; `weights` are those of its replicate."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    replicate: ReplicateTask
+    weights: bytes
+
+
+@dataclass(frozen=True)
+class TestAnswer:
+    """What came of it. `correct` is bool (test images,), `loss` the mean cross-entropy in nats."""
+
+    __test__ = False
+
+    correct: npt.NDArray[np.bool_] | None = None
+    loss: float = 0.0
+    log: str = ""
+    cause: str = ""
+    message: str = ""
+
+
+def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
+    """Evaluate a trained model on the test set and yield the answer.
+
+    Only the confirmation sends this, once the ledger says so.
+    """
+    seal_for_good()
+    capture = Capture(place_of(f"{task.replicate.trial}-{task.replicate.replicate}-test"))
+    capture.start()
+    try:
+        registry, device = select(shared.plugins), device_of(shared)
+        data = task.replicate.data(data_for(shared, registry, device))
+        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
+        weights.load_weights(model.module, task.weights)
+        with opened():
+            test = open_test(*dataset_of(shared, registry), shared.place)
+        images, labels = upload(test, device)
+        watch = Watch(capture.descriptor, shared.stall_seconds)
+        model.on_step = watch.step
+        with watch.over():
+            found = training.evaluate(model, images, labels)
+        capture.remove()
+        yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        traceback.print_exception(error)
+        capture.remove()
+        yield TestAnswer(log=capture.take(), cause=training.cause_of(error), message=one_line(error))

@@ -1,0 +1,190 @@
+"""Workers that hang, die, drown or run out of memory: what becomes of their trials, by cause."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from mnistlab import events
+from mnistlab.fsck import check
+from mnistlab.store import read_events
+from mnistlab.tuning.losses import Loss, Retries, loss_of
+from tests.tuning.conftest import Ran, RunTiny
+from tests.tuning.test_search import moods
+
+pytestmark = pytest.mark.ray
+
+DUMP = "printed before\nTimeout (0:00:02)!\nThread 0x00007f (most recent call first):\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "seconds", "limit", "cause"),
+    [
+        ("printed", 5.0, None, "worker"),
+        ("it says Timeout (0:00:02)! somewhere", 5.0, None, "worker"),
+        (DUMP, 5.0, None, "hang"),
+        (DUMP, 5.0, 9.0, "hang"),
+        (DUMP, 9.5, 9.0, "timeout"),
+    ],
+)
+def test_why_a_worker_is_gone(log: str, seconds: float, limit: float | None, cause: str) -> None:
+    assert loss_of("it died", log, seconds, limit).cause == cause
+
+
+def test_what_ray_kills_for_the_memory_of_the_machine_had_too_little_of_it() -> None:
+    found = loss_of("The actor died: the node was running low on memory (OOM)", "", 1.0, None)
+    assert found == Loss("memory", "worker lost: The actor died: the node was running low on memory (OOM)")
+
+
+@pytest.mark.parametrize(
+    ("cause", "more_room", "times"),
+    [("worker", False, 3), ("memory", True, 1), ("memory", False, 0), ("hang", True, 0), ("timeout", True, 0)],
+)
+def test_how_often_a_trial_goes_on(cause: str, more_room: bool, times: int) -> None:
+    retries = Retries(more_room=more_room)
+    assert [retries.takes("0000", cause) for _ in range(5)].count(True) == times  # type: ignore[arg-type]
+    assert retries.takes("0001", "worker")  # another trial's count is its own
+
+
+def starts(ran: Ran, trial: str) -> list[events.TrialStarted]:
+    return [event for event in ran.stream if isinstance(event, events.TrialStarted) and event.trial == trial]
+
+
+def mood_of(ran: Ran, name: str) -> str:
+    return next(one.trial for one in ran.results if one.plan["model"]["config"]["mood"] == name)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_a_trial_whose_worker_dies_goes_on_from_its_checkpoint(run_tiny: RunTiny, scheduler: str) -> None:
+    deaths = Path(os.environ["MOODY_DEATHS"])
+    deaths.unlink(missing_ok=True)
+    ran = run_tiny(moods("good", "mortal", scheduler=scheduler))
+    assert deaths.read_text().count("died") == 2
+    trial = mood_of(ran, "mortal")
+    assert [(one.attempt, one.epoch) for one in starts(ran, trial)] == [(1, 0), (2, 1), (3, 2)]
+    (result,) = [one for one in ran.results if one.trial == trial]
+    assert result.state == "complete"
+    assert len(result.history) == 4
+    told = [event.epoch for event in ran.stream if isinstance(event, events.TrialEpoch) and event.trial == trial]
+    assert told == [1, 2, 3, 4]
+    said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    assert [f"trial {trial} goes on from epoch {n}: worker lost" in said[n - 1] for n in (1, 2)] == [True, True]
+    assert [one.state for one in ran.study] == [TrialState.COMPLETE] * 2
+    assert sorted(ran.study[1].intermediate_values) == [1, 2, 3, 4]
+    assert check(ran.path).findings == ()
+
+
+def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("good", "die", scheduler="none"), parallel=2)
+    trial = mood_of(ran, "die")
+    assert [one.attempt for one in starts(ran, trial)] == [1, 2, 3, 4]
+    states = {one.trial: (one.state, one.cause) for one in ran.results}
+    assert states[trial] == ("failed", "worker")
+    assert states[mood_of(ran, "good")] == ("complete", "")
+    assert check(ran.path).sound
+
+
+def test_a_population_goes_on_when_it_loses_a_worker(run_tiny: RunTiny) -> None:
+    deaths = Path(os.environ["MOODY_DEATHS"])
+    deaths.unlink(missing_ok=True)
+    text = moods("mortal", scheduler="pbt").replace('"grid"', '"random"').replace("trials = 1", "trials = 3")
+    text = text.replace("epochs = 4", "epochs = 8")  # it is compared every two epochs, and dies in between
+    ran = run_tiny(text.replace("gain = 1.0\n", ""), parallel=2)
+    assert len(ran.results) == 3
+    assert {one.state for one in ran.results} == {"complete"}
+    again = sum(one.attempt > 1 for one in ran.stream if isinstance(one, events.TrialStarted))
+    assert again == deaths.read_text().count("died") == 2
+
+
+@pytest.mark.parametrize("name", ["sleep", "lock", "loop", "deaf"])
+def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_free_again(
+    run_tiny: RunTiny, name: str
+) -> None:
+    began = time.monotonic()
+    ran = run_tiny(moods(name, "good", scheduler="none", stall_timeout="3s"))
+    trial = mood_of(ran, name)
+    result = next(one for one in ran.results if one.trial == trial)
+    assert (result.state, result.cause, len(result.history)) == ("failed", "hang", 1)
+    assert len(starts(ran, trial)) == 1  # it is not tried again
+    log = (ran.path / "trials" / trial / "log.txt").read_text()
+    assert "most recent call first" in log
+    assert "mnistlab_moody.py" in log
+    assert next(one for one in ran.results if one.trial != trial).state == "complete"
+    assert time.monotonic() - began < 120
+    assert ran.study[int(trial)].state == TrialState.FAIL
+
+
+def test_a_trial_that_is_slow_but_moves_is_left_alone(run_tiny: RunTiny) -> None:
+    # Each of its epochs of about 0.5 s is longer than the limit; none of its steps is.
+    ran = run_tiny(moods("slow", scheduler="none", stall_timeout="0.3s"))
+    assert [one.state for one in ran.results] == ["complete"]
+
+
+def test_a_trial_that_has_had_its_time_ends(run_tiny: RunTiny) -> None:
+    text = moods("slow", "good", scheduler="none", trial_timeout="2s").replace("epochs = 4", "epochs = 400")
+    ran = run_tiny(text)
+    slow = next(one for one in ran.results if one.trial == mood_of(ran, "slow"))
+    assert (slow.state, slow.cause) == ("failed", "timeout")
+    assert 0 < len(slow.history) < 400
+    assert "TimeLimitError" in (ran.path / "trials" / slow.trial / "log.txt").read_text()
+
+
+def test_a_trial_that_hangs_past_its_time_has_had_it(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("sleep", scheduler="none", trial_timeout="3s", stall_timeout="300s"))
+    assert [one.cause for one in ran.results] == ["timeout"]
+    assert "most recent call first" in (ran.path / "trials" / "0000" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["memory", "greedy"])
+def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunTiny, name: str) -> None:
+    ran = run_tiny(moods(name, "good", scheduler="none"), parallel=2)
+    trial = mood_of(ran, name)
+    assert [one.attempt for one in starts(ran, trial)] == [1, 2]
+    result = next(one for one in ran.results if one.trial == trial)
+    assert (result.state, result.cause) == ("failed", "memory")
+    said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    assert any(f"trial {trial} goes on" in text and "with all of a device" in text for text in said)
+    assert next(one for one in ran.results if one.trial != trial).state == "complete"
+    # While it had the machine, nobody else ran: the other one had ended, or began when it had failed.
+    (again,) = (n for n, event in enumerate(ran.stream) if event in starts(ran, trial)[1:])
+    (end,) = (n for n, event in enumerate(ran.stream) if isinstance(event, events.TrialFailed) and event.trial == trial)
+    between = [event for event in ran.stream[again:end] if isinstance(event, events.TrialEpoch)]
+    assert all(event.trial == trial for event in between)
+
+
+def test_where_a_trial_has_all_memory_already_it_fails_at_once(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("memory", scheduler="none"))
+    assert [one.cause for one in ran.results] == ["memory"]
+    assert len(starts(ran, "0000")) == 1
+
+
+def test_a_hundred_megabytes_of_chatter_fill_no_log(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("flood", scheduler="none"))
+    assert [one.state for one in ran.results] == ["complete"]
+    assert (ran.path / "trials" / "0000" / "log.txt").stat().st_size < 2 << 20
+
+
+def test_what_a_lost_worker_has_forked_ends_too(run_tiny: RunTiny) -> None:
+    before = {process.pid for process in psutil.process_iter()}
+    ran = run_tiny(moods("fork", scheduler="none"))
+    assert [one.cause for one in ran.results] == ["worker"]
+    deadline = time.monotonic() + 30
+
+    def orphans() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["ppid", "cmdline"]) if p.pid not in before and p.info["ppid"] == 1]
+
+    while orphans() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert orphans() == []
+
+
+def test_a_killed_worker_is_told_on_disk_as_it_was_told_to_the_views(run_tiny: RunTiny) -> None:
+    Path(os.environ["MOODY_DEATHS"]).unlink(missing_ok=True)
+    ran = run_tiny(moods("mortal", scheduler="none"))
+    on_disk = [stamped.event for stamped in read_events(ran.path)]
+    assert on_disk == ran.stream
