@@ -12,6 +12,7 @@ TERM_SECONDS = 10.0  # a batch system that ends a job kills it soon after it has
 
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOST = signal.SIGUSR2  # what a run needs is gone: it breaks off, and waits for nothing
 
 
 class Requests:
@@ -93,7 +94,7 @@ def signals_held() -> Generator[Callable[[], None]]:
         yield lambda: None
         return
     came: list[int] = []
-    had = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGALRM)}
+    had = {number: signal.getsignal(number) for number in (*ENDS, signal.SIGALRM, LOST)}
     before = {number: handler for number, handler in had.items() if handler != signal.SIG_IGN}
 
     def hold() -> None:

@@ -29,6 +29,7 @@ from ray._private import worker as ray_worker
 from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
+from mnistlab.tuning.pulse import ClusterLostError, felt
 
 ANSWER_SECONDS = 5.0
 END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed
@@ -57,14 +58,19 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     private = {} if address else _credentials(folder)
     with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
         _reread_credentials()
+        lost = False
         try:
             _start(address, machine, folder)
-            yield machine if address is None else _reached()
+            with felt(private=address is None):
+                yield machine if address is None else _reached()
+        except ClusterLostError:
+            lost = True
+            raise
         finally:
-            _shut_down(folder)
+            _shut_down(folder, lost=lost)
 
 
-def _shut_down(folder: Path) -> None:
+def _shut_down(folder: Path, *, lost: bool = False) -> None:
     """End Ray, and whatever of it is still there: where its start was broken off, it forgets processes.
 
     Signals wait meanwhile: an end that is broken off leaves processes behind, and this one would wait a minute for
@@ -72,8 +78,9 @@ def _shut_down(folder: Path) -> None:
     """
     with signals_held() as hold:
         ending = threading.Thread(target=_end_ray, daemon=True)
-        ending.start()
         deadline = time.monotonic() + END_SECONDS
+        if not lost:  # it would wait for what is gone
+            ending.start()
         while ending.is_alive() and time.monotonic() < deadline:
             hold()
             ending.join(0.02)
@@ -160,6 +167,7 @@ def _reread_credentials() -> None:
 _SETTINGS: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine starve a search
+    "RAY_process_group_cleanup_enabled": "1",  # what a plugin has forked ends with its worker
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are this environment; nothing is built for them
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the events are the log
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a cause and no metric

@@ -5,12 +5,11 @@ By cause, as Determined's log policies do: what the machine did is tried again, 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-from ray.exceptions import OutOfMemoryError, RayTaskError
 
 from mnistlab.tuning.watch import was_ended
 from mnistlab.tuning.worker import NoRoomError
@@ -18,6 +17,7 @@ from mnistlab.tuning.worker import NoRoomError
 Cause = Literal["worker", "memory", "hang", "timeout"]
 
 AGAIN: Mapping[Cause, int] = {"worker": 3, "memory": 1}  # how often a trial is gone on with; after other causes, never
+_NO_ROOM = re.compile(rf"\b{NoRoomError.__name__}: (.*)")
 _RAY_ON_MEMORY = ("OOM", "out of memory", "memory pressure", "running low on memory")
 
 
@@ -29,19 +29,17 @@ class Loss:
     message: str
 
 
-def loss_of(error: object, log: str, seconds: float, limit: float | None) -> Loss:
-    """Return why a worker is gone, from Ray's error, the log that it left, the trial's seconds and what it may take."""
+def loss_of(error: str, log: str, seconds: float, limit: float | None) -> Loss:
+    """Return why a worker is gone, from Ray's words, the log that it left, the trial's seconds and what it may take."""
     if was_ended(log):
         if limit is not None and seconds >= limit:
             return Loss("timeout", f"the trial has had the {limit:g} s that it may take, and answered no more")
         return Loss("hang", "nothing moved any more: the stacks of its threads are in its log")
-    original = error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
-    if isinstance(original, NoRoomError):
-        return Loss("memory", next((str(part) for part in original.args), "out of memory"))
-    text = " ".join(str(error or "").split())[:500] or "its process ended without a word"
-    if isinstance(original, OutOfMemoryError) or any(words in text for words in _RAY_ON_MEMORY):
-        return Loss("memory", f"worker lost: {text}")
-    return Loss("worker", f"worker lost: {text}")
+    if (found := _NO_ROOM.search(error)) is not None:
+        return Loss("memory", found[1])
+    text = " ".join(error.split())[:500] or "its process ended without a word"
+    on_memory = any(words in text for words in _RAY_ON_MEMORY)
+    return Loss("memory" if on_memory else "worker", f"worker lost: {text}")
 
 
 class Retries:

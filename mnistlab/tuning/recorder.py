@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -144,9 +146,9 @@ class Recorder(Unsaved, Callback):
         """Record the loss of a worker: its trial goes on with another one, or has failed."""
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
-        opened, error = self._open[trial.trial_id], trial.get_pickled_error() or trial.get_error()
-        log, limit = self._leftover(trial.trial_id), self._spec.search.trial_timeout
-        lost = loss_of(error, log, opened.seconds, limit)
+        opened, limit = self._open[trial.trial_id], self._spec.search.trial_timeout
+        log = self._leftover(trial.trial_id)
+        lost = loss_of(_error_of(trial), log, opened.seconds, limit)
         self._store.append_log(opened.name, f"{log}\n{lost.message}\n", final=True)
         if self._retries.takes(opened.name, lost.cause):
             self._go_on(trial.trial_id, opened, lost)
@@ -206,6 +208,13 @@ class Recorder(Unsaved, Callback):
         if self._best is None or sign * value > sign * self._best:
             self._best = value
             self._emit(events.BestChanged(trial=result.trial, metric=metric, value=value, label=result.label))
+
+
+def _error_of(trial: Trial) -> str:
+    """Return what Ray says of a trial's end. Tune's own reader looks where it has not yet been copied to."""
+    with suppress(OSError):
+        return Path(str(trial.error_file)).read_text(encoding="utf-8", errors="replace").partition("\n")[2]
+    return ""
 
 
 def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:

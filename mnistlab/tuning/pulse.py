@@ -1,0 +1,140 @@
+"""Whether the Ray under a search is still there. Once it is not, Ray ends this process within seconds, without a word.
+
+So its processes are looked at twice a second, and a cluster that was joined is asked; who finds it gone says so first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from ray._private import worker as ray_worker
+from ray.exceptions import RayError
+
+from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.signals import LOST
+
+LOOK_SECONDS = 0.5
+SILENCE_SECONDS = 30.0  # that a cluster which was joined may need for an answer; Ray gives up after 60
+LEAVE_SECONDS = 20.0  # then the process ends, whatever it waits for
+PARTS = ("raylet", "gcs_server")
+
+
+class ClusterLostError(MnistlabError):
+    """Ray, or the connection to it, is gone while the search needs it. What was written is kept."""
+
+    exit_code = ExitCode.RESOURCES_VANISHED
+
+    def __init__(self, what: str) -> None:
+        """Say `what` is gone."""
+        super().__init__(f"{what}: what was found so far is kept; go on with `mnistlab resume`")
+
+
+class Pulse:
+    """Looks at Ray from a thread of its own; `lost` says in words what is gone, or "" while all is well."""
+
+    def __init__(self, *, private: bool) -> None:
+        """Look at the processes of a private Ray, or else ask the head of the cluster that was joined."""
+        self.lost = ""
+        self._look = _dead_parts if private else _Asking().silence
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look until it is over; interrupt the main thread where something is gone."""
+        while not self._over.wait(LOOK_SECONDS):
+            if found := self._look():
+                self.lost = found
+                _disarm()
+                _thread.interrupt_main(LOST)
+                if not self._over.wait(LEAVE_SECONDS):  # it waits for what is gone, deaf
+                    sys.stderr.write(f"mnistlab: {ClusterLostError(found)}\n")
+                    _leave()
+                return
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+
+
+class _Gone(BaseException):
+    """Breaks off whatever the main thread does: no exception for anybody to take for one of his own."""
+
+
+@contextmanager
+def felt(*, private: bool) -> Generator[Pulse]:
+    """Raise a ClusterLostError in this context, whatever it does, once the Ray that is up is gone."""
+    pulse = Pulse(private=private)
+    with _interrupted():
+        threading.Thread(target=pulse.run, name="mnistlab-pulse", daemon=True).start()
+        try:
+            yield pulse
+        except (Exception, _Gone) as error:
+            if isinstance(error, RayError):  # what Ray raises may come first
+                time.sleep(2 * LOOK_SECONDS)
+            if pulse.lost:
+                raise ClusterLostError(pulse.lost) from error
+            raise
+        finally:
+            pulse.stop()
+
+
+@contextmanager
+def _interrupted() -> Generator[None]:
+    """Have the signal `LOST` break off the main thread. Only that may say so: in another one, Ray's errors must do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def break_off(_number: int, _frame: object) -> None:
+        raise _Gone
+
+    before = signal.signal(LOST, break_off)
+    try:
+        yield
+    finally:
+        signal.signal(LOST, before)
+
+
+def _dead_parts() -> str:
+    node: Any = vars(ray_worker)["_global_node"]
+    dead = {str(kind) for kind, _ in node.dead_processes()} if node else set[str]()
+    gone = [part for part in PARTS if part in dead]
+    return f"Ray's {' and '.join(gone)} ended" if gone else ""
+
+
+class _Asking:
+    """Asks the head of a cluster for a sign of life."""
+
+    def __init__(self) -> None:
+        self._heard = time.monotonic()
+
+    def silence(self) -> str:
+        """Return in words that the head has not answered for too long, or ""."""
+        worker: Any = ray_worker.global_worker
+        try:
+            worker.gcs_client.internal_kv_get(b"mnistlab", None, timeout=5)
+            self._heard = time.monotonic()
+        except Exception as error:
+            if time.monotonic() - self._heard > SILENCE_SECONDS:
+                return f"the head of the Ray cluster has not answered for {SILENCE_SECONDS:.0f} s ({error})"
+        time.sleep(LOOK_SECONDS * 4)
+        return ""
+
+
+def _disarm() -> None:
+    """Let this process end without Ray's part of it, which would wait for a minute for what is gone."""
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(ExitCode.RESOURCES_VANISHED))
