@@ -96,16 +96,18 @@ class Bridge(Unsaved, Searcher):
         stopping: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
         put: Callable[[bytes], object] = lambda state: state,
+        shortage: Callable[[], str] = lambda: "",
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
         What people should know of the proposals is handed to `say`. `put` takes a trial's packed state and returns what
-        a worker gets it by.
+        a worker gets it by. While `shortage` says of what, no trial is handed out.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
         self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
-        self._say, self._put = say, put
+        self._say, self._put, self._shortage = say, put, shortage
+        self.short = ""  # of what there was too little for another trial
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
         self._live: dict[str, Trial] = {}
@@ -135,8 +137,8 @@ class Bridge(Unsaved, Searcher):
         """
         if self._stopping():
             return Searcher.FINISHED
-        if self._parallel is not None and len(self._live) >= self._parallel:
-            return None
+        if (self._parallel is not None and len(self._live) >= self._parallel) or self._lacks():
+            return Searcher.FINISHED if self.short and not self._live else None
         if self._again:
             return self._go_on(trial_id, self._again.pop(0))
         if self._unbegun:
@@ -144,6 +146,13 @@ class Bridge(Unsaved, Searcher):
         if self._asked < self._spec.search.trials and self._has_another():
             return self._hand_out(trial_id, *self._new())
         return None if self._live else Searcher.FINISHED  # a live one may lose its worker, and go on with another
+
+    def _lacks(self) -> bool:
+        """Return whether there is a shortage; say so where there was none before."""
+        before, self.short = self.short, self._shortage()
+        if self.short and not before:
+            self._say(f"{self.short}: no trial is started until there is more")
+        return bool(self.short)
 
     def _has_another(self) -> bool:
         """Return whether there is a plan left to propose; say so where there is none."""

@@ -15,6 +15,7 @@ from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
+from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Parts, Search
 from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, common_failure
@@ -57,6 +58,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
         put=executor.put,
+        shortage=lambda: shortage(search.store.path),
     )
     bridge.take_up(past, {name: state for name, (_, state) in states.items()})
     recorder = Recorder(
@@ -78,6 +80,8 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     finally:
         recorder.close()
         bridge.close()
+    if bridge.short and not stopping():
+        raise DiskLowError(f"{bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
 
 
 def _fresh_study(search: Search) -> optuna.Study:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import RayError
 
+from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.worker import Shared
 
@@ -40,7 +41,10 @@ def run_tasks(
     remote: Any = ray.remote(function).options(num_cpus=search.share.cpus, num_gpus=search.share.gpus, max_retries=3)
     waiting, running = list(tasks), dict[Any, Task]()
     while waiting or running:
-        while waiting and len(running) < search.share.parallel:
+        short = shortage(search.store.path) if waiting else ""
+        if short and not running:
+            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `mnistlab resume`")
+        while waiting and len(running) < search.share.parallel and not short:
             task = waiting.pop(0)
             running[remote.remote(common, task)] = task
             started(task)
