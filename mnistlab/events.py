@@ -140,7 +140,7 @@ class TrialInterrupted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailed(Event):
-    """A trial has come to nothing. `cause` is one of `nan`, `plugin`, `memory`, `worker`, `version`."""
+    """A trial has come to nothing. `cause`: `nan`, `plugin`, `memory`, `worker`, `hang`, `timeout`, `version`."""
 
     type: ClassVar[str] = "trial_failed"
     trial: str
