@@ -89,6 +89,8 @@ class Bridge(Unsaved, Searcher):
         self._parallel, self._stopping, self._interruptions, self._say = parallel, stopping, interruptions, say
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
+        self._elsewhere = 0  # how many of these plans the space no longer makes: it was amended since
+        self._behind: frozenset[str] = frozenset()  # plans that earlier drivers have begun
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
         self._reported: dict[str, int] = {}
@@ -104,7 +106,7 @@ class Bridge(Unsaved, Searcher):
         """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
         first = defaults(self._space)
         yield first
-        if self._spec.search.algorithm == "grid":
+        if self._grid:
             yield from (point for point in grid(self._space) if point != first)
 
     # --- Tune asks ---
@@ -124,7 +126,8 @@ class Bridge(Unsaved, Searcher):
             return self._go_on(trial_id, *self._again.pop(0))
         if self._unbegun:
             return self._hand_out(trial_id, *self._unbegun.pop(0))
-        if len(self._first) == self._points_in_all or not self._enqueue_next():
+        tried = len(self._first) - self._elsewhere
+        if tried == self._points_in_all or not self._enqueue_next():
             return self._exhausted()
         return self._hand_out(trial_id, *self._new())
 
@@ -141,11 +144,22 @@ class Bridge(Unsaved, Searcher):
         return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
-        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all."""
-        point = next(self._points, None)
+        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
+
+        Of a grid it is the next one that no earlier driver has begun.
+        """
+        point = next((one for one in self._points if not (self._grid and self._plan(one) in self._behind)), None)
         if point is not None:
             self._study.enqueue_trial(point)
-        return point is not None or self._spec.search.algorithm != "grid"
+        return point is not None or not self._grid
+
+    @property
+    def _grid(self) -> bool:
+        return self._spec.search.algorithm == "grid"
+
+    def _plan(self, point: Mapping[str, Scalar]) -> str:
+        """Return the canonical plan of a point of the space."""
+        return canonical(suggest(self._space, lambda parameter: point[parameter.path]))
 
     def _count(self, trial: Trial) -> int:
         number, self._asked = self._asked, self._asked + 1
@@ -191,7 +205,7 @@ class Bridge(Unsaved, Searcher):
 
         `states` holds what a worker needs to go on with a trial, a reference to its packed state, by the trial's name.
         """
-        self._states = states
+        self._states, self._behind = states, frozenset(canonical(one.plan) for one in past.trials.values())
         live: dict[str, Trial] = {}
         for step in past.steps:
             one = past.trials[step.trial]
@@ -211,31 +225,42 @@ class Bridge(Unsaved, Searcher):
         """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
 
         It proposes otherwise where trials ran side by side, or where Optuna, the space or the number of trials changed.
+        A grid is not asked: with options added to it, its points come in another order.
         """
-        self._enqueue_next()
-        trial, plan = self._proposal()
-        if canonical(plan) != canonical(one.plan):
-            trial = self._told_instead(trial, one)
+        wanted = canonical(one.plan)
+        trial, plan = self._again_by_sampler() if not self._grid else (None, {})
+        if trial is None or canonical(plan) != wanted:
+            trial, plan = self._told_instead(trial, one)
         self._count(trial)
-        self._first.setdefault(canonical(one.plan), one.number)
+        self._elsewhere += wanted not in self._first and canonical(plan) != wanted
+        self._first.setdefault(wanted, one.number)
         return trial
 
-    def _told_instead(self, trial: Trial, one: PastTrial) -> Trial:
-        """Replace a proposal by the point of a plan; return the trial that stands for it."""
-        trial.set_user_attr("replaced", one.name)
-        self._study.tell(trial, state=TrialState.FAIL)
+    def _again_by_sampler(self) -> tuple[Trial, dict[str, Any]]:
+        self._enqueue_next()
+        return self._proposal()
+
+    def _told_instead(self, trial: Trial | None, one: PastTrial) -> tuple[Trial, dict[str, Any]]:
+        """Replace a proposal by the point of a plan; return the trial that stands for it, and the plan of that point.
+
+        What the plan has not, because the space was amended since, is left open: no value of it has been tried.
+        """
+        if trial is not None:
+            trial.set_user_attr("replaced", one.name)
+            self._study.tell(trial, state=TrialState.FAIL)
         flat = settings(one.plan)
         point: dict[str, Scalar] = {}
 
         def as_then(parameter: Parameter) -> Scalar:
-            point[parameter.path] = flat.get(parameter.path, parameter.default)
-            return point[parameter.path]
+            if parameter.path in flat:
+                point[parameter.path] = flat[parameter.path]
+            return flat.get(parameter.path, parameter.default)
 
-        suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
+        plan = suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
         self._study.enqueue_trial(point)
-        trial = self._study.ask()
-        suggest(self._space, lambda parameter: _ask(trial, parameter))
-        return trial
+        told = self._study.ask()
+        suggest(self._space, lambda one: _ask(told, one) if one.path in point else one.default)
+        return told, plan
 
     def _tell_epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
         value = metrics.get(self._spec.search.metric[0])
