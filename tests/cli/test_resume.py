@@ -187,11 +187,12 @@ def test_a_run_that_died_just_before_its_end_gets_that_and_nothing_else(home: Pa
     (run / "events.jsonl").write_bytes(b"".join(lines[:-1]))
     code, out, err = end(start(home, "resume", ".", cwd=run))
     assert code == 0, err
-    *_, last, finished = [stamped.event for stamped in read_events(run)]
-    assert not isinstance(last, events.RunPreparing | events.RunResumed)
+    *_, last, stamped = read_events(run)
+    finished = stamped.event
+    assert not isinstance(last.event, events.RunPreparing | events.RunResumed)
     assert isinstance(finished, events.RunFinished)
     assert (finished.outcome, finished.exit_code, finished.counts) == ("done", 0, before.counts)
-    assert 0 < finished.seconds - before.seconds + 1 < 2
+    assert 0 <= finished.seconds - last.t < 5  # the time in which nobody drove it is not the run's
     assert "the driver died before it could write the end of the run: it is written now; nothing is left to do" in err
     assert "leads with mean test accuracy" in out
     count = len(list(read_events(run)))
