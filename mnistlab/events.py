@@ -64,7 +64,9 @@ class RunResumed(Event):
     """A search goes on that another driver has left: what it still may do, with what.
 
     `counts` maps complete, pruned and failed to the numbers of trials that stay as they ended; those of `again` are
-    started once more. `changes` maps the dotted keys of the experiment that hold other values from here on.
+    started once more. `changes` maps the dotted keys of the experiment that hold other values from here on, and
+    `amended` those of what its space has now and had not before: options that were added to a list, or the settings of
+    an additional table. `record` is the number of the record that holds from here on, 1 for `run.json`.
     """
 
     type: ClassVar[str] = "run_resumed"
@@ -75,6 +77,8 @@ class RunResumed(Event):
     counts: Mapping[str, int]
     again: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    amended: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    record: int = 1
     time_budget: float = 0.0  # seconds in all; 0 where there is none
 
 

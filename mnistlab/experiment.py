@@ -50,8 +50,8 @@ def open_with(path: Path, overrides: Iterable[str], wanted: Selection) -> tuple[
         PluginError: if a plugin that was named as a file can't be loaded.
     """
     draft = spec_file.read(path, overrides)
-    registry = select(replace(wanted, allowed=_allowed(draft.table)))
-    return _judge(draft, registry), registry
+    registry = select(replace(wanted, allowed=allowed_by(draft.table)))
+    return judge(draft, registry), registry
 
 
 def reopen(source: str, table: Table, wanted: Selection) -> tuple[Experiment, Registry]:
@@ -62,7 +62,7 @@ def reopen(source: str, table: Table, wanted: Selection) -> tuple[Experiment, Re
         PluginError: if a plugin that was named as a file can't be loaded.
     """
     registry = select(wanted)
-    return _judge(Draft(source, _without_nothing(table)), registry), registry
+    return judge(Draft(source, _without_nothing(table)), registry), registry
 
 
 def _without_nothing(table: Table) -> Table:
@@ -80,10 +80,10 @@ def load(path: Path, overrides: Iterable[str], registry: Registry) -> Experiment
     Raises:
         SpecError: with every fault of the file, those of its fixed part and those of its plugins' settings together.
     """
-    return _judge(spec_file.read(path, overrides), registry)
+    return judge(spec_file.read(path, overrides), registry)
 
 
-def _allowed(table: Table) -> frozenset[str] | None:
+def allowed_by(table: Table) -> frozenset[str] | None:
     """Return what a raw `[plugins]` table allows; what is wrong with it is reported with the file's other faults."""
     plugins = table.get("plugins")
     if not isinstance(plugins, dict) or "allow" not in plugins:
@@ -93,7 +93,12 @@ def _allowed(table: Table) -> frozenset[str] | None:
     return frozenset(canonical(name) for name in names if isinstance(name, str))
 
 
-def _judge(draft: Draft, registry: Registry) -> Experiment:
+def judge(draft: Draft, registry: Registry) -> Experiment:
+    """Return the experiment that a draft comes to with the plugins of `registry`.
+
+    Raises:
+        SpecError: with every fault of the draft, those of its fixed part and those of its plugins' settings together.
+    """
     spec, faults = spec_file.validate(draft)
     faults += _allow_faults(spec, registry)
     space, more = compose(draft.table, registry)

@@ -10,7 +10,7 @@ from mnistlab.errors import near_miss
 from mnistlab.events import Stamped
 from mnistlab.lines import decode_line
 from mnistlab.store import EVENTS as STREAM
-from mnistlab.store import NoSuchRunError, is_running, stamped
+from mnistlab.store import NoSuchRunError, is_running, named, stamped
 
 __all__ = ["STREAM", "find_stream", "follow_events", "is_running"]
 
@@ -30,7 +30,7 @@ def find_stream(name: str | None, root: Path) -> Path:
         return known[-1]
     for path in (Path(name), root / name):
         if (path / STREAM).is_file():
-            return path
+            return named(path)
     hint = near_miss(name, [path.name for path in known])
     raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
 

@@ -1,4 +1,4 @@
-"""The data and the weights of a run, found again by what `run.json` says of them, or refused in words."""
+"""The data and the weights of a run, found again by what its record says of them, or refused in words."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mnistlab.results import ReplicateResult, RunRecord
 
 
 def table_of(record: RunRecord, key: str) -> Mapping[str, Any]:
-    """Return a table of `run.json`.
+    """Return a table of a run's record.
 
     Raises:
         RunDirectoryError: if there is none under this key.
     """
     found = record.run.get(key)
     if not isinstance(found, dict):
-        raise RunDirectoryError(f"{record.path}/run.json is damaged: it says nothing of its {key}")
+        raise RunDirectoryError(f"{record.path}/{record.file} is damaged: it says nothing of its {key}")
     return cast("Mapping[str, Any]", found)
 
 
@@ -44,7 +44,7 @@ def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
     Raises:
         DataError: if it is missing, or is not the one that the run had; every difference is named.
         PluginError: if no plugin offers it here.
-        RunDirectoryError: if `run.json` contradicts itself.
+        RunDirectoryError: if the record contradicts itself.
     """
     said = table_of(record, "dataset")
     choice = _choice(record, said, registry)
@@ -113,7 +113,6 @@ def _division(record: RunRecord, said: Mapping[str, Any]) -> Division:
     train = np.setdiff1d(np.arange(said["train"] + said["validation"], dtype=np.int64), validation)
     division = Division(train=train, validation=validation)
     if division.digest() != said["split_sha256"] or len(train) != said["train"]:
-        raise RunDirectoryError(
-            f"{record.path}/run.json is damaged: its split is not the one that its sha256 stands for (split_sha256)"
-        )
+        why = "its split is not the one that its sha256 stands for (split_sha256)"
+        raise RunDirectoryError(f"{record.path}/{record.file} is damaged: {why}")
     return division

@@ -1,4 +1,4 @@
-"""What a run says of itself: the content of `run.json`, and its first event."""
+"""What a run says of itself: `run.json` and the records after it, and the event with which each driver begins."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment
 from mnistlab.registry import Registry
-from mnistlab.reopen import versions
+from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.past import Past
 
 
 def rule_of(spec: ExperimentSpec) -> str:
@@ -61,6 +62,31 @@ def started(
     )
 
 
+def resumed(
+    found: Reopened,
+    machine: Machine,
+    portion: Share,
+    past: Past,
+    ended: Mapping[str, int],
+    number: int,
+    command: str,
+) -> events.RunResumed:
+    """Return the event with which a search goes on; `number` is that of the record that holds from here on."""
+    search = found.experiment.spec.search
+    return events.RunResumed(
+        command=command,
+        trials=search.trials,
+        parallel=portion.parallel,
+        devices=str(machine),
+        counts=dict(ended),
+        again=tuple(one.name for one in past.unended),
+        changes=dict(found.changes),
+        amended={**found.untold, **found.added},
+        record=number,
+        time_budget=search.time_budget or 0.0,
+    )
+
+
 def run_record(
     experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, command: str
 ) -> Mapping[str, Any]:
@@ -75,10 +101,29 @@ def run_record(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "dataset": _dataset_record(experiment, data),
+        "machine": _machine_record(machine, portion),
+        **_code_record(registry),
+    }
+
+
+def amended_record(found: Reopened, command: str) -> Mapping[str, Any]:
+    """Return the record that takes the place of a run's newest one: the same run with what was added to its space."""
+    return {
+        **found.record.run,
+        "experiment": spec_json(found.experiment.spec),
+        "command": command,
+        "amended": dict(found.added),
+        "amended_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_code_record(found.registry),
+    }
+
+
+def _code_record(registry: Registry) -> Mapping[str, Any]:
+    """Return which code a run rests on: plugins, libraries, and this package itself."""
+    return {
         "plugins": registry.versions(),
         "plugin_files": {file.name: file.version for file in registry.selection.files},
         "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
-        "machine": _machine_record(machine, portion),
         "versions": versions(),
         "code_sha256": _code_digest(),
     }

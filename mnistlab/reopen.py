@@ -1,30 +1,30 @@
-"""A finished run, opened to add to it: its experiment, plugins and data as `run.json` holds them, or a refusal."""
+"""A finished run, opened to add to it: its experiment, plugins and data as its record holds them, or a refusal."""
 
 from __future__ import annotations
 
 import copy
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from mnistlab import __version__, store
+from mnistlab.amend import GROWING, grown, read_amended
 from mnistlab.api import DataPlace
 from mnistlab.dataset import Data
 from mnistlab.discovery import Selection, selection
-from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, SpecError
-from mnistlab.events import Event, RunResumed
+from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, RunDirectoryError, SpecError
+from mnistlab.events import RunResumed
 from mnistlab.experiment import Experiment, reopen
 from mnistlab.kept import open_data, parts_of, table_of
 from mnistlab.registry import Registry
-from mnistlab.results import RunRecord
-from mnistlab.spec import Draft, Table, with_overrides
+from mnistlab.results import RunRecord, record_name
+from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
 from mnistlab.tuning.driver import best_trials
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
-GROWING = ("search.trials", "search.time_budget", "resources.")  # what a run that goes on may have more of
 MAY_GROW = "search.trials, search.time_budget and resources"
 _NUMBERS = ("mnistlab", "torch")  # of the versions those on which numbers depend
 
@@ -44,6 +44,9 @@ class Reopened:
     experiment: Experiment
     registry: Registry
     data: Data
+    changes: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what holds other values from now on
+    added: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what an amendment adds, and is to be recorded
+    untold: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was recorded so, and no event tells
 
 
 def versions() -> Mapping[str, str]:
@@ -79,24 +82,95 @@ def reopen_run(path: Path, place: DataPlace, *, top: int | None = None, seeds: i
     return Reopened(path, record, replace(experiment, spec=spec), registry, open_data(record, place, registry))
 
 
-def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = ()) -> Reopened:
+def reopen_search(path: Path, place: DataPlace, changes: Sequence[str] = (), amend: Path | None = None) -> Reopened:
     """Return a run whose search is to go on, with the changes (`key=value`) of earlier times and of now.
 
+    With the experiment file `amend` it goes on in the space of that file, to which it may have added.
+
     Raises:
-        SpecError: if a change is not one that a run can take, or makes the experiment wrong.
+        SpecError: naming every change that a run can't take, everything in the file that is no addition, or every fault
+            of the experiment that they make.
         MnistlabError: if it is no run, or was made with plugins or data that are not at hand.
     """
     record = store.read_run(path)
-    before = [change for stamped in store.read_events(path) for change in _changes_of(stamped.event)]
-    table = changed(table_of(record, "experiment"), [*before, *changes], str(path))
-    experiment, registry = _experiment(path, replace(record, run={**record.run, "experiment": table}))
+    table, earlier, faults = table_of(record, "experiment"), _earlier(path, record), refused(changes)
+    if faults and amend is None:
+        raise SpecError(str(path), faults)
+    taken = () if faults else changes
+    experiment, registry = _experiment(path, _with(record, changed(table, [*earlier.changes, *taken], str(path))))
     _check_loaded(path, record, registry)
-    return Reopened(path, record, experiment, registry, open_data(record, place, registry))
+    data, untold = open_data(record, place, registry), {} if earlier.told else record.run.get("amended", {})
+    found = Reopened(path, record, experiment, registry, data, _parsed(taken), untold=untold)
+    return found if amend is None else _amended(found, amend, changes, earlier.changes, faults)
 
 
-def _changes_of(event: Event) -> list[str]:
-    """Return the changes of an event as `key=value`."""
-    return [f"{key}={value}" for key, value in event.changes.items()] if isinstance(event, RunResumed) else []
+def _amended(
+    found: Reopened, file: Path, changes: Sequence[str], earlier: Sequence[str], faults: Sequence[Fault]
+) -> Reopened:
+    """Return the run with the space of an amended file, and with what both say of trials, time and resources.
+
+    Raises:
+        SpecError: with `faults` and everything in the file that is no addition.
+    """
+    path, record = found.path, found.record
+    wanted, loaded = _wanted(path, record), found.registry.versions()
+    draft = read(file)
+    try:
+        experiment, registry, added = read_amended(draft, found.experiment, wanted, loaded)
+    except SpecError as error:
+        raise SpecError(error.source, [*faults, *error.faults]) from None
+    if faults:
+        raise SpecError(draft.source, faults)
+    more = grown(draft, _experiment(path, record)[0].spec, experiment)
+    told = [*(f"{key}={value}" for key, value in more.items()), *changes]
+    table = changed(table_of(record, "experiment"), [*earlier, *told], str(path))
+    spec = _experiment(path, _with(record, table))[0].spec
+    search = {"trials": spec.search.trials, "time_budget": spec.search.time_budget}
+    both = {"search": experiment.spec.search.model_copy(update=search), "resources": spec.resources}
+    experiment = replace(experiment, spec=experiment.spec.model_copy(update=both))
+    return replace(found, experiment=experiment, registry=registry, changes=_parsed(told), added=added)
+
+
+def _with(record: RunRecord, table: object) -> RunRecord:
+    return replace(record, run={**record.run, "experiment": table})
+
+
+def _parsed(changes: Sequence[str]) -> dict[str, Any]:
+    return {".".join(key): value for key, value in map(parse_override, changes)}
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What earlier drivers have changed (`key=value`) since the newest record, and whether they told of that one."""
+
+    changes: tuple[str, ...]
+    told: bool
+
+
+def _earlier(path: Path, record: RunRecord) -> _Earlier:
+    """Return what the events tell of earlier drivers.
+
+    Raises:
+        RunDirectoryError: if they tell of a record that is not there.
+    """
+    stream = [stamped.event for stamped in store.read_events(path)]
+    resumed = [event for event in stream if isinstance(event, RunResumed)]
+    newest = max((event.record for event in resumed), default=1)
+    if newest > record.number:
+        raise RunDirectoryError(f"{path} has lost {record_name(newest)}, which holds its experiment since an amendment")
+    since = [event for event in resumed if event.record == record.number]
+    changes = [f"{key}={value}" for event in since for key, value in event.changes.items()]
+    return _Earlier(tuple(changes), newest == record.number)
+
+
+def refused(changes: Sequence[str]) -> list[Fault]:
+    """Return a fault for each change (`key=value`) that would leave what has been done no longer comparable."""
+    hint = "for a larger space write it into the file and --amend FILE, for all else start a new search"
+    return [
+        Fault(f"--set {change}", f"can't be changed once a run has begun; {MAY_GROW} can", hint=hint)
+        for change in changes
+        if not change.partition("=")[0].strip().startswith(GROWING)
+    ]
 
 
 def changed(table: object, changes: Sequence[str], source: str) -> object:
@@ -105,15 +179,9 @@ def changed(table: object, changes: Sequence[str], source: str) -> object:
     Raises:
         SpecError: naming every change that is not of this kind.
     """
-    draft = Draft(source, cast("Table", copy.deepcopy(table)))
-    faults = [
-        Fault(f"--set {change}", f"can't be changed once a run has begun; {MAY_GROW} can", hint="start a new search")
-        for change in changes
-        if not change.partition("=")[0].strip().startswith(GROWING)
-    ]
-    if faults:
+    if faults := refused(changes):
         raise SpecError(source, faults)
-    return with_overrides(draft, changes).table
+    return with_overrides(Draft(source, cast("Table", copy.deepcopy(table))), changes).table
 
 
 # --- plugins ------------------------------------------------------------------------------------------------------
@@ -122,8 +190,12 @@ def changed(table: object, changes: Sequence[str], source: str) -> object:
 def _experiment(path: Path, record: RunRecord) -> tuple[Experiment, Registry]:
     """Return the experiment of a run, with the distributions that it was made with and no others."""
     loaded = cast("Mapping[str, str]", record.run.get("plugins", {}))
-    wanted = selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
-    return reopen(str(path / "run.json"), dict(table_of(record, "experiment")), _only(wanted, loaded))
+    table = dict(table_of(record, "experiment"))
+    return reopen(str(path / record.file), table, _only(_wanted(path, record), loaded))
+
+
+def _wanted(path: Path, record: RunRecord) -> Selection:
+    return selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
 
 
 def _only(wanted: Selection, loaded: Mapping[str, str]) -> Selection:

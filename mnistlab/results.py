@@ -130,15 +130,29 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     return ReplicateResult(**known)
 
 
+def record_name(number: int) -> str:
+    """Return the file that holds a run's record `number`: `run.json`, then `run-2.json`, `run-3.json`, ..."""
+    return "run.json" if number == 1 else f"run-{number}.json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Everything that a run directory says of its results; `run` is its `run.json`."""
+    """Everything that a run directory says of its results; `run` is its newest record, `number` which one that is.
+
+    It is 1 for `run.json`; each amendment of the experiment has left one more.
+    """
 
     path: str
     run: Mapping[str, Any]
+    number: int = 1
     trials: tuple[TrialResult, ...] = ()
     replicates: tuple[ReplicateResult, ...] = ()
     test_openings: int = 0
     refits: tuple[ReplicateResult, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`
     broken_on_test: frozenset[tuple[str, int]] = frozenset()  # (trial, replicate) of models that could not be evaluated
+
+    @property
+    def file(self) -> str:
+        """Return the name of the file that `run` was read from."""
+        return record_name(self.number)

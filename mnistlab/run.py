@@ -6,12 +6,11 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mnistlab import events
 from mnistlab.api import DataPlace
@@ -19,10 +18,10 @@ from mnistlab.confirm import confirm, work_of
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
-from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
-from mnistlab.record import run_record, started
+from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
@@ -39,8 +38,6 @@ from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Name, Tracking, tracking
 from mnistlab.tuning.worker import Shared
 from mnistlab.usage import Usage
-
-Changes = Mapping[str, Any]  # dotted keys of the experiment that hold other values from now on
 
 View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
 """What shows a run, given its directory: a context that yields what is to be called with every event."""
@@ -59,10 +56,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Finished:
-    """Where the run lies and how it ended; `end` is its last event."""
+    """Where the run lies and how it ended; `end` is its last event, with `end_only` all that was missing of it."""
 
     path: Path
     end: events.RunFinished
+    end_only: bool = False
 
     @property
     def exit_code(self) -> ExitCode:
@@ -168,10 +166,11 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
         writer.close()
 
 
-def resume(found: Reopened, options: Options, view: View, *, again: bool = False, changes: Changes) -> Finished | None:
+def resume(found: Reopened, options: Options, view: View, *, again: bool = False) -> Finished | None:
     """Go on with a search that was interrupted, killed or given more to do, to its end and through its confirmation.
 
-    With `again`, trials that have failed are started once more. `changes` says what of the experiment is other now.
+    With `again`, trials that have failed are started once more. Of a run that had come to its end when its driver died,
+    the end is written.
 
     Returns:
         How that ended, or None where there is nothing to do; then nothing is written.
@@ -182,19 +181,28 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
     writer, requests = RunWriter(found.path), Requests()
     try:
         record = read_run(found.path)  # again: only now is nobody else writing
-        past = past_of(read_events(found.path), again=again)
-        spec = found.experiment.spec
-        if not _searchable(spec, past) and work_of(spec, _ended(record, past), record).done:
+        if record.number != found.record.number:
+            raise RunDirectoryError(f"{found.path} was amended meanwhile, by another process: start again")
+        past, spec = past_of(read_events(found.path), again=again), found.experiment.spec
+        idle = not _searchable(spec, past) and work_of(spec, _ended(record, past), record).done
+        if idle and past.over:
             return None
         plans = {trial.trial: trial.plan for trial in record.trials}
         tracked = tracking(options.log, found.path, spec.name, plans)
         with signals_as(requests), view(found.path) as handle, sealed(), tracked as track:
             emit = _emitter(writer, requests, handle, track)
-            ended = _ended(record, past)
+            ended = _all_ended(record, past) if idle else _ended(record, past)
             run = _Run(found.experiment, options, found.registry, writer, requests, emit, ended)
-            return Finished(found.path, _to_the_end(run, lambda: _go_on(run, found.data, past, track, changes)))
+            work = (lambda: None) if idle else (lambda: _go_on(run, found, past, track))
+            return Finished(found.path, _to_the_end(run, work), end_only=idle)
     finally:
         writer.close()
+
+
+def _all_ended(record: RunRecord, past: Past) -> list[TrialResult]:
+    """Return the results that stand, and those of trials that were cut short and that no driver goes on with."""
+    cut = [one for one in record.trials if one.state == "interrupted" and one.trial not in past.ended]
+    return [*_ended(record, past), *cut]
 
 
 def _searchable(spec: ExperimentSpec, past: Past) -> bool:
@@ -211,18 +219,19 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
     return [found[name] for name in past.ended if name in found]
 
 
-def _go_on(run: _Run, data: Data, past: Past, track: Tracking, changes: Changes) -> None:
-    spec = run.experiment.spec
+def _go_on(run: _Run, found: Reopened, past: Past, track: Tracking) -> None:
+    spec, data = run.experiment.spec, found.data
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
     with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         job = _job(run, data, machine, portion)
-        record = read_run(run.writer.path)
+        record = _amended(run, found)
         if past.drivers:
-            run.emit(_resumed(run, machine, portion, past, changes))
+            ended = Counter(trial.state for trial in run.trials)
+            run.emit(resumed(found, machine, portion, past, ended, record.number, run.options.command))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
-        for warning in differences(record):
+        for warning in differences(found.record):
             run.emit(events.Warned(message=warning))
         if _searchable(spec, past):
             run_search(job, run.trials, past)
@@ -231,18 +240,11 @@ def _go_on(run: _Run, data: Data, past: Past, track: Tracking, changes: Changes)
     _finish_tracking(run, track)
 
 
-def _resumed(run: _Run, machine: Machine, portion: Share, past: Past, changes: Changes) -> events.RunResumed:
-    spec = run.experiment.spec
-    return events.RunResumed(
-        command=run.options.command,
-        trials=spec.search.trials,
-        parallel=portion.parallel,
-        devices=str(machine),
-        counts=dict(Counter(trial.state for trial in run.trials)),
-        again=tuple(one.name for one in past.unended),
-        changes=dict(changes),
-        time_budget=spec.search.time_budget or 0.0,
-    )
+def _amended(run: _Run, found: Reopened) -> RunRecord:
+    """Write down what is added to the space before anything is tried in it; return what the run holds by now."""
+    if found.added:
+        run.writer.write_amended(amended_record(found, run.options.command))
+    return read_run(run.writer.path)
 
 
 @dataclass(frozen=True)

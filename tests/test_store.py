@@ -224,6 +224,30 @@ def test_lines_of_another_format_are_refused_in_words(writer, folder, name):
         list(read_events(folder)) if name == "events.jsonl" else read_run(folder)
 
 
+def test_a_folder_is_found_from_within_and_by_its_own_name(tmp_path, monkeypatch):
+    root = tmp_path / "runs"
+    run = create_run(root, "cnn", DAY)
+    write_json(run / "run.json", {"schema": "mnistlab.run/1"})
+    (run / "trials").mkdir()
+    monkeypatch.chdir(run)
+    for name in (".", "./", "trials/..", str(run), f"../{run.name}"):
+        assert find_run(name, Path("runs")).resolve() == run
+        assert find_run(name, Path("runs")).name == run.name
+    monkeypatch.chdir(run / "trials")
+    assert find_run("..", Path("runs")) == run
+
+
+def test_a_run_that_has_no_record_is_told_from_one_that_is_not_there(tmp_path, monkeypatch):
+    run = create_run(tmp_path / "runs", "crashed", DAY)
+    (run / "events.jsonl").touch()
+    monkeypatch.chdir(run)
+    said = rf"{run.name} has no run.json: it ended before the search had begun, or .*; mnistlab fsck .*{run.name}"
+    for name in (run.name, "."):
+        with pytest.raises(MnistlabError, match=said) as caught:
+            find_run(name, tmp_path / "runs")
+        assert caught.value.exit_code == 2
+
+
 # --- files that are whole or not there ----------------------------------------------------------------------------
 
 
@@ -232,6 +256,27 @@ def test_the_record_of_a_run_is_never_rewritten(writer, folder):
     with pytest.raises(RunDirectoryError, match="never rewritten"):
         writer.write_run({"seed": 2})
     assert read_run(folder).run == {"schema": "mnistlab.run/1", "seed": 1}
+
+
+def test_an_amended_record_stands_beside_those_before_it_and_is_the_one_that_is_read(writer, folder):
+    writer.write_run({"seed": 1})
+    first = (folder / "run.json").read_bytes()
+    assert (read_run(folder).number, read_run(folder).file) == (1, "run.json")
+    for number in range(2, 12):  # the tenth is newer than the ninth, whatever their names sort like
+        assert writer.write_amended({**read_run(folder).run, "amended": {"a": [number]}}) == number
+        record = read_run(folder)
+        assert (record.number, record.file) == (number, f"run-{number}.json")
+        assert record.run == {"schema": "mnistlab.run/1", "seed": 1, "amended": {"a": [number]}}
+    assert (folder / "run.json").read_bytes() == first
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": "mnistlab.run/1", "seed": 2,\n "crc": "00000000"\n}\n'])
+def test_a_newest_record_that_is_damaged_is_refused_and_no_older_one_taken_for_it(writer, folder, content):
+    writer.write_run({"seed": 1})
+    writer.write_amended({"seed": 1})
+    (folder / "run-2.json").write_bytes(content)
+    with pytest.raises(RunDirectoryError, match=r"run-2\.json is damaged"):
+        read_run(folder)
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])

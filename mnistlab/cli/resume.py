@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,15 @@ Changed = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key of [resources], for example resources.max_parallel=4."
     ),
 ]
+Amend = Annotated[
+    Path | None,
+    typer.Option(
+        "--amend",
+        metavar="FILE",
+        help="Go on in the larger space of this experiment file: the run's, with options or tables added.",
+        show_default=False,
+    ),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
@@ -38,6 +48,7 @@ def resume(
     trials: Trials = None,
     time_budget: Budget = None,
     set_: Changed = None,
+    amend: Amend = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     ui: View = "auto",
@@ -47,7 +58,8 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or killed, or that is to try more."""
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
-    _go_on(run, changes, again=False, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address, log=log)
+    about = _About(data_dir, runs, ui, color, address, log)
+    _go_on(run, about, changes, amend=amend)
 
 
 def retry(
@@ -63,28 +75,34 @@ def retry(
     """Start the failed trials of RUN once more, with the same plans and seeds, and go on with its search."""
     if not failed:
         raise typer.BadParameter("say --failed: it is the only kind of trial that can be tried again.")
-    _go_on(run, (), again=True, data_dir=data_dir, runs=runs, ui=ui, color=color, address=address, log=log)
+    _go_on(run, _About(data_dir, runs, ui, color, address, log), again=True)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What both commands may be told of data, view and machine."""
+
+    data_dir: Path | None
+    runs: Path
+    ui: str
+    color: str
+    address: str | None
+    log: Sequence[str] | None
 
 
 def _go_on(
-    run: str,
-    changes: Sequence[str],
-    *,
-    again: bool,
-    data_dir: Path | None,
-    runs: Path,
-    ui: str,
-    color: str,
-    address: str | None,
-    log: Sequence[str] | None,
+    run: str, about: _About, changes: Sequence[str] = (), *, amend: Path | None = None, again: bool = False
 ) -> None:
     from mnistlab import store
     from mnistlab.cli.search import announced, print_ranking
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.spec import parse_override
+    from mnistlab.spec import read
 
-    view, path, command = chosen(ui, color), store.find_run(run, runs), shlex.join(["mnistlab", *sys.argv[1:]])
+    view, path = chosen(about.ui, about.color), store.find_run(run, about.runs)
+    command = shlex.join(["mnistlab", *sys.argv[1:]])
+    if amend is not None:
+        read(amend)  # a file that is not there is told before what takes seconds to import
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab import run as runner
@@ -94,22 +112,25 @@ def _go_on(
             from mnistlab.tuning.trackers import check_trackers
 
             check_environment()
-            trackers = check_trackers(log or ())
-            place = default_place(data_dir)
-            found = reopen_search(path, place, changes)
-        changed: dict[str, Any] = {".".join(key): value for key, value in map(parse_override, changes)}
+            trackers = check_trackers(about.log or ())
+            place = default_place(about.data_dir)
+            found = reopen_search(path, place, changes, amend)
         finished = runner.resume(
             found,
-            runner.Options(runs=runs, place=place, address=address, command=command, log=trackers),
+            runner.Options(runs=about.runs, place=place, address=about.address, command=command, log=trackers),
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
             again=again,
-            changes=changed,
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(path, finished.end if finished else None, stream)
-    if finished is None:
-        typer.echo(f"mnistlab: {_nothing_left(found.experiment.spec, len(found.record.trials), again=again)}", err=True)
+    if finished is None or finished.end_only:
+        said = _nothing_left(found.experiment.spec, len(found.record.trials), again=again)
+        if finished is not None:
+            said = f"the driver died before it could write the end of the run: it is written now; {said}"
+        if found.added:
+            said += "; nothing was amended"
+        typer.echo(f"mnistlab: {said}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)
 
 

@@ -128,5 +128,6 @@ def _next(board: Leaderboard, *, cut: bool) -> list[str]:
 
 def _written(path: Path) -> list[str]:
     """Return the files of a run that people open."""
-    files = ("run.json", "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log")
+    records = ["run.json", *sorted(one.name for one in path.glob("run-*.json"))]
+    files = (*records, "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log")
     return [str(path / name) for name in (*files, "trials", "tensorboard") if (path / name).exists()]

@@ -143,6 +143,7 @@ def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
 
     With `at`, seconds of the run: the state at that time.
     """
+    from dataclasses import replace
     from datetime import UTC, datetime
 
     from mnistlab import follow, store
@@ -153,8 +154,10 @@ def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
         if at is not None and stamped.t > at:
             return state, at
         state, last = advance(state, stamped), stamped
-    if last is None or state.end is not None or not follow.is_running(path):
+    if last is None or state.end is not None:
         return state, state.t
+    if not follow.is_running(path):
+        return replace(state, driven=at is not None), state.t
     return state, state.t + max(0.0, (datetime.now(UTC) - last.time).total_seconds())
 
 

@@ -37,6 +37,8 @@ def estimate(state: ViewState, now: float) -> Estimate | None:
     """
     if state.start is None or state.phase not in {"search", "confirmation"} or not state.durations:
         return None
+    if not state.driven:
+        return None
     if len(state.durations) + sum(trial.epoch > 0 for trial in state.running.values()) < LEAST:
         return None
     draw = random.Random(state.finished)

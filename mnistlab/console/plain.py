@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
+from typing import cast
 
 from mnistlab import events as ev
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
-from mnistlab.labels import counted, listed, metric_text, seconds_text
+from mnistlab.labels import Scalar, counted, listed, metric_text, scalar_text, seconds_text
 
 
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
@@ -76,10 +78,18 @@ def _run_resumed(event: ev.RunResumed, _state: ViewState) -> str:
     kept = counts_text(dict(event.counts)) or "no trial has ended"
     again = f"; {counted(len(event.again), 'trial')} taken up again ({listed(event.again)})" if event.again else ""
     changes = "".join(f"; {key} = {value}" for key, value in event.changes.items())
+    changes += "".join(f"; more to choose from: {_added(key, more)}" for key, more in event.amended.items())
     return (
         f"going on with the run: {kept}{again}; up to {counted(event.trials, 'trial')} in all, "
         f"{event.parallel} at a time on {event.devices}{changes}"
     )
+
+
+def _added(key: str, more: object) -> str:
+    """Return for example `training.batch_size: 256 and 512`, or of a table `[model.cnn]`."""
+    if not isinstance(more, (list, tuple)):
+        return f"[{key}]"
+    return f"{key}: {listed([scalar_text(one) for one in cast('Sequence[Scalar]', more)])}"
 
 
 @_say.register

@@ -86,7 +86,7 @@ def progress_words(state: ViewState, now: float, eta: Estimate | None) -> list[s
 
 
 def _eta(state: ViewState, now: float, eta: Estimate | None) -> list[str]:
-    if state.phase not in {"search", "confirmation"}:
+    if state.phase not in {"search", "confirmation"} or not state.driven:
         return []
     if eta is None:
         return ["ETA -"]

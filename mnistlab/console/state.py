@@ -109,6 +109,7 @@ class ViewState:
     """Everything a view may show. Times are seconds of the run (`Stamped.t`)."""
 
     phase: Phase = "starting"
+    driven: bool = True  # False: the process that drove the run has gone without writing its end
     step: str = ""  # what is being prepared before the search begins
     start: ev.RunStarted | None = None
     end: ev.RunFinished | None = None
@@ -156,13 +157,13 @@ class ViewState:
 
     @property
     def finished(self) -> int:
-        """Return how many trials have ended, in whatever way."""
-        return self.complete + self.pruned + self.interrupted + self.failed
+        """Return how many trials have ended for good: one that was interrupted is gone on with."""
+        return self.complete + self.pruned + self.failed
 
     @property
     def queued(self) -> int:
         """Return how many trials may still be started."""
-        return max(0, self.total - self.finished - len(self.running))
+        return max(0, self.total - self.finished - self.interrupted - len(self.running))
 
     @property
     def replicated(self) -> int:

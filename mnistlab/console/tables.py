@@ -40,7 +40,7 @@ def at_work(state: ViewState, now: float, room: int, look: Look) -> list[Text]:
         return []
     if state.running:
         return _running(state, now, room, look)
-    if state.phase != "search" or state.start is None or state.finished:
+    if state.phase != "search" or state.start is None or state.finished or state.interrupted:
         return []
     workers = counted(state.start.parallel, "worker")
     return [look.line(f"starting {workers}: loading torch and the data takes some seconds", "dim")]

@@ -13,7 +13,7 @@ from mnistlab.fsck.replicates import replicate_findings
 from mnistlab.fsck.states import state_findings
 from mnistlab.fsck.story import Story, compare, ledger_faults, read_story, rebuilt
 from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
-from mnistlab.results import TrialResult
+from mnistlab.results import TrialResult, record_name
 from mnistlab.store import EVENTS, LEDGER, holder
 
 
@@ -64,6 +64,7 @@ def look_at(run: Path) -> Look:
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
     found += [*state_findings(run, files.own), *replicate_findings(streams[EVENTS], kept)]
     found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
+    found += _lost_records(files, streams[EVENTS])
     found.sort(key=lambda one: (one.file, one.line))
     return Look(files, streams, kept, story, tuple(found), jumps)
 
@@ -80,3 +81,16 @@ def _without_record(files: Inventory, lines: list[Line], kept: Kept) -> Iterator
     begun = kept.trials or any(line.record.get("type") == "run_started" for line in lines)
     said = "is missing" if begun else "is not there: the run ended before it had begun"
     yield Finding(level="fault" if begun else "note", file="run.json", message=said)
+
+
+def _lost_records(files: Inventory, lines: list[Line]) -> Iterator[Finding]:
+    """Yield each record of an amendment that the events name and that is not there, by the first line that names it."""
+    named: dict[int, int] = {}
+    for line in lines:
+        number = line.record.get("record")
+        if line.record.get("type") == "run_resumed" and isinstance(number, int) and number > 1:
+            named.setdefault(number, line.number)
+    for number, line in named.items():
+        if record_name(number) not in files.own:
+            said = f"is missing, but line {line} of {EVENTS} says that the run went on by it"
+            yield Finding(level="fault", file=record_name(number), message=said)

@@ -1,4 +1,4 @@
-"""Checking the files that are written whole: `run.json`, results, and the weights that results name."""
+"""Checking the files that are written whole: the run's records, results, and the weights that results name."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from typing import Any
 
 from mnistlab.fsck.findings import Finding
 from mnistlab.lines import is_as_written
-from mnistlab.results import REFIT, ReplicateResult, TrialResult, replicate_from_json, trial_from_json, trial_name
-from mnistlab.store import RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
+from mnistlab.results import (
+    REFIT,
+    ReplicateResult,
+    TrialResult,
+    record_name,
+    replicate_from_json,
+    trial_from_json,
+    trial_name,
+)
+from mnistlab.store import AMENDED, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
 
+_LASTING = ("run", "seed", "metric", "created", "dataset")  # what no amendment changes
 Parse = Callable[[Mapping[str, Any]], TrialResult | ReplicateResult]
 
 
 @dataclass
 class Kept:
-    """What the whole files say. `unread` are results that are there and can't be used."""
+    """What the whole files say. `run` is the newest record that is whole, `unread` are results that can't be used."""
 
     run: Mapping[str, Any] = field(default_factory=dict[str, Any])
     trials: dict[str, TrialResult] = field(default_factory=dict[str, TrialResult])
@@ -33,16 +42,30 @@ class Kept:
 def read_kept(run: Path, names: tuple[str, ...]) -> Kept:
     """Read the whole files among `names` (relative to the run directory), and check each by itself."""
     kept = Kept()
+    _read_records(run, names, kept)
     for name in names:
-        if name == "run.json":
-            kept.run, why = _object(run / name, RUN_SCHEMA)
-            kept.findings += [Finding(level="fault", file=name, message=why)] if why else _unsure(name, kept.run)
-        elif name.endswith("/result.json"):
+        if name.endswith("/result.json"):
             _read_result(run, name, kept)
         elif name.endswith(f"/{WEIGHTS}") and PurePosixPath(name).with_name("result.json").as_posix() not in names:
             said = "has no result beside it: the writer died between the two"
             kept.findings.append(Finding(level="note", file=name, message=said))
     return kept
+
+
+def _read_records(run: Path, names: tuple[str, ...], kept: Kept) -> None:
+    """Read `run.json` and the records of amendments: all are of one run, and they follow one another without a gap."""
+    numbers = {1: "run.json"} | {int(found[1]): name for name in names if (found := AMENDED.fullmatch(name))}
+    for number, name in sorted((number, name) for number, name in numbers.items() if name in names):
+        body, why = _object(run / name, RUN_SCHEMA)
+        kept.findings += [Finding(level="fault", file=name, message=why)] if why else _unsure(name, body)
+        if number > 1 and number - 1 not in numbers:
+            said = f"follows a record that is missing: {record_name(number - 1)}"
+            kept.findings.append(Finding(level="fault", file=name, message=said))
+        for key in _LASTING if body and kept.run else ():
+            if body.get(key) != kept.run.get(key):
+                said = f"is of another run than the records before it: its {key} is another one"
+                kept.findings.append(Finding(level="fault", file=name, message=said))
+        kept.run = body or kept.run
 
 
 def _object(path: Path, schema: str) -> tuple[dict[str, Any], str]:

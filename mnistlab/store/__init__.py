@@ -1,14 +1,16 @@
 """The run directory: what a search leaves behind. The driver is its only writer.
 
-Truth is `run.json` (written once), `events.jsonl` (append only) and the results under `trials/`. Results are written
-to a temporary file, flushed to the disk and renamed, so that a file is either whole or not there; an event is one
-write of one line with its own checksum, so that a torn tail is seen and skipped.
+Truth is `run.json` (written once; an amendment is a record of its own beside it), `events.jsonl` (append only) and the
+results under `trials/`. Results are written to a temporary file, flushed to the disk and renamed, so that a file is
+either whole or not there; an event is one write of one line with its own checksum, so that a torn tail is seen and
+skipped.
 """
 
 from mnistlab.lines import read_lines
 from mnistlab.store.files import open_to_write, write_bytes, write_json
 from mnistlab.store.locking import holder, is_running
 from mnistlab.store.names import (
+    AMENDED,
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
     EVENTS,
@@ -17,12 +19,14 @@ from mnistlab.store.names import (
     RESULT_SCHEMA,
     RUN_SCHEMA,
     WEIGHTS,
+    newest_record,
     refusal,
 )
-from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, read_events, read_json, read_run, stamped
+from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, named, read_events, read_json, read_run, stamped
 from mnistlab.store.writing import RunWriter, create_run
 
 __all__ = [
+    "AMENDED",
     "CONFIRMATION",
     "CONFIRMATION_SCHEMA",
     "EVENTS",
@@ -38,6 +42,8 @@ __all__ = [
     "find_runs",
     "holder",
     "is_running",
+    "named",
+    "newest_record",
     "open_to_write",
     "read_events",
     "read_json",

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
 RUN_SCHEMA = "mnistlab.run/1"
 RESULT_SCHEMA = "mnistlab.result/1"
 LEDGER_SCHEMA = "mnistlab.ledger/1"
@@ -10,6 +15,15 @@ RUN, RESULT = "run.json", "result.json"
 EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"  # files of checksummed lines
 WEIGHTS = "weights.safetensors"
 LOCK = ".lock"
+AMENDED = re.compile(r"run-([2-9]|[1-9]\d+)\.json")  # the records that take the place of `run.json`, one after another
+
+
+def newest_record(run: Path) -> int:
+    """Return the number of the newest record of a run directory; 1, that of `run.json`, where it was never amended."""
+    names: list[str] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        names = os.listdir(run)
+    return max((int(found[1]) for name in names if (found := AMENDED.fullmatch(name))), default=1)
 
 
 def refusal(found: object, schema: str) -> str:

@@ -14,7 +14,7 @@ from mnistlab import events
 from mnistlab.errors import MnistlabError, RunDirectoryError, nearest
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
-from mnistlab.results import RunRecord, replicate_from_json, trial_from_json
+from mnistlab.results import RunRecord, record_name, replicate_from_json, trial_from_json
 from mnistlab.store.names import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
@@ -25,6 +25,7 @@ from mnistlab.store.names import (
     RESULT_SCHEMA,
     RUN,
     RUN_SCHEMA,
+    newest_record,
     refusal,
 )
 
@@ -54,13 +55,15 @@ def stamped(record: Mapping[str, Any], path: Path) -> Stamped | None:
 
 
 def read_run(path: Path) -> RunRecord:
-    """Return everything that a run directory says of its results.
+    """Return everything that a run directory says of its results; where it was amended, with its newest record.
 
     Raises:
-        RunDirectoryError: if it is no run directory, or of a format that this version does not read.
+        RunDirectoryError: if it is no run directory, if its newest record is damaged (an older one tells of another
+            space), or if it is of a format that this version does not read.
     """
-    run = read_json(str(path / RUN), RUN_SCHEMA)
-    if run is None:
+    number = newest_record(path)
+    run = read_json(str(path / record_name(number)), RUN_SCHEMA)
+    if run is None or not (path / RUN).exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
     folders = _folders(path / "trials")
     again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
@@ -69,6 +72,7 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(
         path=str(path),
         run=run,
+        number=number,
         trials=tuple(sorted(trials, key=lambda t: t.number)),
         replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
         test_openings=sum(entry.get("type") == "opened" for entry in ledger),
@@ -107,18 +111,27 @@ def find_runs(root: Path) -> list[Path]:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """Return the run directory that `name` (a path, or a name in `root`) stands for.
+    """Return the run directory that `name` (a path, or a name in `root`) stands for; its last part is its name.
 
     Raises:
-        MnistlabError: with the nearest name, if there is none.
+        MnistlabError: with the nearest name, if there is none; or if it is one that has no record.
     """
     for path in (Path(name), root / name):
-        if (path / "run.json").is_file():
-            return path
+        if (path / RUN).is_file():
+            return named(path)
+    for path in (Path(name), root / name):
+        if (path / EVENTS).is_file():
+            why = f"has no {RUN}: it ended before the search had begun, or the file was lost"
+            raise NoSuchRunError(f"{named(path)} {why}; mnistlab fsck {named(path)} says which")
     there = [path.name for path in find_runs(root)]
     newest = f"the newest there are {', '.join(there[:-4:-1])}" if there else ""
     hint = nearest(name, there) or newest
     raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
+
+
+def named(path: Path) -> Path:
+    """Return a path whose last part is the folder's own name, which `.` and `..` leave open."""
+    return path if path.name not in {"", ".."} else path.resolve()
 
 
 class NoSuchRunError(MnistlabError):

@@ -13,7 +13,7 @@ from mnistlab import durable, events, results
 from mnistlab.errors import RunDirectoryError
 from mnistlab.events import Event, Stamped
 from mnistlab.lines import encode_line, last_line
-from mnistlab.results import ReplicateResult, TrialResult
+from mnistlab.results import ReplicateResult, TrialResult, record_name
 from mnistlab.store.files import (
     append_all,
     append_to,
@@ -37,6 +37,7 @@ from mnistlab.store.names import (
     RUN,
     RUN_SCHEMA,
     WEIGHTS,
+    newest_record,
 )
 
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
@@ -111,6 +112,15 @@ class RunWriter:
         if (self.path / RUN).exists():
             raise RunDirectoryError(f"{self.path / RUN} is there already; a run's record is never rewritten")
         write_json(self.path / RUN, {"schema": RUN_SCHEMA, **run})
+
+    def write_amended(self, run: Mapping[str, Any]) -> int:
+        """Write the record of a run whose experiment was amended beside those before it; return its number.
+
+        From then on it is the one that is read; those before it stay as they are.
+        """
+        number = newest_record(self.path) + 1
+        write_json(self.path / record_name(number), {**run, "schema": RUN_SCHEMA})
+        return number
 
     def write_plugin(self, name: str, source: str) -> None:
         """Keep the source of a plugin that was a single file: no package index will ever have it."""

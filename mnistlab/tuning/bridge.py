@@ -9,29 +9,25 @@ from outside: it is PRUNED too, with the reason as its user attribute `interrupt
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
-import sqlalchemy.event
-from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
-from mnistlab.api import Choice, Float, Scalar
+from mnistlab.api import Scalar
 from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
-from mnistlab.seeds import Stream, derive, trial_seed
+from mnistlab.seeds import trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
-from mnistlab.tuning.samplers import sampler
+from mnistlab.tuning.study import ask
 from mnistlab.tuning.unsaved import Unsaved
 
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
@@ -42,26 +38,6 @@ _STATES = {
     "interrupted": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-
-
-def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
-    """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens."""
-    with_sampler = sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), spec.search.trials)
-    # Built, not formatted: a path may hold signs that mean something in an address.
-    address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
-    storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
-    # The study can be rebuilt from the events, so it need not wait for the disk at each of its many small commits.
-    sqlalchemy.event.listen(storage.engine, "connect", _relax)
-    storage.engine.dispose()
-    directions = [
-        StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
-        for metric in spec.search.metric
-    ]
-    return optuna.create_study(storage=storage, study_name=spec.name, sampler=with_sampler, directions=directions)
-
-
-def _relax(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA synchronous=OFF")
 
 
 @dataclass(frozen=True)
@@ -110,6 +86,8 @@ class Bridge(Unsaved, Searcher):
         self.short = ""  # of what there was too little for another trial
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
+        self._elsewhere = 0  # how many of these plans the space no longer makes: it was amended since
+        self._behind: frozenset[str] = frozenset()  # plans that earlier drivers have begun
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
         self._reported: dict[str, int] = {}
@@ -124,7 +102,7 @@ class Bridge(Unsaved, Searcher):
         """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
         first = defaults(self._space)
         yield first
-        if self._spec.search.algorithm == "grid":
+        if self._grid:
             yield from (point for point in grid(self._space) if point != first)
 
     # --- Tune asks ---
@@ -156,7 +134,8 @@ class Bridge(Unsaved, Searcher):
 
     def _has_another(self) -> bool:
         """Return whether there is a plan left to propose; say so where there is none."""
-        if len(self._first) == self._points_in_all or not self._enqueue_next():
+        tried = len(self._first) - self._elsewhere
+        if tried == self._points_in_all or not self._enqueue_next():
             self._say_exhausted()
             return False
         return True
@@ -174,11 +153,22 @@ class Bridge(Unsaved, Searcher):
         return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
-        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all."""
-        point = next(self._points, None)
+        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
+
+        Of a grid it is the next one that no earlier driver has begun.
+        """
+        point = next((one for one in self._points if not (self._grid and self._plan(one) in self._behind)), None)
         if point is not None:
             self._study.enqueue_trial(point)
-        return point is not None or self._spec.search.algorithm != "grid"
+        return point is not None or not self._grid
+
+    @property
+    def _grid(self) -> bool:
+        return self._spec.search.algorithm == "grid"
+
+    def _plan(self, point: Mapping[str, Scalar]) -> str:
+        """Return the canonical plan of a point of the space."""
+        return canonical(suggest(self._space, lambda parameter: point[parameter.path]))
 
     def _count(self, trial: Trial) -> int:
         number, self._asked = self._asked, self._asked + 1
@@ -196,7 +186,7 @@ class Bridge(Unsaved, Searcher):
         while True:
             turns += 1
             trial = self._study.ask()
-            plan = suggest(self._space, lambda parameter, trial=trial: _ask(trial, parameter))
+            plan = suggest(self._space, lambda parameter, trial=trial: ask(trial, parameter))
             first = self._first.get(canonical(plan))
             if first is None or turns == INSISTS:
                 return trial, plan
@@ -223,6 +213,7 @@ class Bridge(Unsaved, Searcher):
 
         `states` holds the packed states from which trials go on, by the trials' names.
         """
+        self._behind = frozenset(canonical(one.plan) for one in past.trials.values())
         live: dict[str, Trial] = {}
         for step in past.steps:
             one = past.trials[step.trial]
@@ -246,31 +237,42 @@ class Bridge(Unsaved, Searcher):
         """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
 
         It proposes otherwise where trials ran side by side, or where Optuna, the space or the number of trials changed.
+        A grid is not asked: with options added to it, its points come in another order.
         """
-        self._enqueue_next()
-        trial, plan = self._proposal()
-        if canonical(plan) != canonical(one.plan):
-            trial = self._told_instead(trial, one)
+        wanted = canonical(one.plan)
+        trial, plan = self._again_by_sampler() if not self._grid else (None, {})
+        if trial is None or canonical(plan) != wanted:
+            trial, plan = self._told_instead(trial, one)
         self._count(trial)
-        self._first.setdefault(canonical(one.plan), one.number)
+        self._elsewhere += wanted not in self._first and canonical(plan) != wanted
+        self._first.setdefault(wanted, one.number)
         return trial
 
-    def _told_instead(self, trial: Trial, one: PastTrial) -> Trial:
-        """Replace a proposal by the point of a plan; return the trial that stands for it."""
-        trial.set_user_attr("replaced", one.name)
-        self._study.tell(trial, state=TrialState.FAIL)
+    def _again_by_sampler(self) -> tuple[Trial, dict[str, Any]]:
+        self._enqueue_next()
+        return self._proposal()
+
+    def _told_instead(self, trial: Trial | None, one: PastTrial) -> tuple[Trial, dict[str, Any]]:
+        """Replace a proposal by the point of a plan; return the trial that stands for it, and the plan of that point.
+
+        What the plan has not, because the space was amended since, is left open: no value of it has been tried.
+        """
+        if trial is not None:
+            trial.set_user_attr("replaced", one.name)
+            self._study.tell(trial, state=TrialState.FAIL)
         flat = settings(one.plan)
         point: dict[str, Scalar] = {}
 
         def as_then(parameter: Parameter) -> Scalar:
-            point[parameter.path] = flat.get(parameter.path, parameter.default)
-            return point[parameter.path]
+            if parameter.path in flat:
+                point[parameter.path] = flat[parameter.path]
+            return flat.get(parameter.path, parameter.default)
 
-        suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
+        plan = suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
         self._study.enqueue_trial(point)
-        trial = self._study.ask()
-        suggest(self._space, lambda parameter: _ask(trial, parameter))
-        return trial
+        told = self._study.ask()
+        suggest(self._space, lambda one: ask(told, one) if one.path in point else one.default)
+        return told, plan
 
     def _tell_epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
         value = metrics.get(self._spec.search.metric[0])
@@ -369,17 +371,3 @@ def _task(plan: Mapping[str, Any], seed: int, repeats: str, *, resumes: str = ""
     """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
     more = {"repeats": repeats, "resumes": resumes, "room": room}
     return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}
-
-
-def _ask(trial: Trial, parameter: Parameter) -> Scalar:
-    domain = parameter.domain
-    if isinstance(domain, Choice):
-        return cast("Scalar", trial.suggest_categorical(parameter.path, list(domain.options)))
-    if isinstance(domain, Float):
-        return trial.suggest_float(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
-    return trial.suggest_int(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
-
-
-def time_is_up(deadline: float | None) -> bool:
-    """Return whether the monotonic clock has passed `deadline`."""
-    return deadline is not None and time.monotonic() >= deadline

@@ -14,7 +14,7 @@ from mnistlab.events import Warned
 from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
-from mnistlab.tuning.bridge import Bridge, open_study, time_is_up
+from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Parts, Search
 from mnistlab.tuning.losses import Retries
@@ -22,6 +22,7 @@ from mnistlab.tuning.outcome import Interruptions, common_failure
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.schedulers import scheduler
+from mnistlab.tuning.study import open_study
 from mnistlab.tuning.tune import RAY_TUNE
 
 
@@ -39,7 +40,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     def why() -> str:
         if search.stopping():
             return search.reason()
-        return "time budget" if time_is_up(deadline) else "search given up" if common_failure(ended) else ""
+        return "time budget" if _time_is_up(deadline) else "search given up" if common_failure(ended) else ""
 
     def stopping() -> bool:
         return bool(why())
@@ -82,6 +83,11 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         bridge.close()
     if bridge.short and not stopping():
         raise DiskLowError(f"{bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
+
+
+def _time_is_up(deadline: float | None) -> bool:
+    """Return whether the monotonic clock has passed `deadline`."""
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _fresh_study(search: Search) -> optuna.Study:

@@ -57,6 +57,7 @@ class Past:
     steps: tuple[Step, ...] = ()
     seconds: float = 0.0
     drivers: int = 0  # how many have driven the run
+    over: bool = False  # whether its end was written, and no driver has begun anything since
     rungs: frozenset[tuple[int, int, int]] = frozenset()  # what was said of rungs: bracket, epoch, trials there
 
     def going_on_from(self, epochs: Mapping[str, int]) -> Past:
@@ -79,6 +80,8 @@ class Past:
 
 NOTHING = Past()
 
+_TURNS = (ev.RunPreparing, ev.RunStarted, ev.RunResumed, ev.RunFinished)
+
 _ENDS: Mapping[type[ev.Event], State] = {
     ev.TrialFinished: "complete",
     ev.TrialPruned: "pruned",
@@ -96,10 +99,11 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
     trials: dict[str, PastTrial] = {}
     steps: list[Step] = []
     rungs: set[tuple[int, int, int]] = set()
-    seconds, drivers = 0.0, 0
+    seconds, drivers, over = 0.0, 0, False
     for stamped in stream:
         event, seconds = stamped.event, stamped.t
         drivers += isinstance(event, (ev.RunStarted, ev.RunResumed))
+        over = isinstance(event, ev.RunFinished) if isinstance(event, _TURNS) else over
         if isinstance(event, ev.RungDecided):
             rungs.add((event.bracket, event.epoch, event.reached))
         elif isinstance(event, ev.TrialStarted):
@@ -115,7 +119,7 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
         trials = {name: _as_new(one) if one.state == "failed" else one for name, one in trials.items()}
     trials = {name: replace(one, state=None) if one.state == "interrupted" else one for name, one in trials.items()}
     steps = list(_as_proposed(steps, trials))
-    return Past(trials, tuple(_true(steps, trials)), seconds, drivers, frozenset(rungs))
+    return Past(trials, tuple(_true(steps, trials)), seconds, drivers, over, frozenset(rungs))
 
 
 def _as_proposed(steps: Sequence[Step], trials: Mapping[str, PastTrial]) -> Iterable[Step]:

@@ -56,11 +56,11 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(home: Path, *arguments: str, plain: bool = True, cwd: Path | None = None) -> subprocess.Popen[str]:
     ours = {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home), "COLUMNS": "150"}
     return subprocess.Popen(
-        [MNISTLAB, *arguments, "--ui", "plain"],
-        cwd=home,
+        [MNISTLAB, *arguments, *(["--ui", "plain"] if plain else [])],
+        cwd=cwd or home,
         env=os.environ | ours,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -175,6 +175,30 @@ def test_what_would_make_it_another_search_is_refused(home: Path) -> None:
     code, _, err = end(start(home, "resume", "tiny-2020", "--trials", "2"))
     assert code == 2
     assert f"did you mean '{run.name}'?" in err
+
+
+def test_a_run_that_died_just_before_its_end_gets_that_and_nothing_else(home: Path) -> None:
+    code, _, err = end(start(home, "search", "tiny.toml", "--set", "search.trials=2"))
+    assert code == 0, err
+    run = run_of(home)
+    lines = (run / "events.jsonl").read_bytes().splitlines(keepends=True)
+    *_, before = [stamped.event for stamped in read_events(run)]
+    assert isinstance(before, events.RunFinished)
+    (run / "events.jsonl").write_bytes(b"".join(lines[:-1]))
+    code, out, err = end(start(home, "resume", ".", cwd=run))
+    assert code == 0, err
+    *_, last, stamped = read_events(run)
+    finished = stamped.event
+    assert not isinstance(last.event, events.RunPreparing | events.RunResumed)
+    assert isinstance(finished, events.RunFinished)
+    assert (finished.outcome, finished.exit_code, finished.counts) == ("done", 0, before.counts)
+    assert 0 <= finished.seconds - last.t < 5  # the time in which nobody drove it is not the run's
+    assert "the driver died before it could write the end of the run: it is written now; nothing is left to do" in err
+    assert "leads with mean test accuracy" in out
+    count = len(list(read_events(run)))
+    code, _, err = end(start(home, "resume", run.name))
+    assert (code, len(list(read_events(run)))) == (0, count)
+    assert "written now" not in err
 
 
 def test_a_run_that_died_while_the_test_set_was_open_gets_its_scores(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -98,6 +99,10 @@ def test_a_run_that_lost_its_driver_says_so(recorded: Path, run_cli: RunCli) -> 
     out = run_cli("status").out
     assert "The process that drove this run is gone" in out
     assert "To go on with it: mnistlab resume " in out
+    assert re.search(r"searching \d+/14 · \d+s$", out, re.MULTILINE)
+    assert "ETA" not in out  # nobody is at work on it
+    assert json.loads(run_cli("status", "--json").out)["eta_seconds"] is None
+    assert "ETA" in run_cli("status", "--at", "40s").out  # as it stood then
     done = run_cli("watch", "--ui", "plain")
     assert done.code == 0
     assert "has no end yet, and no process is driving it" in done.err

@@ -33,7 +33,8 @@ def cut(recording, stamped) -> list[ev.Stamped]:
 
 def test_the_fold_counts_them_apart(cut):
     state = reduce(advance, cut, ViewState())
-    assert (state.complete, state.pruned, state.interrupted, state.failed, state.finished) == (0, 1, 2, 0, 3)
+    assert (state.complete, state.pruned, state.interrupted, state.failed, state.finished) == (0, 1, 2, 0, 1)
+    assert state.queued == 16 - 1 - 2
     assert state.running == {}
     assert [(one.trial, one.state, one.epoch) for one in state.recent][1:] == [
         ("0000", "interrupted", 2),
@@ -59,8 +60,8 @@ def test_a_line_says_why(cut):
         state = advance(state, stamped)
         said.append(line(stamped, state))
     assert said[-2:] == [
-        "[ 1m04s] trial 0000 interrupted (Ctrl-C): val_accuracy 98.00 % after 2 epochs, 1m03s (2 of 16 finished)",
-        "[ 1m04s] trial 0002 interrupted (Ctrl-C): val_accuracy - after 0 epochs, 2.5s (3 of 16 finished)",
+        "[ 1m04s] trial 0000 interrupted (Ctrl-C): val_accuracy 98.00 % after 2 epochs, 1m03s (1 of 16 finished)",
+        "[ 1m04s] trial 0002 interrupted (Ctrl-C): val_accuracy - after 0 epochs, 2.5s (1 of 16 finished)",
     ]
 
 
@@ -100,6 +101,8 @@ def gone_on(cut, stamped) -> list[ev.Stamped]:
                 counts={"pruned": 1},
                 again=("0000", "0002"),
                 changes={"search.trials": 20},
+                amended={"training.batch_size": [256, 512], "model.cnn": {"depth": 2}},
+                record=2,
             ),
         ),
         (69.0, ev.TrialStarted(trial="0000", number=0, epoch=1, **again)),
@@ -128,7 +131,8 @@ def test_lines_say_what_goes_on_from_where(gone_on):
         said.append(line(stamped, state))
     assert said[-4:-1] == [
         "[ 1m08s] going on with the run: 1 pruned; 2 trials taken up again (0000 and 0002); up to 20 trials in all, "
-        "3 at a time on 3 CPUs; search.trials = 20",
+        "3 at a time on 3 CPUs; search.trials = 20; more to choose from: training.batch_size: 256 and 512; "
+        "more to choose from: [model.cnn]",
         "[ 1m09s] trial 0000 goes on after 1 epoch (attempt 2): mlp",
         "[ 1m09s] trial 0002 starts again (attempt 2): mlp",
     ]

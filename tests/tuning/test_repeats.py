@@ -13,8 +13,9 @@ from ray.tune.search import Searcher
 from mnistlab import events, experiment
 from mnistlab.identity import canonical
 from mnistlab.registry import Registry
-from mnistlab.tuning.bridge import INSISTS, Bridge, open_study
+from mnistlab.tuning.bridge import INSISTS, Bridge
 from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.study import open_study
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 

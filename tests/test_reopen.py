@@ -1,0 +1,146 @@
+"""A run that goes on: which record holds, which earlier changes are part of it, what an amended file says of trials."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnistlab import events
+from mnistlab import run as runner
+from mnistlab.api import DataPlace
+from mnistlab.errors import RunDirectoryError, SpecError
+from mnistlab.reopen import Reopened, reopen_search
+from mnistlab.store import RunWriter, read_run
+
+ASSET = Path(__file__).parent / "assets" / "run-of-format-1"
+FILE = """
+name = "golden"
+[data]
+dataset = "digits"
+validation = 100
+[model.mlp]
+depth = 1
+width = [32, 64]
+[training]
+epochs = 2
+batch_size = 64
+[search]
+trials = 3
+algorithm = "random"
+scheduler = "none"
+[confirm]
+top = 1
+seeds = 2
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ASSET, tmp_path / "runs" / "golden-1"))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> DataPlace:
+    return DataPlace(data_dir=None, cache=tmp_path / "cache", offline=True)
+
+
+def went_on(run: Path, record: int, **changes: object) -> None:
+    """Tell that another driver took up the run."""
+    about: dict[str, Any] = {"command": "mnistlab resume", "trials": 3, "parallel": 1, "devices": "1 CPU", "counts": {}}
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    writing(run, lambda writer: writer.append(events.RunResumed(**about, changes=named, record=record)))
+
+
+def writing(run: Path, work: Any) -> None:
+    writer = RunWriter(run)
+    try:
+        work(writer)
+    finally:
+        writer.close()
+
+
+def amend(run: Path, trials: int) -> None:
+    """Write an amended record, as a driver does that dies right after it."""
+    before = read_run(run).run
+    search = {**before["experiment"]["search"], "trials": trials}
+    body = {**before, "experiment": {**before["experiment"], "search": search}, "amended": {"model.cnn": {}}}
+    writing(run, lambda writer: writer.write_amended(body))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The run's own experiment with another option of a setting that was fixed."""
+    (tmp_path / "larger.toml").write_text(FILE)
+    return tmp_path / "larger.toml"
+
+
+def trials_of(found: Reopened) -> int:
+    return found.experiment.spec.search.trials
+
+
+def test_changes_are_applied_on_top_of_the_record_that_they_came_after(run: Path, place: DataPlace) -> None:
+    went_on(run, 1, search__trials=9)
+    assert trials_of(reopen_search(run, place)) == 9
+    amend(run, 20)
+    found = reopen_search(run, place)
+    assert (trials_of(found), found.record.number, found.untold) == (20, 2, {"model.cnn": {}})
+    went_on(run, 2, search__trials=30)
+    found = reopen_search(run, place)
+    assert (trials_of(found), found.untold) == (30, {})
+    assert trials_of(reopen_search(run, place, ["search.trials=31"])) == 31
+
+
+def test_a_record_that_the_events_tell_of_and_that_is_not_there_is_refused(run: Path, place: DataPlace) -> None:
+    amend(run, 20)
+    went_on(run, 2)
+    (run / "run-2.json").unlink()
+    with pytest.raises(RunDirectoryError, match=r"has lost run-2\.json, which holds its experiment since an amendment"):
+        reopen_search(run, place)
+
+
+def test_a_run_that_was_amended_since_it_was_read_is_not_written_to(run: Path, place: DataPlace) -> None:
+    found = reopen_search(run, place, ["search.trials=9"])
+    amend(run, 20)
+    before = (run / "events.jsonl").read_bytes()
+    options = runner.Options(runs=run.parent, place=place, address=None, command="mnistlab resume")
+    with pytest.raises(RunDirectoryError, match="was amended meanwhile, by another process: start again"):
+        runner.resume(found, options, lambda _: pytest.fail("nothing is to be shown"))
+    assert (run / "events.jsonl").read_bytes() == before
+
+
+# --- amended files ------------------------------------------------------------------------------------------------
+
+
+def test_an_amended_file_gives_the_space_and_what_it_says_of_trials_unless_an_option_does(
+    run: Path, place: DataPlace, file: Path
+) -> None:
+    found = reopen_search(run, place, amend=file)
+    assert (found.added, found.changes, trials_of(found)) == ({"model.mlp.width": [64]}, {}, 3)
+    assert [one.path for one in found.experiment.space.parameters()][:1] == ["model.mlp.width"]
+    file.write_text(FILE.replace("trials = 3", 'trials = 7\ntime_budget = "2h"'))
+    found = reopen_search(run, place, amend=file)
+    assert found.changes == {"search.trials": 7, "search.time_budget": "2h"}
+    assert (trials_of(found), found.experiment.spec.search.time_budget) == (7, 7200.0)
+    found = reopen_search(run, place, ["search.trials=8", "resources.max_parallel=1"], file)
+    assert found.changes == {"search.trials": 8, "search.time_budget": "2h", "resources.max_parallel": 1}
+    assert (trials_of(found), found.experiment.spec.resources.max_parallel) == (8, 1)
+
+
+def test_what_a_file_leaves_as_it_was_does_not_take_back_what_the_run_was_given_since(
+    run: Path, place: DataPlace, file: Path
+) -> None:
+    went_on(run, 1, search__trials=9)
+    assert trials_of(reopen_search(run, place, amend=file)) == 9
+
+
+def test_wrong_options_and_what_is_no_addition_are_named_together(run: Path, place: DataPlace, file: Path) -> None:
+    file.write_text(FILE.replace("epochs = 2", "epochs = 3").replace("seeds = 2", "seeds = 4"))
+    with pytest.raises(SpecError) as caught:
+        reopen_search(run, place, ["seed=4"], file)
+    assert [one.place for one in caught.value.faults] == ["--set seed=4", "confirm.seeds", "training.epochs"]
+    file.write_text(FILE)
+    with pytest.raises(SpecError, match=r"--set seed=4"):
+        reopen_search(run, place, ["seed=4"], file)
