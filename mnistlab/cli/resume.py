@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, overrides
+from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, command_line, overrides
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 Trials = Annotated[
@@ -84,7 +83,7 @@ def _go_on(
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.spec import parse_override
 
-    view, path, command = chosen(ui, color), store.find_run(run, runs), shlex.join(["mnistlab", *sys.argv[1:]])
+    view, path, command = chosen(ui, color), store.find_run(run, runs), command_line()
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab import run as runner
