@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
+from mnistlab.credentials import without_credentials
 from mnistlab.errors import DataUnavailableError
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _fetch_one(archive: Archive, mirrors: Sequence[str], folder: Path, limits: L
         failure = _from_mirror(archive, mirror, folder, limits)
         if failure is None:
             return
-        log.warning("%s: %s", mirror, failure)
-        failures.append(f"  {mirror}: {failure}")
+        failures.append(without_credentials(f"  {mirror}: {failure}"))
+        log.warning(failures[-1].strip())
     heading = f"{archive.name} can't be fetched from any of {len(mirrors)} mirrors"
     raise DataUnavailableError("\n".join([heading, *failures]))
 
@@ -133,7 +134,7 @@ class _Download:
         if self.part.is_symlink():  # it leads to a file that is not ours to write
             self.part.unlink()
         start = self.part.stat().st_size if self.part.exists() else 0
-        log.info("fetching %s%s", url, f", going on at byte {start:,}" if start else "")
+        log.info("fetching %s%s", without_credentials(url), f", going on at byte {start:,}" if start else "")
         with _get(url, start, self.limits) as response:
             self.resumed = start > 0 and response.status_code in {206, 416}
             if response.status_code == 416:

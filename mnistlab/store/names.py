@@ -10,6 +10,9 @@ RUN, RESULT = "run.json", "result.json"
 EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"  # files of checksummed lines
 WEIGHTS = "weights.safetensors"
 LOCK = ".lock"
+STUDY = tuple(f"study.db{kind}" for kind in ("", "-journal", "-wal", "-shm"))
+# What a driver writes into, or has others write into, right inside a run directory.
+WRITTEN = (RUN, EVENTS, LEDGER, CONFIRMATION, "driver.log", "trials", "plugins", "ray", "tensorboard", *STUDY)
 
 
 def refusal(found: object, schema: str) -> str:

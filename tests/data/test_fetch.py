@@ -280,6 +280,14 @@ def test_nothing_is_written_to_the_terminal(serve, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_password_in_a_mirrors_address_is_told_to_nobody(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "mnistlab.data"), pytest.raises(DataUnavailableError) as caught:
+        fetch(FIRST, ["https://ann:pa55@127.0.0.1:9/"], tmp_path)
+    for said in (str(caught.value), *caplog.messages):
+        assert "https://***@127.0.0.1:9/" in said
+        assert "pa55" not in said
+
+
 def test_four_processes_at_once_fetch_each_file_once(serve, tmp_path):
     mirror = serve()
     context = multiprocessing.get_context("spawn")
