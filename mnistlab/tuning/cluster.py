@@ -7,6 +7,7 @@ meant.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import secrets
@@ -36,6 +37,8 @@ from mnistlab.tuning.pulse import ClusterLostError, felt
 ANSWER_SECONDS = 5.0
 END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed
 
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": see `_loopback`
+
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
 
@@ -57,7 +60,7 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     if address:
         _check_address(address)
     folder = _private_folder()
-    private = {} if address else {**_credentials(folder), ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    private = {} if address else {**_credentials(folder), CLUSTERS: "0"}
     with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
         _reread_credentials()
         lost = False
@@ -200,6 +203,7 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
                     _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody; the one around it is closed
                     **quiet,
                 )
+            _check_loopback()
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ResourceError(f"can't reach {where}: {str(error).splitlines()[0]}") from error
@@ -215,11 +219,23 @@ def _loopback() -> Generator[None]:
     Ray starts get it by their environment.
     """
     constants: Any = ray_constants
-    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    before, constants.ENABLE_RAY_CLUSTER = getattr(constants, "ENABLE_RAY_CLUSTER", True), False
     try:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
+
+
+def _check_loopback() -> None:
+    """Refuse a Ray that others reach, as a version without that switch would be.
+
+    Raises:
+        ResourceError: naming the address of its node.
+    """
+    address = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(address).is_loopback:
+        rule = f"its node must be 127.0.0.1, which only this machine reaches, but is {address}"
+        raise ResourceError(f"{rule}: ray {ray.__version__} can't be kept from listening to others")
 
 
 @contextmanager

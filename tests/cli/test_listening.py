@@ -188,6 +188,30 @@ def test_the_agent_that_makes_environments_refuses_strangers(running: Running) -
         assert stranger.connect_ex((outside, port)) != 0
 
 
+UNSWITCHED = """
+from contextlib import nullcontext
+from mnistlab.errors import ResourceError
+from mnistlab.tuning import cluster
+from mnistlab.tuning.machine import Machine
+cluster._loopback = nullcontext
+try:
+    with cluster.cluster(None, Machine(cpus=1, gpus=0)):
+        print("started")
+except ResourceError as error:
+    print(error)
+"""
+
+
+def test_a_ray_that_can_not_be_kept_to_this_machine_is_refused() -> None:
+    if all(map(is_loopback, addresses())):
+        pytest.skip("this machine has no address but 127.0.0.1")
+    done = subprocess.run([sys.executable, "-c", UNSWITCHED], capture_output=True, text=True, timeout=120, check=False)
+    said = (
+        "can't reach a private Ray on this machine: its node must be 127.0.0.1, which only this machine reaches, but is"
+    )
+    assert done.stdout.startswith(said), done.stderr
+
+
 def addresses() -> list[str]:
     """The IPv4 addresses of this machine."""
     every = [one for several in psutil.net_if_addrs().values() for one in several]
