@@ -90,8 +90,13 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def discard_checkpoints(run: Path, trial: str) -> None:
-    """Remove the checkpoints of a trial that has ended: nothing goes on from them any more."""
+    """Remove the checkpoints of a trial that has ended: nothing goes on from them any more.
+
+    Where a link leads elsewhere, nothing is removed there.
+    """
     folder = run / "trials" / trial / FOLDER
+    if any(place.is_symlink() for place in (folder, folder.parent, folder.parent.parent)):
+        return
     with suppress(OSError):  # what stays behind is in nobody's way
         for path in folder.iterdir():  # also a state that a killed driver has left without its manifest
             durable.remove(path)

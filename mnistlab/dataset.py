@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
+from mnistlab.credentials import without_credentials
 from mnistlab.data import Division, open_train, prepare_dataset, split_indices
 from mnistlab.errors import DataUnavailableError
 from mnistlab.experiment import DatasetChoice, Experiment
@@ -38,7 +39,8 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
     except DataUnavailableError as error:
         if experiment.fallback is None:
             raise
-        choice, reason = experiment.fallback, str(error).splitlines()[0]  # the rest says where was looked
+        choice = experiment.fallback
+        reason = without_credentials(str(error).splitlines()[0])  # the rest says where was looked
         info = prepare_dataset(choice.record, choice.config, place)
     spec = experiment.spec
     images = open_train(choice.record, choice.config, place)

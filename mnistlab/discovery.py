@@ -21,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from mnistlab.api import ENTRY_POINT_GROUP
 from mnistlab.errors import PluginError, near_miss
+from mnistlab.names import is_device
 
 BUILT_IN = "mnistlab"
 MAX_SOURCE_BYTES = 1 << 20
@@ -135,7 +136,7 @@ def selection(files: Iterable[Path] = (), *, only_built_in: bool = False) -> Sel
 
 
 def _read(path: Path) -> SourceFile:
-    if not _FILE.fullmatch(path.name):
+    if not _FILE.fullmatch(path.name) or is_device(path.name):
         raise PluginError(f"--plugin {path}: the file's name must be a module's, for example my_model.py")
     try:
         if path.stat().st_size > MAX_SOURCE_BYTES:

@@ -26,6 +26,7 @@ from mnistlab.console.guard import held_back
 from mnistlab.console.notebook import notebook_output, open_notebook
 from mnistlab.console.summary import ended_text, ranking_text
 from mnistlab.console.ui import VARIABLE, chosen, open_console
+from mnistlab.credentials import without_credentials
 from mnistlab.data import default_place
 from mnistlab.discovery import selection
 from mnistlab.environment import check_environment
@@ -232,7 +233,7 @@ def _view(ui: str, color: str) -> run.View:
 
 def _call(file: str, overrides: Sequence[str]) -> str:
     """Return the call for the run's record."""
-    return f"mnistlab.search({file!r}{f', set={list(overrides)!r}' if overrides else ''})"
+    return without_credentials(f"mnistlab.search({file!r}{f', set={list(overrides)!r}' if overrides else ''})")
 
 
 def _overrides(given: Mapping[str, object] | Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import events
+from mnistlab.credentials import without_credentials
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment
@@ -123,7 +124,7 @@ def _code_record(registry: Registry) -> Mapping[str, Any]:
     return {
         "plugins": registry.versions(),
         "plugin_files": {file.name: file.version for file in registry.selection.files},
-        "plugins_not_loaded": {p.title: p.reason for p in registry.plugins if p.status != "ok"},
+        "plugins_not_loaded": {p.title: without_credentials(p.reason) for p in registry.plugins if p.status != "ok"},
         "versions": versions(),
         "code_sha256": _code_digest(),
     }
@@ -137,7 +138,7 @@ def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
         "fallback": data.fallback,
         "plugin": data.choice.offer.qualified,
         "version": data.choice.offer.version,
-        "source": data.info.source,
+        "source": without_credentials(data.info.source),
         "sha256": dict(data.info.sha256),
         "images_sha256": images_digest(data.images),
         "train": len(data.division.train),

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from mnistlab.errors import Fault, SpecError, must_be_one_of, near_miss, nearest
+from mnistlab.names import is_device
 from mnistlab.results import METRICS
 
 MAX_BYTES = 1 << 20
@@ -169,7 +170,7 @@ class ExperimentSpec(Section):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or is_device(name):  # it begins the name of a folder
             raise ValueError("must be 1 to 64 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit")
         return name
 

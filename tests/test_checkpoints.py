@@ -106,3 +106,16 @@ def test_what_a_killed_driver_left_beside_the_checkpoints_goes_with_them(store: 
     (folder / "epoch-00009.json.tmp-1").write_bytes(b"{")
     discard_checkpoints(store.path, "0000")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("link", ["trials", "trials/0000", "trials/0000/checkpoints"])
+def test_nothing_is_removed_where_a_link_leads(tmp_path: Path, link: str) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    place = elsewhere / Path("trials/0000/checkpoints").relative_to(link)
+    place.mkdir(parents=True)
+    (place / "precious").write_text("kept")
+    (run / link).parent.mkdir(parents=True)
+    (run / link).symlink_to(elsewhere)
+    assert (run / "trials/0000/checkpoints/precious").exists()
+    discard_checkpoints(run, "0000")
+    assert (place / "precious").read_text() == "kept"

@@ -15,17 +15,19 @@ from mnistlab import events
 from mnistlab.events import Stamped
 from mnistlab.follow import find_stream, follow_events, is_running
 from mnistlab.lines import encode_line
+from mnistlab.results import trial_name
 from mnistlab.store import NoSuchRunError, RunWriter, read_events
 
 WHEN = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 
 texts = st.text(max_size=12)
+names = st.integers(0, 10**6).map(trial_name)  # another one would be refused: it becomes a path
 floats = st.floats(allow_nan=False, allow_infinity=False, width=32)
 kinds = st.one_of(
     st.builds(events.Warned, message=texts),
     st.builds(
         events.TrialEpoch,
-        trial=texts,
+        trial=names,
         epoch=st.integers(0, 99),
         epochs=st.integers(0, 99),
         metrics=st.dictionaries(texts, floats, max_size=3),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable, events
+from mnistlab import durable, events, results
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
 from mnistlab.lines import decode_line, encode_line, read_lines
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
@@ -32,6 +32,7 @@ from mnistlab.store import (
     writing,
 )
 
+NO_NAMES = ["..", ".", "", "a/b", "../../x.py", "/etc", "a\0b", "-rf", ".hidden", "a b", "nul", "COM1.py", "x" * 129]
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
 
 
@@ -411,15 +412,55 @@ def test_links_in_the_places_of_logs_ledger_and_results_are_not_followed(writer,
     assert outside.read_text() == "precious"
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "/etc", "a\0b"])
+@pytest.mark.parametrize("name", NO_NAMES)
 def test_no_name_leads_out_of_the_run_directory(writer, folder, name):
     for write in (
         lambda: writer.append_log(name, "x"),
         lambda: writer.write_trial(trial(trial=name)),
         lambda: writer.write_plugin(name, "x"),
     ):
-        with pytest.raises(RunDirectoryError, match="it must be the name of something in there"):
+        with pytest.raises(RunDirectoryError, match="a name in there must be 1 to 128 letters"):
             write()
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_no_name_in_a_run_directory_leads_out_of_it(writer, folder, name):
+    """They become paths from which checkpoints, weights and sources are read, and whose checkpoints are removed."""
+    writer.append(events.TrialStarted(trial=name, number=0, seed=1, plan={}, label="x"))
+    with pytest.raises(RunDirectoryError, match=r"events\.jsonl is damaged: the name .* in it must be 1 to 128"):
+        list(read_events(folder))
+    writer.write_run({"plugin_files": {name: "0+sha256.0"}})
+    with pytest.raises(RunDirectoryError, match=r"run\.json is damaged: the name .* in it must be 1 to 128"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_no_name_in_a_result_leads_out_of_the_run_directory(writer, folder, name):
+    writer.write_run({})
+    body = {"schema": "mnistlab.result/1", **results.to_json(trial())}
+    write_json(writer.trial_folder("0000") / "result.json", {**body, "trial": name})
+    with pytest.raises(RunDirectoryError, match=r"result\.json is damaged: the name .* in it must be 1 to 128"):
+        read_run(folder)
+
+
+def test_the_number_of_a_replicate_is_no_path(writer, folder):
+    writer.write_run({})
+    path = writer.write_replicate(ReplicateResult(trial="0000", replicate=1, seed=1, metrics={}))
+    body = json.loads((path / "result.json").read_text())
+    del body["crc"]
+    write_json(path / "result.json", {**body, "replicate": "../../../x"})
+    with pytest.raises(RunDirectoryError, match="must be 1 to 128"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["trials", "ray", "tensorboard", "plugins", "study.db", "driver.log", "run.json"])
+@pytest.mark.parametrize("leads", ["to something", "nowhere"])
+def test_a_run_directory_with_a_link_where_a_driver_writes_is_refused(folder, tmp_path, name, leads):
+    (folder / name).symlink_to(tmp_path if leads == "to something" else tmp_path / "nowhere")
+    with pytest.raises(RunDirectoryError, match=f"can't write into .*/{name}: it is a symbolic link"):
+        RunWriter(folder)
+    (folder / name).unlink()
+    RunWriter(folder).close()  # the refusal has not left the lock behind
 
 
 def test_a_folder_that_is_a_link_is_not_written_into(writer, folder, tmp_path):

@@ -21,9 +21,9 @@ from markdown_it import MarkdownIt
 
 from mnistlab.leaderboard import rank
 from mnistlab.results import Cost
-from mnistlab.tables import Section, csv_text, json_text, latex_text, markdown_text, section, table_of, write_parquet
+from mnistlab.tables import Section, csv_text, json_text, latex_text, markdown_text, parquet_bytes, section, table_of
 from mnistlab.tables.cells import NoSuchColumnError, Table
-from mnistlab.tables.data import NotWrittenError, frame
+from mnistlab.tables.data import frame
 from tests.test_leaderboard import plan, record, replicates, trial
 
 # What a plugin may call itself, its settings and its errors.
@@ -96,7 +96,7 @@ def test_csv_json_and_parquet_read_back_to_the_same_table(tmp_path_factory, case
     assert [(c["name"], c["kind"]) for c in body["columns"]] == list(zip(table.names, table.kinds, strict=True))
     assert [[row[name] for name in table.names] for row in body["rankings"][0]["rows"]] == expected
     path = tmp_path_factory.mktemp("table") / "ranking.parquet"
-    write_parquet([part], path)
+    path.write_bytes(parquet_bytes([part]))
     back = pd.read_parquet(path)
     assert tuple(back.columns) == table.names
     assert [[None if cell is pd.NA else cell for cell in row] for row in back.itertuples(index=False)] == expected
@@ -292,10 +292,5 @@ def test_a_ranking_of_nothing_is_a_table_of_nothing(tmp_path):
     assert markdown_text(noted) == "## Run cnn-1 on mnist\n\nThere is no champion.\n"
     assert "tabular" not in latex_text(noted)
     assert "There is no champion." in latex_text(noted)
-    write_parquet([part], tmp_path / "none.parquet")
+    (tmp_path / "none.parquet").write_bytes(parquet_bytes([part]))
     assert len(pd.read_parquet(tmp_path / "none.parquet")) == 0
-
-
-def test_a_file_that_can_not_be_written_is_said(tmp_path):
-    with pytest.raises(NotWrittenError, match="can't write"):
-        write_parquet([confirmed_section()], tmp_path / "missing" / "x.parquet")

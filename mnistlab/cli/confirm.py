@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View
+from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View, command_line
 
 
 def confirm(
@@ -48,7 +47,7 @@ def confirm(
             check_environment()
             place = default_place(data_dir)
             found = reopen_run(path, place, top=top, seeds=seeds)
-        command = shlex.join(["mnistlab", *sys.argv[1:]])
+        command = command_line()
         finished = add_confirmation(
             found,
             Options(runs=runs, place=place, address=address, command=command),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
+from mnistlab.cli.output import write_output
 from mnistlab.cli.reproduce import Replicate, Run, Trial
 from mnistlab.errors import ExitCode, MnistlabError
 
@@ -59,8 +60,8 @@ def export(
     typer.echo(f"{one.title}: {leaving.about.label}", err=True)
     data, found = _written(leaving, output, registry)
     text = card.card(output, hashlib.sha256(data).hexdigest(), leaving.about, one, found, named=trial is not None)
-    store.write_bytes(output, data)
-    store.write_bytes(card_of(output), text.encode())
+    write_output(output, data)
+    write_output(card_of(output), text.encode())
     typer.echo(_summary(output, len(data), found))
 
 

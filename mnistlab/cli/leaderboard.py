@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnistlab.cli.options import RUNS, Runs
+from mnistlab.cli.output import write_output
 
 if TYPE_CHECKING:
     from mnistlab.errors import MnistlabError
@@ -118,14 +119,14 @@ def _export(
     from dataclasses import replace
 
     from mnistlab.console.summary import notes
-    from mnistlab.tables import TEXTS, section, write_parquet
+    from mnistlab.tables import TEXTS, parquet_bytes, section
 
     parts: list[Section] = []
     for board in boards:
         part = section(board, sort=sort, front=front, top=top)
         parts.append(replace(part, notes=tuple(notes(board, top=len(part.rows)))))
     if format_ == "parquet" and output is not None:
-        write_parquet(parts, output)
+        write_output(output, parquet_bytes(parts))
         return
     text = _table_text(boards, sort, top, front=front) if format_ == "table" else TEXTS[format_](parts)
     _write(text, output)
@@ -149,15 +150,10 @@ def _write(text: str, output: Path | None) -> None:
     """Write text as it is, line ends included: CSV has its own."""
     import sys
 
-    from mnistlab.tables.data import NotWrittenError
-
     data = text.encode()
-    if output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.flush()
+    if output is not None:
+        write_output(output, data)
         return
-    try:
-        output.write_bytes(data)
-    except OSError as error:
-        raise NotWrittenError(f"can't write {output}: {error.strerror or error}") from error
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mnistlab.credentials import without_credentials
 
 File = Annotated[Path, typer.Argument(help="The experiment file (TOML).", show_default=False)]
 Set = Annotated[
@@ -43,3 +47,8 @@ def overrides(given: list[str] | None, **shortcuts: object) -> list[str]:
     """Return the overrides of --set followed by those of shortcut options that were given (`a__b` stands for a.b)."""
     named = {key.replace("__", "."): value for key, value in shortcuts.items() if value is not None}
     return [*(given or []), *(f"{key}={value}" for key, value in named.items())]
+
+
+def command_line() -> str:
+    """Return what was typed, for the run's record: as a shell takes it, without names and passwords in URLs."""
+    return shlex.join(["mnistlab", *map(without_credentials, sys.argv[1:])])

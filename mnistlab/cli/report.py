@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
+from mnistlab.cli.output import write_output
 from mnistlab.errors import ExitCode, MnistlabError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Predictions = Annotated[
 
 
 class UsageError(MnistlabError):
-    """A format that there is not, or a file that can't be written."""
+    """A format that there is not."""
 
     exit_code = ExitCode.USAGE
 
@@ -92,15 +93,12 @@ def _asker(data_dir: Path | None, files: Sequence[Path], only_built_in: bool) ->
 
 def _write(kind: str, path: Path, pages: Sequence[RunPage]) -> None:
     """Write a page, or the table of the ranking in a format for programs and papers."""
-    from mnistlab.tables import section, write_parquet
+    from mnistlab.tables import parquet_bytes, section
 
     if kind == "parquet":
-        write_parquet([section(page.board) for page in pages], path)
-        return
-    try:
-        path.write_text(_text(kind, pages), encoding="utf-8", newline="")
-    except OSError as error:
-        raise UsageError(f"can't write {path}: {error.strerror}") from None
+        write_output(path, parquet_bytes([section(page.board) for page in pages]))
+    else:
+        write_output(path, _text(kind, pages).encode())
 
 
 def _text(kind: str, pages: Sequence[RunPage]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, overrides
+from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, command_line, overrides
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 Trials = Annotated[
@@ -99,8 +98,7 @@ def _go_on(
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.spec import read
 
-    view, path = chosen(about.ui, about.color), store.find_run(run, about.runs)
-    command = shlex.join(["mnistlab", *sys.argv[1:]])
+    view, path, command = chosen(about.ui, about.color), store.find_run(run, about.runs), command_line()
     if amend is not None:
         read(amend)  # a file that is not there is told before what takes seconds to import
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):

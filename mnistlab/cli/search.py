@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -11,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, File, Log, NoPlugins, Plugins, Runs, Seed, Set, View, overrides
+from mnistlab.cli.options import (
+    RUNS,
+    Color,
+    DataDir,
+    File,
+    Log,
+    NoPlugins,
+    Plugins,
+    Runs,
+    Seed,
+    Set,
+    View,
+    command_line,
+    overrides,
+)
 from mnistlab.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -66,7 +79,7 @@ def search(
             runs=runs,
             address=address,
             log=log or (),
-            command=shlex.join(["mnistlab", *sys.argv[1:]]),
+            command=command_line(),
             view=lambda path: open_console(view, path / "driver.log"),
         )
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from mnistlab.cli.options import RUNS, Color, RunName, Runs, View
+from mnistlab.cli.output import write_output
 
 if TYPE_CHECKING:
     from mnistlab.console.state import ViewState
@@ -107,7 +108,7 @@ def status(
     running = follow.is_running(path) and at is None
     if picture is not None:
         drawn = picture_of(state, now, size, theme)
-        _write(picture, drawn)
+        write_output(picture, drawn.encode())
         typer.echo(f"Written: {picture}", err=True)
     elif as_json:
         typer.echo(json.dumps(as_record(state, now, running=running), indent=1))
@@ -127,15 +128,6 @@ def _moment(at: str | None) -> float | None:
         return None if at is None else cast("float", parse_duration(at))
     except ValueError as error:
         raise SpecError("status", [Fault("--at", str(error), at)]) from None
-
-
-def _write(path: Path, text: str) -> None:
-    from mnistlab.errors import RunWriteError
-
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunWriteError(f"can't write {path}: {error.strerror}") from error
 
 
 def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:

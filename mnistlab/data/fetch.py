@@ -1,12 +1,15 @@
 """Fetching archives through pooch: pinned hashes, several mirrors, resumed where they broke off, once for everybody.
 
-What is being fetched is told to the logger `mnistlab.data`; nothing is written to the terminal.
+Nothing is asked for but by https, whatever a mirror redirects to: a hash says that a file was not changed on its way,
+not that nobody saw what was asked for. This machine itself may be asked without. What is being fetched is told to the
+logger `mnistlab.data`; nothing is written to the terminal.
 """
 
 # ruff: noqa: PLC0415 (pooch, requests and filelock are needed only when something is fetched)
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import shutil
@@ -15,7 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urljoin, urlsplit
 
+from mnistlab.credentials import without_credentials
 from mnistlab.errors import DataUnavailableError
 
 if TYPE_CHECKING:
@@ -26,6 +31,7 @@ log = logging.getLogger("mnistlab.data")
 log.addHandler(logging.NullHandler())  # without a handler, Python itself would write warnings to the terminal
 
 _PIECE = 1 << 16
+_REDIRECTIONS = 5  # GitHub and the mirrors of today take one or two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """A file to fetch: its name below every mirror, and its hash as pooch writes it (`sha256:...`, `md5:...`)."""
+    """A file to fetch: its name below every mirror, and its hash as pooch writes it (`sha256:...`)."""
 
     name: str
     known_hash: str
@@ -76,8 +82,8 @@ def _fetch_one(archive: Archive, mirrors: Sequence[str], folder: Path, limits: L
         failure = _from_mirror(archive, mirror, folder, limits)
         if failure is None:
             return
-        log.warning("%s: %s", mirror, failure)
-        failures.append(f"  {mirror}: {failure}")
+        failures.append(without_credentials(f"  {mirror}: {failure}"))
+        log.warning(failures[-1].strip())
     heading = f"{archive.name} can't be fetched from any of {len(mirrors)} mirrors"
     raise DataUnavailableError("\n".join([heading, *failures]))
 
@@ -125,10 +131,11 @@ class _Download:
             requests.RequestException: if the server can't be reached, refuses, or breaks off.
             ValueError: if the file is larger than allowed or the server leads away from https.
         """
+        if self.part.is_symlink():  # it leads to a file that is not ours to write
+            self.part.unlink()
         start = self.part.stat().st_size if self.part.exists() else 0
-        log.info("fetching %s%s", url, f", going on at byte {start:,}" if start else "")
+        log.info("fetching %s%s", without_credentials(url), f", going on at byte {start:,}" if start else "")
         with _get(url, start, self.limits) as response:
-            _check_https(url, response)
             self.resumed = start > 0 and response.status_code in {206, 416}
             if response.status_code == 416:
                 self.part.unlink()
@@ -153,10 +160,23 @@ class _Download:
 
 
 def _get(url: str, start: int, limits: Limits) -> Response:
+    """Ask for `url` from byte `start` on; each redirection is looked at before it is followed.
+
+    Raises:
+        ValueError: if a hop is not https, or there are too many.
+    """
     import requests
 
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    return requests.get(url, headers=headers, stream=True, timeout=(limits.connect, limits.read))
+    limit = (limits.connect, limits.read)
+    for hop in range(_REDIRECTIONS + 1):
+        _check_https(url, redirected=hop > 0)
+        response = requests.get(url, headers=headers, stream=True, timeout=limit, allow_redirects=False)
+        if not response.is_redirect:
+            return response
+        url = urljoin(url, response.headers["location"])
+        response.close()
+    raise ValueError(f"redirected more than {_REDIRECTIONS} times, at last to {url}")
 
 
 def _goes_on_at(response: Response, start: int) -> bool:
@@ -167,12 +187,19 @@ def _goes_on_at(response: Response, start: int) -> bool:
     )
 
 
-def _check_https(url: str, response: Response) -> None:
-    """Refuse a redirection from https to anything else."""
-    hops = [str(hop.url) for hop in [*response.history, response]]
-    insecure = [hop for hop in hops if not hop.startswith("https://")]
-    if url.startswith("https://") and insecure:
-        raise ValueError(f"redirected away from https, to {insecure[0]}")
+def _check_https(url: str, *, redirected: bool) -> None:
+    """Refuse what would travel unencrypted."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(parts.hostname or "")):
+        raise ValueError(f"{'redirected to ' if redirected else ''}{url}: only https is fetched")
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a host's name is a number of this machine itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _in_words(error: Exception, limits: Limits) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from mnistlab import durable
 from mnistlab.errors import RunDirectoryError, RunWriteError, short
 from mnistlab.lines import decode_line, encode_file
+from mnistlab.names import RULE, is_plain
 
 
 @contextmanager
@@ -38,6 +39,17 @@ def open_to_write(path: Path, flags: int) -> int:
             raise
 
 
+def refuse_links(run: Path, names: Iterable[str]) -> None:
+    """Refuse to write into a run directory in which one of `names` is a link: what it leads to is not the run's.
+
+    Raises:
+        RunDirectoryError: naming the first of them.
+    """
+    for name in names:
+        if (run / name).is_symlink():
+            raise RunDirectoryError(f"can't write into {run / name}: it is a symbolic link")
+
+
 def inside(folder: Path, *names: str) -> Path:
     """Return the folder `names` in `folder`, made if it is missing; a run directory that has vanished is not.
 
@@ -58,10 +70,10 @@ def child(folder: Path, name: str) -> Path:
     """Return `folder/name`.
 
     Raises:
-        RunDirectoryError: if `name` is not the name of something in `folder`.
+        RunDirectoryError: if `name` does not keep to `mnistlab.names.RULE`.
     """
-    if name in {"", ".", ".."} or "/" in name or "\0" in name:
-        raise RunDirectoryError(f"can't write {short(name)} into {folder}: it must be the name of something in there")
+    if not is_plain(name):
+        raise RunDirectoryError(f"can't write {short(name)} into {folder}: a name in there {RULE}")
     return folder / name
 
 

@@ -16,6 +16,9 @@ EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmatio
 WEIGHTS = "weights.safetensors"
 LOCK = ".lock"
 AMENDED = re.compile(r"run-([2-9]|[1-9]\d+)\.json")  # the records that take the place of `run.json`, one after another
+STUDY = tuple(f"study.db{kind}" for kind in ("", "-journal", "-wal", "-shm"))
+# What a driver writes into, or has others write into, right inside a run directory.
+WRITTEN = (RUN, EVENTS, LEDGER, CONFIRMATION, "driver.log", "trials", "plugins", "ray", "tensorboard", *STUDY)
 
 
 def newest_record(run: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from mnistlab import events
-from mnistlab.errors import MnistlabError, RunDirectoryError, nearest
+from mnistlab.errors import MnistlabError, RunDirectoryError, nearest, short
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
+from mnistlab.names import RULE, is_plain
 from mnistlab.results import RunRecord, record_name, replicate_from_json, trial_from_json
 from mnistlab.store.names import (
     CONFIRMATION,
@@ -48,10 +49,13 @@ def stamped(record: Mapping[str, Any], path: Path) -> Stamped | None:
     """Return the event of a line of `path`, or None where its type is unknown or a key that it needs is missing.
 
     Raises:
-        RunDirectoryError: if it is of a format that this version does not read.
+        RunDirectoryError: if it is of a format that this version does not read, or names a trial that is no name.
     """
     _refuse_other_format(record.get("schema"), events.SCHEMA, path)
-    return events.from_json(record)
+    found = events.from_json(record)
+    if found is not None and (trial := getattr(found.event, "trial", None)) is not None:
+        _refuse_names_that_lead_out(path, (trial,))
+    return found
 
 
 def read_run(path: Path) -> RunRecord:
@@ -65,6 +69,8 @@ def read_run(path: Path) -> RunRecord:
     run = read_json(str(path / record_name(number)), RUN_SCHEMA)
     if run is None or not (path / RUN).exists():
         raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
+    files = run.get("plugin_files")
+    _refuse_names_that_lead_out(path / record_name(number), files if isinstance(files, dict) else ())
     folders = _folders(path / "trials")
     again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
     ledger = _read_entries(path / LEDGER, LEDGER_SCHEMA)
@@ -152,6 +158,13 @@ def _refuse_other_format(found: object, schema: str, path: Path | str) -> None:
         raise RunDirectoryError(f"{path} {why}")
 
 
+def _refuse_names_that_lead_out(path: Path | str, names: Iterable[object]) -> None:
+    """Refuse a file that names what can't be in a run directory: such names become paths, to read, write and remove."""
+    for name in names:
+        if not is_plain(name):
+            raise RunDirectoryError(f"{path} is damaged: the name {short(name)} in it {RULE}")
+
+
 def _folders(path: Path | str) -> list[str]:
     """Return what lies in a folder, nothing where it is not there; strings, because there may be ten thousand."""
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -167,4 +180,6 @@ def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]
             found += [from_json(body)] if (body := read_json(path, RESULT_SCHEMA)) is not None else []
         except (TypeError, ValueError) as error:
             raise RunDirectoryError(f"{path} is damaged: {error}") from None
+        if body is not None:
+            _refuse_names_that_lead_out(path, (body.get("trial"), str(body.get("replicate", 0))))
     return found

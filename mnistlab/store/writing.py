@@ -22,6 +22,7 @@ from mnistlab.store.files import (
     mend_tail,
     open_to_write,
     refusals_told,
+    refuse_links,
     write_bytes,
     write_json,
 )
@@ -37,6 +38,7 @@ from mnistlab.store.names import (
     RUN,
     RUN_SCHEMA,
     WEIGHTS,
+    WRITTEN,
     newest_record,
 )
 
@@ -74,11 +76,13 @@ class RunWriter:
         """Lock the directory `path`, which must exist, and open its event stream.
 
         Raises:
-            RunDirectoryError: if another process holds the lock; the message names it.
+            RunDirectoryError: if another process holds the lock; the message names it. Or if something in there that
+                a driver writes into is a symbolic link.
         """
         self.path = path
         self._lock = lock(path)
         try:
+            refuse_links(path, WRITTEN)
             for name in (EVENTS, LEDGER, CONFIRMATION):
                 mend_tail(path / name)
             last = last_line(path / EVENTS) or {"seq": 0, "t": 0.0}

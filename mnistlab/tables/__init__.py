@@ -7,7 +7,7 @@ from plugins is inert in all of them.
 from __future__ import annotations
 
 from mnistlab.tables.cells import COLUMNS, Section, Table, direction, section, table_of
-from mnistlab.tables.data import json_text, write_parquet
+from mnistlab.tables.data import json_text, parquet_bytes
 from mnistlab.tables.text import csv_text, latex_text, markdown_text
 
 TEXTS = {"md": markdown_text, "csv": csv_text, "json": json_text, "latex": latex_text}
@@ -24,7 +24,7 @@ __all__ = [
     "json_text",
     "latex_text",
     "markdown_text",
+    "parquet_bytes",
     "section",
     "table_of",
-    "write_parquet",
 ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
-from mnistlab.errors import MnistlabError
 from mnistlab.tables.cells import Section, Table, about, table_of
 
 SCHEMA = "mnistlab.leaderboard/1"
@@ -49,16 +47,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_parquet(sections: Sequence[Section], path: Path) -> None:
-    """Write a row for each trial, its settings as columns `param.KEY`.
-
-    Raises:
-        NotWrittenError: if `path` can't be written.
-    """
-    try:
-        frame(table_of(sections)).to_parquet(path, index=False)
-    except OSError as error:
-        raise NotWrittenError(f"can't write {path}: {error.strerror or error}") from error
+def parquet_bytes(sections: Sequence[Section]) -> bytes:
+    """Return a parquet file with a row for each trial, its settings as columns `param.KEY`."""
+    return cast("bytes", frame(table_of(sections)).to_parquet(None, index=False))
 
 
 def frame(table: Table) -> Any:
@@ -68,9 +59,3 @@ def frame(table: Table) -> Any:
     columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.names)
     named = zip(table.names, table.kinds, columns, strict=True)
     return pd.DataFrame({name: pd.array(list(cells), dtype=DTYPES[kind]) for name, kind, cells in named})
-
-
-class NotWrittenError(MnistlabError):
-    """A file that was asked for can't be written."""
-
-    exit_code = MnistlabError.exit_code.USAGE

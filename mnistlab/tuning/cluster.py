@@ -1,11 +1,13 @@
 """A private Ray on this machine, or a cluster that the user named: never one that happens to be around.
 
-Ray runs silent and closed: no dashboard, no usage reports, token authentication, its own temporary folder. A
-`RAY_ADDRESS` in the environment is not followed; `--address` says so where it is meant.
+Ray runs silent and closed: no dashboard, no usage reports, token authentication, its own temporary folder, and nothing
+of it listens beyond this machine. A `RAY_ADDRESS` in the environment is not followed; `--address` says so where it is
+meant.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import secrets
@@ -23,6 +25,7 @@ from typing import Any
 import psutil
 import ray
 from ray import _raylet
+from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
@@ -33,6 +36,8 @@ from mnistlab.tuning.pulse import ClusterLostError, felt
 
 ANSWER_SECONDS = 5.0
 END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed
+
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": see `_loopback`
 
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
@@ -55,7 +60,7 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
     if address:
         _check_address(address)
     folder = _private_folder()
-    private = {} if address else _credentials(folder)
+    private = {} if address else {**_credentials(folder), CLUSTERS: "0"}
     with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
         _reread_credentials()
         lost = False
@@ -188,18 +193,49 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
             if address:
                 ray.init(address=address, **quiet)
                 return
-            ray.init(
-                address="local",
-                num_cpus=machine.cpus,
-                num_gpus=int(machine.gpus),
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody; the one around it stays closed
-                **quiet,
-            )
+            with _loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=machine.cpus,
+                    num_gpus=int(machine.gpus),
+                    include_dashboard=False,
+                    object_store_memory=STORE_BYTES,
+                    _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody; the one around it is closed
+                    **quiet,
+                )
+            _check_loopback()
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ResourceError(f"can't reach {where}: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _loopback() -> Generator[None]:
+    """Make a Ray that starts now one of a single machine: its node is 127.0.0.1, and it listens there alone.
+
+    Left to itself it listens on every address of the machine, and `_node_ip_address="127.0.0.1"` is turned into an
+    address that others reach (`resolve_ip_for_localhost`). This is Ray's own switch for Windows and macOS (ray#18730):
+    read once from the environment when Ray is imported, so it is set where this process reads it; the processes that
+    Ray starts get it by their environment.
+    """
+    constants: Any = ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = getattr(constants, "ENABLE_RAY_CLUSTER", True), False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _check_loopback() -> None:
+    """Refuse a Ray that others reach, as a version without that switch would be.
+
+    Raises:
+        ResourceError: naming the address of its node.
+    """
+    address = ray.util.get_node_ip_address()
+    if not ipaddress.ip_address(address).is_loopback:
+        rule = f"its node must be 127.0.0.1, which only this machine reaches, but is {address}"
+        raise ResourceError(f"{rule}: ray {ray.__version__} can't be kept from listening to others")
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from ray.tune.logger import LoggerCallback
 
 from mnistlab import events
 from mnistlab.api import Scalar
-from mnistlab.errors import Fault, SpecError, must_be_one_of
+from mnistlab.credentials import without_credentials
+from mnistlab.errors import Fault, RunDirectoryError, SpecError, must_be_one_of
 from mnistlab.events import Event, Stamped
 from mnistlab.labels import settings
 
@@ -122,7 +123,9 @@ class Followed:
         return self.config
 
     def init_local_path(self) -> None:
-        """Do nothing: whoever writes there makes the folder."""
+        """Refuse a link, which a tracker would follow; else do nothing: whoever writes there makes the folder."""
+        if Path(self.local_path).is_symlink():
+            raise RunDirectoryError(f"can't write into {self.local_path}: it is a symbolic link")
 
     def __str__(self) -> str:
         return f"{self.run}/{self.name}"
@@ -163,7 +166,7 @@ def _follow(
             action()
         except Exception as error:  # whatever a tracker's library raises, the search goes on
             trackers.pop(name, None)
-            said = " ".join(str(error).split())[:300] or "no reason given"
+            said = " ".join(without_credentials(str(error)).split())[:300] or "no reason given"
             troubles.put(f"--log {name}: {type(error).__name__}: {said}; nothing more is written there")
 
     for name, opener in opening:

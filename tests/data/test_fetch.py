@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 
 from mnistlab.data.fetch import LIMITS, Archive, Limits, fetch
 from mnistlab.errors import DataUnavailableError
@@ -200,15 +201,75 @@ def test_a_folder_that_can_not_be_written_is_said_in_words(tmp_path):
         fetch(FIRST, ["http://127.0.0.1:9/"], tmp_path / "file" / "cache")
 
 
-def test_https_is_not_left_by_a_redirection():
-    from types import SimpleNamespace
+@pytest.mark.parametrize(
+    "place",
+    ["http://example.invalid/a.gz", "ftp://example.invalid/a.gz", "file:///etc/passwd", "//example.invalid/a.gz"],
+)
+def test_a_redirection_to_anything_but_https_is_not_followed(serve, tmp_path, monkeypatch, place):
+    asked = asked_for(monkeypatch)
+    mirror = serve(location=place)
+    with pytest.raises(DataUnavailableError, match=f"redirected to .*{place}: only https is fetched"):
+        fetch(FIRST, [mirror.url], tmp_path)
+    assert asked == [f"{mirror.url}a.gz"]
+    assert stored(tmp_path) == {}
 
-    from mnistlab.data.fetch import _check_https
 
-    hop = SimpleNamespace(url="https://here/a.gz", history=[])
-    _check_https("https://here/a.gz", hop)
-    with pytest.raises(ValueError, match=r"redirected away from https, to http://there/a\.gz"):
-        _check_https("https://here/a.gz", SimpleNamespace(url="http://there/a.gz", history=[hop]))
+@pytest.mark.parametrize("url", ["http://example.invalid/", "http://127.0.0.1.example.invalid/", "http://localhost/"])
+def test_a_mirror_without_https_is_not_asked(tmp_path, monkeypatch, url):
+    asked = asked_for(monkeypatch)
+    with pytest.raises(DataUnavailableError, match=f"{url}a.gz: only https is fetched"):
+        fetch(FIRST, [url], tmp_path)
+    assert asked == []
+
+
+def test_a_redirection_is_followed_and_a_circle_of_them_is_not(serve, tmp_path, monkeypatch):
+    asked = asked_for(monkeypatch)
+    good = serve()
+    fetch(FIRST, [serve(location=f"{good.url}a.gz").url], tmp_path)
+    assert asked[1] == f"{good.url}a.gz"
+    assert stored(tmp_path) == {"a.gz": CONTENT["a.gz"]}
+    with pytest.raises(DataUnavailableError, match="redirected more than 5 times"):
+        fetch(ARCHIVES, [serve(location="/b.gz").url], tmp_path)
+    assert len(asked) == 8
+
+
+def asked_for(monkeypatch) -> list[str]:
+    """The addresses that are really asked, one after the other."""
+    asked, get = [], requests.get
+
+    def noted(url, **settings):
+        asked.append(url)
+        return get(url, **settings)
+
+    monkeypatch.setattr(requests, "get", noted)
+    return asked
+
+
+def test_a_link_in_the_place_of_a_part_is_not_written_through(serve, tmp_path):
+    (tmp_path / "precious").write_bytes(b"kept")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "a.gz.part").symlink_to(tmp_path / "precious")
+    (folder / "a.gz").symlink_to(tmp_path / "precious")
+    fetch(FIRST, [serve().url], folder)
+    assert (tmp_path / "precious").read_bytes() == b"kept"
+    assert (folder / "a.gz").read_bytes() == CONTENT["a.gz"]
+
+
+def test_another_process_never_sees_half_a_file(serve, tmp_path):
+    """The file appears under its own name by a rename, once its hash is right."""
+    mirror, seen = serve(), []
+    real = mirror.send
+
+    def send(request, body, wanted):
+        seen.append((tmp_path / "a.gz").exists())
+        real(request, body, wanted)
+
+    mirror.send = send
+    mirror.cuts = [70_000, 70_000]
+    fetch(FIRST, [mirror.url], tmp_path)
+    assert seen == [False] * 3
+    assert stored(tmp_path) == {"a.gz": CONTENT["a.gz"]}
 
 
 def test_nothing_is_written_to_the_terminal(serve, tmp_path, capfd):
@@ -217,6 +278,14 @@ def test_nothing_is_written_to_the_terminal(serve, tmp_path, capfd):
         fetch(FIRST, [mirror.url], tmp_path)
     fetch(FIRST, [serve().url], tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_password_in_a_mirrors_address_is_told_to_nobody(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "mnistlab.data"), pytest.raises(DataUnavailableError) as caught:
+        fetch(FIRST, ["https://ann:pa55@127.0.0.1:9/"], tmp_path)
+    for said in (str(caught.value), *caplog.messages):
+        assert "https://***@127.0.0.1:9/" in said
+        assert "pa55" not in said
 
 
 def test_four_processes_at_once_fetch_each_file_once(serve, tmp_path):

@@ -191,3 +191,25 @@ def test_mlflow_gets_settings_metrics_and_how_it_ended(monkeypatch: pytest.Monke
         (2, 0.2),
     ]
     assert {name: run.info.status for name, run in runs.items()} == {"x-1/0000": "FINISHED", "x-1/0001": "FAILED"}
+
+
+def test_a_tracker_does_not_write_where_a_link_leads(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (run / "tensorboard").mkdir(parents=True)
+    (run / "tensorboard/0000").symlink_to(elsewhere)
+    with tracking(("tensorboard",), run, "tiny") as track:
+        (said,) = feed(track, trial())
+    assert "tensorboard/0000: it is a symbolic link; nothing more is written there" in said
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_tracker_that_fails_tells_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(_path: Path, _experiment: str) -> LoggerCallback:
+        raise ConnectionError("nobody answers at https://ann:pa55@example.invalid/api")
+
+    monkeypatch.setattr(trackers, "_OPENERS", {"mlflow": refuses})
+    with tracking(("mlflow",), tmp_path, "tiny") as track:
+        said = feed(track, trial())
+    (only,) = said
+    assert only.startswith("--log mlflow: ConnectionError: nobody answers at https://***@example.invalid/api; nothing")

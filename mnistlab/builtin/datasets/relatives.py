@@ -3,9 +3,9 @@
 H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms",
 arXiv:1708.07747. T. Clanuwat and others, "Deep learning for classical Japanese literature", arXiv:1812.01718.
 
-The hashes are the md5 of the archives that torchvision publishes. Nobody publishes hashes of what they decompress to,
-so only archives are accepted. An md5 no longer withstands someone who makes two files at once, but it does withstand
-whoever has to match a given one.
+The hashes are the sha256 of the archives in the lists of TensorFlow Datasets (`url_checksums/fashion_mnist.txt` and
+`kmnist.txt`); torchvision publishes the md5 of the same archives. Nobody publishes hashes of what they decompress to,
+so only archives are accepted.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FASHION_FILES = FourFiles(
     classes=10,
     parts=four_parts(
         [
-            ("", "md5:8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-            ("", "md5:25c81989df183df01b3e8a0aad5dffbe"),
-            ("", "md5:bef4ecab320f06d8554ea6380940ec79"),
-            ("", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+            ("", "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            ("", "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            ("", "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            ("", "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ]
     ),
     # the copy that Keras fetches, then the authors' repository; the bucket that torchvision names has no https
@@ -52,10 +52,10 @@ KMNIST_FILES = FourFiles(
     classes=10,
     parts=four_parts(
         [
-            ("", "md5:bdb82020997e1d708af4cf47b453dcf7"),
-            ("", "md5:e144d726b3acfaa3e44228e80efcd344"),
-            ("", "md5:5c965bf0a639b31b8f53240b1b52f4d7"),
-            ("", "md5:7320c461ea6c1c855c0b718fb2a4b134"),
+            ("", "sha256:51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+            ("", "sha256:e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+            ("", "sha256:edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+            ("", "sha256:20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
         ]
     ),
     mirrors=("https://codh.rois.ac.jp/kmnist/dataset/kmnist/",),  # the authors' own server: no other is known

@@ -1,0 +1,100 @@
+"""Where a command writes a file: whole or not at all, and not where a link leads."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from mnistlab import durable
+from mnistlab.cli.output import NotWrittenError, write_output
+from tests.conftest import RunCli
+
+RECORDED = Path(__file__).parents[1] / "recordings/quick-run"
+
+
+def test_a_file_is_written_and_written_over(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        write_output(tmp_path / "x.html", content)
+        assert (tmp_path / "x.html").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["x.html"]
+
+
+@pytest.mark.parametrize("leads", ["a file", "nowhere"])
+def test_a_link_is_refused_and_named_with_what_it_leads_to(tmp_path: Path, leads: str) -> None:
+    target = tmp_path / "precious"
+    if leads == "a file":
+        target.write_text("kept")
+    (tmp_path / "x.html").symlink_to(target)
+    with pytest.raises(NotWrittenError, match=rf"can't write .*x\.html: it is a symbolic link to {target}; name that"):
+        write_output(tmp_path / "x.html", b"new")
+    assert (tmp_path / "x.html").is_symlink()
+    assert target.exists() == (leads == "a file")
+    assert not target.exists() or target.read_text() == "kept"
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / f"x.html.tmp-{os.getpid()}").symlink_to("precious")
+    with pytest.raises(NotWrittenError, match=r"can't write .*: it is a symbolic link"):
+        write_output(tmp_path / "x.html", b"new")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_an_old_file_is_whole_where_the_new_one_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(28, os.strerror(28))
+
+    (tmp_path / "x.html").write_text("old")
+    monkeypatch.setattr(durable, "write", full)
+    with pytest.raises(NotWrittenError, match=r"can't write .*x\.html: No space left on device"):
+        write_output(tmp_path / "x.html", b"new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.html", "old")]
+
+
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    write_output(tmp_path / "pipe", b"through")
+    reader.join(10)
+    assert got == [b"through"]
+
+
+@pytest.mark.parametrize("place", ["missing/x.html", "."])
+def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, place: str) -> None:
+    said = rf"can't write {re.escape(str(tmp_path / place))}: (No such file|Is a directory)"
+    with pytest.raises(NotWrittenError, match=said):
+        write_output(tmp_path / place, b"x")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("report", RECORDED, "--no-predictions", "-o", "x.html"),
+        ("report", RECORDED, "--no-predictions", "--format", "parquet", "-o", "x.html"),
+        ("leaderboard", RECORDED, "--format", "csv", "-o", "x.html"),
+        ("leaderboard", RECORDED, "--format", "parquet", "-o", "x.html"),
+        ("status", RECORDED, "--svg", "x.html"),
+    ],
+    ids=lambda words: "-".join(str(word) for word in words if word != RECORDED),
+)
+def test_no_command_writes_through_a_link(tmp_path: Path, run_cli: RunCli, command: tuple[object, ...]) -> None:
+    (tmp_path / "precious").write_text("kept")
+    (tmp_path / "x.html").symlink_to("precious")
+    done = run_cli(*command)
+    assert done.code == 2, done.err
+    assert "can't write x.html: it is a symbolic link to precious; name that file itself" in done.err
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_standard_output_by_its_name_is_written_to(run_cli: RunCli) -> None:
+    done = run_cli("leaderboard", RECORDED, "--format", "csv", "-o", "/dev/stdout")
+    assert done.code == 0, done.err
+    assert done.out.startswith("dataset,")
