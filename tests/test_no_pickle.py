@@ -46,7 +46,6 @@ ALLOWED = {
     ("mnistlab/testing/base.py", "pickle"): "the kit asks whether a config survives the way to a worker: its own bytes",
     ("mnistlab/trained/formats.py", "torch.export.load"): "behind `trained.guard`, which lets no pickle through",
     ("mnistlab/trained/guard.py", "zipfile"): "only the list of names is read, to refuse formats that torch unpickles",
-    ("mnistlab/tuning/recorder.py", "get_pickled_error"): "the driver's own Tune wrote it, about a worker just lost",
 }
 
 
