@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from mnistlab.events import Emit
@@ -13,6 +14,7 @@ from mnistlab.space import Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder
@@ -59,9 +61,9 @@ class Executor:
     """What carries out a search: Ray Tune, or in tests a simulation of it.
 
     `put` takes a trial's packed state and returns what a worker gets it by; `run` returns when the search is over;
-    `leftover` returns what a worker has printed that died, given the name under which the executor had its trial.
+    `leftover` returns what is left of the worker that a trial has lost.
     """
 
     put: Callable[[bytes], object]
     run: Callable[[Search, Parts], None]
-    leftover: Callable[[str], str] = lambda _: ""
+    leftover: Callable[[Trial], Leftover]

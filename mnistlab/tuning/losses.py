@@ -29,15 +29,23 @@ class Loss:
     message: str
 
 
-def loss_of(error: str, log: str, seconds: float, limit: float | None) -> Loss:
-    """Return why a worker is gone, from Ray's words, the log that it left, the trial's seconds and what it may take."""
-    if was_ended(log):
+@dataclass(frozen=True)
+class Leftover:
+    """What is left of a worker: what Ray says of its end, and what it had printed and not yet reported."""
+
+    error: str = ""
+    log: str = ""
+
+
+def loss_of(left: Leftover, seconds: float, limit: float | None) -> Loss:
+    """Return why a worker is gone, given how many seconds its trial has taken and how many it may take."""
+    if was_ended(left.log):
         if limit is not None and seconds >= limit:
             return Loss("timeout", f"the trial has had the {limit:g} s that it may take, and answered no more")
         return Loss("hang", "nothing moved any more: the stacks of its threads are in its log")
-    if (found := _NO_ROOM.search(error)) is not None:
+    if (found := _NO_ROOM.search(left.error)) is not None:
         return Loss("memory", found[1])
-    text = " ".join(error.split())[:500] or "its process ended without a word"
+    text = " ".join(left.error.split())[:500] or "its process ended without a word"
     on_memory = any(words in text for words in _RAY_ON_MEMORY)
     return Loss("memory" if on_memory else "worker", f"worker lost: {text}")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ray.tune import Callback
@@ -25,7 +23,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.losses import Loss, Retries, loss_of
+from mnistlab.tuning.losses import Leftover, Loss, Retries, loss_of
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import PastTrial
 from mnistlab.tuning.unsaved import Unsaved
@@ -68,12 +66,12 @@ class Recorder(Unsaved, Callback):
         tick: Callable[[], None] = lambda: None,
         *,
         retries: Retries,
-        leftover: Callable[[str], str] = lambda _: "",
+        leftover: Callable[[Trial], Leftover],
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
 
         `tick` is called at every turn of Tune's loop, about ten times a second. `retries` says which trials go on that
-        have lost their worker, `leftover` what that had printed.
+        have lost their worker, `leftover` what is left of that.
         """
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
@@ -147,9 +145,9 @@ class Recorder(Unsaved, Callback):
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
         opened, limit = self._open[trial.trial_id], self._spec.search.trial_timeout
-        log = self._leftover(trial.trial_id)
-        lost = loss_of(_error_of(trial), log, opened.seconds, limit)
-        self._store.append_log(opened.name, f"{log}\n{lost.message}\n", final=True)
+        left = self._leftover(trial)
+        lost = loss_of(left, opened.seconds, limit)
+        self._store.append_log(opened.name, f"{left.log}\n{lost.message}\n", final=True)
         if self._retries.takes(opened.name, lost.cause):
             self._go_on(trial.trial_id, opened, lost)
         else:
@@ -208,13 +206,6 @@ class Recorder(Unsaved, Callback):
         if self._best is None or sign * value > sign * self._best:
             self._best = value
             self._emit(events.BestChanged(trial=result.trial, metric=metric, value=value, label=result.label))
-
-
-def _error_of(trial: Trial) -> str:
-    """Return what Ray says of a trial's end. Tune's own reader looks where it has not yet been copied to."""
-    with suppress(OSError):
-        return Path(str(trial.error_file)).read_text(encoding="utf-8", errors="replace").partition("\n")[2]
-    return ""
 
 
 def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.experiment import Trial
 
 from mnistlab.tuning.cluster import environment
 from mnistlab.tuning.job import Executor, Parts, Search, Stopping
 from mnistlab.tuning.leftovers import taken
+from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.unsaved import Unsaved
@@ -89,4 +93,12 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
     )
 
 
-RAY_TUNE = Executor(put=ray.put, run=_run, leftover=taken)
+def _leftover(trial: Trial) -> Leftover:
+    """Return what is left of a trial's worker. Tune's own reader of errors looks where they are copied to later."""
+    error = ""
+    with suppress(OSError):
+        error = Path(str(trial.error_file)).read_text(encoding="utf-8", errors="replace").partition("\n")[2]
+    return Leftover(error, taken(trial.trial_id))
+
+
+RAY_TUNE = Executor(put=ray.put, run=_run, leftover=_leftover)

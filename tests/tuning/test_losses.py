@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from mnistlab import events
 from mnistlab.fsck import check
 from mnistlab.store import read_events
-from mnistlab.tuning.losses import Loss, Retries, loss_of
+from mnistlab.tuning.losses import Leftover, Loss, Retries, loss_of
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
@@ -33,11 +33,11 @@ DUMP = "printed before\nTimeout (0:00:02)!\nThread 0x00007f (most recent call fi
     ],
 )
 def test_why_a_worker_is_gone(log: str, seconds: float, limit: float | None, cause: str) -> None:
-    assert loss_of("it died", log, seconds, limit).cause == cause
+    assert loss_of(Leftover("it died", log), seconds, limit).cause == cause
 
 
 def test_what_ray_kills_for_the_memory_of_the_machine_had_too_little_of_it() -> None:
-    found = loss_of("The actor died: the node was running low on memory (OOM)", "", 1.0, None)
+    found = loss_of(Leftover("The actor died: the node was running low on memory (OOM)"), 1.0, None)
     assert found == Loss("memory", "worker lost: The actor died: the node was running low on memory (OOM)")
 
 
