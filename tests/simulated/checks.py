@@ -124,7 +124,9 @@ def unfinished(drives: Drives, trials: int) -> list[str]:
     if [one.trial for one in results] != [trial_name(number) for number in range(trials)]:
         found.append(f"{trials} trials were asked for, these are there: {[one.trial for one in results]}")
     found += [f"{one.trial} is {one.state}" for one in results if one.state == "interrupted"]
-    found += [f"{name} has checkpoints, and has ended" for name in states(path)]
+    fsck.repair(path)
+    found += [f"after a repair: {one}" for one in fsck.check(path).findings]
+    found += [f"{name} has checkpoints, and has ended" for name, epochs in states(path).items() if epochs]
     running = running_in_study(path)
     found += [f"{running} trials are RUNNING in the study"] if running else []
     return [*found, *_not_idempotent(drives)]

@@ -17,7 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mnistlab.tuning.job import Executor, Parts, Search
-from tests.simulated.worker import Worker, WorkerDied
+from tests.simulated.worker import Worker, WorkerDiedError
 
 
 class StarvedError(AssertionError):
@@ -164,7 +164,7 @@ class Controller:
         assert trial.worker is not None
         try:
             result = trial.worker.step()
-        except WorkerDied as error:
+        except WorkerDiedError as error:
             self._fail(trial, error)
         else:
             self._decide(trial, self._process(trial, result | {"trial_id": trial.trial_id}))

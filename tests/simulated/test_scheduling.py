@@ -51,7 +51,7 @@ def plans(record: RunRecord) -> list[str]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_rung_keeps_about_one_in_eta(tmp_path: Path, seed: int) -> None:
-    """The n-th to come is kept if it is among the best 1/eta so far: n/eta of n in the mean, and a few while n is small.
+    """The n-th to come is kept if it is in the best 1/eta so far: n/eta of n in the mean, and a few while n is small.
 
     The bound is three standard deviations of n independent draws, and the harmonic sum of those few.
     """

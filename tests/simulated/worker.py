@@ -9,7 +9,7 @@ from typing import Any
 from tests.simulated.curves import fate, measured
 
 
-class WorkerDied(Exception):
+class WorkerDiedError(Exception):
     """The process is gone: nothing comes from it any more."""
 
 
@@ -30,12 +30,12 @@ class Worker:
         """Return the report of the next epoch.
 
         Raises:
-            WorkerDied: where that is the plan's fate.
+            WorkerDiedError: where that is the plan's fate.
         """
         epoch = len(self._history) + 1
         failed = self._fate.kind in {"nan", "plugin"} and epoch >= self._fate.at
         if self._fate.kind == "worker" and epoch >= self._fate.at:
-            raise WorkerDied(f"the process died in epoch {epoch}")
+            raise WorkerDiedError(f"the process died in epoch {epoch}")
         if failed:
             message = f"simulated: {self._fate.kind} in epoch {epoch}"
             return self._answer() | {"cause": self._fate.kind, "message": message, "done": True}
