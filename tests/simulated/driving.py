@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -126,6 +125,7 @@ class Driven:
 
     code: int  # minus the signal, where one has killed it
     told: list[dict]
+    said: str = ""  # the error that has ended it
 
     @property
     def killed(self) -> bool:
@@ -169,9 +169,9 @@ class Drives:
                 code = self._drive(fault)
             except MnistlabError as error:
                 code = int(error.exit_code)
-                sys.stderr.write(f"{error}\n")
+                self._said(os.getpid()).write_text(str(error))
             except BaseException:
-                traceback.print_exc()
+                self._said(os.getpid()).write_text(traceback.format_exc())
             finally:
                 os._exit(code)
         return pid
@@ -183,12 +183,16 @@ class Drives:
     def wait(self, pid: int) -> Driven:
         """Wait for a driver's end."""
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return Driven(code, [json.loads(line) for line in self._witness.read_bytes().splitlines()])
+        said = self._said(pid).read_text() if self._said(pid).exists() else ""
+        return Driven(code, [json.loads(line) for line in self._witness.read_bytes().splitlines()], said)
+
+    def _said(self, pid: int) -> Path:
+        return self.root / f"said-{pid}"
 
     def to_the_end(self) -> Driven:
         """Drive without a fault, as often as that takes: once."""
         driven = self.go()
-        assert driven.code in {0, 1, 4, NOTHING_TO_DO}, f"the driver of {self.path} ended with {driven.code}"
+        assert driven.code in {0, 1, 4, NOTHING_TO_DO}, f"the driver ended with {driven.code}: {driven.said}"
         return driven
 
     def _lose_power(self, draw: float) -> None:
