@@ -6,29 +6,38 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnistlab import durable
+from mnistlab.errors import ExitCode
 from mnistlab.fsck import check, repair
+from mnistlab.store import read_run
 from tests.simulated.checks import Promises, outcome, unfinished
 from tests.simulated.controller import World
-from tests.simulated.driving import SCHEDULERS, Case, Driven, Drives, Fault, clear
-
-WELL = {0}  # how a driver ends whose search has come to its end
+from tests.simulated.driving import SCHEDULERS, Case, Driven, Drives, Fault, clear, drawn_case
 
 
 @dataclass
 class Tally:
     """What was tried, and in words what did not survive."""
 
-    faults: int = 0
     runs: int = 0
+    faults: int = 0
+    survived: int = 0  # faults after which no promise was broken
     broken: list[str] = field(default_factory=list)
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(self.faults + other.faults, self.runs + other.runs, self.broken + other.broken)
+        both = self.runs + other.runs, self.faults + other.faults, self.survived + other.survived
+        return Tally(*both, self.broken + other.broken)
+
+    def note(self, place: str, hit: bool, broken: Iterable[str]) -> None:
+        """Count a fault, if it has `hit`, and what is broken after it."""
+        said = [f"{place}: {one}" for one in broken]
+        self.faults += hit
+        self.survived += hit and not said
+        self.broken += said
 
 
 def random_kills(folder: Path, seed: int, kills: int) -> Tally:
@@ -39,15 +48,13 @@ def random_kills(folder: Path, seed: int, kills: int) -> Tally:
     while tally.faults < kills:
         promises.before()
         driven = _killed_after(drives, draw.randint(0, 12), draw.uniform(0, 0.01))
-        tally.faults += driven.killed
-        tally.broken += [f"seed {seed}: {said}" for said in promises.broken(driven)]
-        tally.broken += list(_mended(drives)) if draw.random() < 0.5 else []
+        broken = [*promises.broken(driven), *(_mended(drives) if draw.random() < 0.5 else [])]
+        tally.note(f"seed {seed}", driven.killed, broken)
         if not driven.killed:  # it has come to its end before it was hit
             break
     promises.before()
-    driven = drives.go()
-    tally.broken += [f"seed {seed}: {said}" for said in promises.broken(driven)]
-    tally.broken += [f"seed {seed}: {said}" for said in unfinished(drives, drives.case.trials)]
+    broken = [*promises.broken(drives.go()), *unfinished(drives, drives.case.trials)]
+    tally.note(f"seed {seed}, at the end", False, broken)
     clear(folder)
     return tally
 
@@ -77,29 +84,36 @@ def _mended(drives: Drives) -> Iterator[str]:
 
 # --- points of writing --------------------------------------------------------------------------------------------
 
-SMALL = Case("tpe", "asha", trials=4, epochs=3, factor=2, world=World(failing=0.0))
+SMALL = Case("tpe", "asha", trials=4, epochs=3, factor=2, seed=9, world=World(failing=0.0))  # two of them are pruned
 
 
 def killed_at_point(folder: Path, point: str, passings: int, case: Case = SMALL) -> Tally:
     """Kill one driver after the other when it passes `point` for the first time, the second, up to `passings`.
 
-    With one worker the run has to come to the same end as one that nobody kills.
+    At first that is counted from a driver's start, where it prepares, then from the last epoch of a trial, where it
+    keeps a state and ends. With one worker the run has to come to the same end as one that nobody kills.
     """
     whole, cut = Drives(folder / "whole", case), Drives(folder / "cut", case)
     whole.to_the_end()
+    ends = [(one.trial, len(one.history)) for one in read_run(whole.path).trials]
     promises, tally = Promises(cut), Tally(runs=1)
     for number in range(1, passings + 1):
-        promises.before()
-        driven = cut.go(Fault("point", point=f"{point}:{number}"))
-        tally.faults += driven.killed
-        tally.broken += [f"{point}:{number}: {said}" for said in promises.broken(driven)]
+        for after in (None, ends[number % len(ends)]):
+            promises.before()
+            fault = Fault("point", at=0 if after is None else -1, point=f"{point}:{number}", after=after)
+            driven = cut.go(fault)
+            tally.note(str(fault), driven.killed, promises.broken(driven))
     promises.before()
-    driven = cut.go()
-    tally.broken += [f"{point}: {said}" for said in (*promises.broken(driven), *unfinished(cut, case.trials))]
-    if outcome(cut.path) != outcome(whole.path):
-        tally.broken.append(f"{point}: another outcome than without the kills")
+    broken = [*promises.broken(cut.go()), *unfinished(cut, case.trials), *_differing(cut, whole)]
+    tally.note(f"{point}, at the end", False, broken)
     clear(folder)
     return tally
+
+
+def _differing(cut: Drives, whole: Drives) -> Iterator[str]:
+    """Yield what a run that was cut has found otherwise than the whole one."""
+    here, there = outcome(cut.path), outcome(whole.path)
+    yield from (f"other {what} than without the cuts" for what in here if here[what] != there[what])
 
 
 def killed_at_points(folder: Path, passings: int) -> Tally:
@@ -110,3 +124,48 @@ def killed_at_points(folder: Path, passings: int) -> Tally:
 def many_random_kills(folder: Path, runs: int, kills: int) -> Tally:
     """Kill drivers at random moments of several runs."""
     return sum((random_kills(folder / str(seed), seed, kills) for seed in range(runs)), Tally())
+
+
+# --- cuts of every kind, and what they change ---------------------------------------------------------------------
+
+
+def cut_and_compared(folder: Path, seed: int) -> Tally:
+    """Cut a drawn search with one worker up to three times, anywhere; it has to find what it would have without."""
+    case, tally = drawn_case(seed), Tally(runs=1)
+    whole, cut = Drives(folder / "whole", case), Drives(folder / "cut", case)
+    events = len(whole.to_the_end().told)
+    promises = Promises(cut)
+    for fault in drawn_faults(seed, events):
+        promises.before()
+        driven = cut.go(fault)
+        hit = driven.killed or driven.code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}
+        tally.note(f"seed {seed}, {fault}", hit, promises.broken(driven, power=fault.unflushed is not None))
+    promises.before()
+    broken = [*promises.broken(cut.to_the_end()), *_differing(cut, whole)]
+    tally.note(f"seed {seed}, at the end", False, broken)
+    clear(folder)
+    return tally
+
+
+def drawn_faults(seed: int, events: int) -> list[Fault]:
+    """Return one to three faults in a run of so many events, some together with the power; the first one always hits.
+
+    Later ones may come too late: then there is nothing left to cut.
+    """
+    draw = random.Random(seed)
+    first = Fault(draw.choice(["stop", "kill"]), draw.randint(1, events // 2), unflushed=_power(draw))
+    return [first, *(_drawn_fault(draw, events) for _ in range(draw.randint(0, 2)))]
+
+
+def _drawn_fault(draw: random.Random, events: int) -> Fault:
+    kind, point = draw.choice(["stop", "kill", "point", "point"]), f"{draw.choice(durable.POINTS)}:{draw.randint(1, 6)}"
+    return Fault(kind, draw.randint(1, events // 2), point, unflushed=_power(draw))
+
+
+def _power(draw: random.Random) -> float | None:
+    return draw.choice([None, draw.random()])
+
+
+def many_cuts(folder: Path, runs: int) -> Tally:
+    """Cut and compare several searches, each another one."""
+    return sum((cut_and_compared(folder / str(seed), seed) for seed in range(runs)), Tally())

@@ -33,7 +33,20 @@ def outcome(path: Path) -> dict[str, Any]:
         "trials": {one.trial: replace(one, seconds=0.0) for one in record.trials},
         "rungs": [event for event in told if isinstance(event, events.RungDecided)],
         "ranking": [one.trial for one in best_trials(record.trials, metric, len(record.trials))],
+        "study": _study(path),
     }
+
+
+def _study(path: Path) -> list[Any]:
+    """Return what Optuna was told: each trial's state, parameters and values, in the order of its numbers."""
+    asked = (
+        "SELECT trial_id, number, state FROM trials ORDER BY number",
+        "SELECT trial_id, param_name, param_value FROM trial_params ORDER BY trial_id, param_name",
+        "SELECT trial_id, step, intermediate_value FROM trial_intermediate_values ORDER BY trial_id, step",
+        "SELECT trial_id, value FROM trial_values ORDER BY trial_id",
+    )
+    with closing(sqlite3.connect(path / "study.db")) as study:
+        return [study.execute(query).fetchall() for query in asked]
 
 
 class Promises:

@@ -95,16 +95,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to a driver at its event number `at`, or at a point of writing.
+    """What happens to a driver at its event number `at` (from 1), or some writing after it.
 
-    `stop`: it is asked to stop; `kill`: SIGKILL; `power`: SIGKILL, and of the event stream a random beginning of what
-    was not flushed stays (`draw` says which).
+    `stop`: it is asked to stop; `kill`: SIGKILL; `point`: SIGKILL at a passing of a point of writing, POINT:N, counted
+    from that event on (0: from its start), or from when the trial and epoch `after` have been told. With `unflushed`
+    the power fails as well: of what was not flushed of the event stream, this share stays.
     """
 
-    kind: str = "none"  # none, stop, kill, power, point
+    kind: str = "none"  # none, stop, kill, point
     at: int = 0
     point: str = ""
-    draw: float = 0.0
+    after: tuple[str, int] | None = None
+    unflushed: float | None = None
+
+    def is_due(self, seen: int, event: events.Event | None) -> bool:
+        """Return whether it is due at an event, the `seen`-th one."""
+        if self.after is None:
+            return seen == self.at
+        return isinstance(event, events.TrialEpoch) and (event.trial, event.epoch) == self.after
 
 
 NO_FAULT = Fault()
@@ -154,8 +162,8 @@ class Drives:
     def go(self, fault: Fault = NO_FAULT) -> Driven:
         """Let a driver begin the run or go on with it, until it ends or its fault ends it."""
         driven = self.wait(self.start(fault))
-        if fault.kind == "power" and driven.killed:
-            self._lose_power(fault.draw)
+        if fault.unflushed is not None and driven.killed and self.begun:
+            self._lose_power(fault.unflushed)
         return driven
 
     def start(self, fault: Fault = NO_FAULT) -> int:
@@ -195,11 +203,11 @@ class Drives:
         assert driven.code in {0, 1, 4, NOTHING_TO_DO}, f"the driver ended with {driven.code}: {driven.said}"
         return driven
 
-    def _lose_power(self, draw: float) -> None:
+    def _lose_power(self, stays: float) -> None:
         stream = self.path / "events.jsonl"
         noted = self.root / "flushed"
         flushed = int(noted.read_text()) if noted.exists() else 0
-        os.truncate(stream, flushed + round(draw * (stream.stat().st_size - flushed)))
+        os.truncate(stream, flushed + round(stays * (stream.stat().st_size - flushed)))
 
     # --- in the child ---
 
@@ -236,8 +244,8 @@ def without_ray(case: Case, root: Path, fault: Fault = NO_FAULT) -> Iterator[Non
     """Put the simulation in Ray's place, and in the process whatever the fault needs."""
     there = Machine(cpus=case.parallel, gpus=0.0)
     carried_out = partial(run_search, executor=simulated(case.world))
-    if fault.kind == "point":
-        os.environ[durable.CRASH_AT] = fault.point
+    if fault.is_due(0, None):
+        _happen(fault)
     with (
         patch.object(run, "cluster", lambda *_: nullcontext(there)),
         patch.object(run, "run_search", carried_out),
@@ -269,15 +277,22 @@ def _witnessed(witness: Path, fault: Fault, pause: float, _path: Path) -> Iterat
         seen += 1
         os.write(descriptor, json.dumps(events.to_json(stamped)).encode() + b"\n")
         time.sleep(pause) if pause else None
-        if seen == fault.at and fault.kind in {"kill", "power"}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if seen == fault.at and fault.kind == "stop":
-            os.kill(os.getpid(), signal.SIGTERM)
+        if fault.is_due(seen, stamped.event):
+            _happen(fault)
 
     try:
         yield handle
     finally:
         os.close(descriptor)
+
+
+def _happen(fault: Fault) -> None:
+    if fault.kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault.kind == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+    elif fault.kind == "point":
+        os.environ[durable.CRASH_AT] = fault.point
 
 
 def drawn_case(seed: int) -> Case:
