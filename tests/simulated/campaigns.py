@@ -116,16 +116,6 @@ def _differing(cut: Drives, whole: Drives) -> Iterator[str]:
     yield from (f"other {what} than without the cuts" for what in here if here[what] != there[what])
 
 
-def killed_at_points(folder: Path, passings: int) -> Tally:
-    """Do so at every point of writing that there is."""
-    return sum((killed_at_point(folder / point, point, passings) for point in durable.POINTS), Tally())
-
-
-def many_random_kills(folder: Path, runs: int, kills: int) -> Tally:
-    """Kill drivers at random moments of several runs."""
-    return sum((random_kills(folder / str(seed), seed, kills) for seed in range(runs)), Tally())
-
-
 # --- cuts of every kind, and what they change ---------------------------------------------------------------------
 
 
@@ -164,8 +154,3 @@ def _drawn_fault(draw: random.Random, events: int) -> Fault:
 
 def _power(draw: random.Random) -> float | None:
     return draw.choice([None, draw.random()])
-
-
-def many_cuts(folder: Path, runs: int) -> Tally:
-    """Cut and compare several searches, each another one."""
-    return sum((cut_and_compared(folder / str(seed), seed) for seed in range(runs)), Tally())
