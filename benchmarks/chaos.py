@@ -57,7 +57,11 @@ def tried(root: Path, cut: int, killed: int, passings: int, rounds: int) -> int:
     plan: dict[str, list[Callable[[], Tally | Round]]] = {
         CUT: [partial(cut_and_compared, root / f"cut-{seed}", seed) for seed in range(cut)],
         KILLED: [partial(random_kills, root / f"killed-{seed}", seed, KILLS) for seed in range(killed)],
-        POINTS: [partial(killed_at_point, root / point, point, passings) for point in durable.POINTS],
+        POINTS: [
+            partial(killed_at_point, root / f"{point}-{first}", point, first)
+            for point in durable.POINTS
+            for first in range(1, passings + 1, 3)
+        ],
         WATCHED: [partial(watched_search, root / f"watched-{one}", case(one)) for one in range(rounds)],
         RESUMED: [partial(two_resumes, root / f"two-{one}", case(one), 10 + 2 * one) for one in range(rounds)],
     }

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mnistlab import durable
@@ -87,24 +87,26 @@ def _mended(drives: Drives) -> Iterator[str]:
 SMALL = Case("tpe", "asha", trials=4, epochs=3, factor=2, seed=9, world=World(failing=0.0))  # two of them are pruned
 
 
-def killed_at_point(folder: Path, point: str, passings: int, case: Case = SMALL) -> Tally:
-    """Kill one driver after the other when it passes `point` for the first time, the second, up to `passings`.
+def killed_at_point(folder: Path, point: str, first: int = 1, unflushed: float | None = None) -> Tally:
+    """Kill one driver of a run after the other at three passings of `point`: the `first`, and the two after that.
 
-    At first that is counted from a driver's start, where it prepares, then from the last epoch of a trial, where it
-    keeps a state and ends. With one worker the run has to come to the same end as one that nobody kills.
+    At first each is counted from a driver's start, where it prepares, then from the last epoch of a trial, where it
+    keeps a state and ends; there the power may fail as well, and leave the share `unflushed` of what was not flushed.
+    With one worker the run has to come to the same end as one that nobody kills.
     """
-    whole, cut = Drives(folder / "whole", case), Drives(folder / "cut", case)
+    whole, cut = Drives(folder / "whole", SMALL), Drives(folder / "cut", SMALL)
     whole.to_the_end()
     ends = [(one.trial, len(one.history)) for one in read_run(whole.path).trials]
     promises, tally = Promises(cut), Tally(runs=1)
-    for number in range(1, passings + 1):
+    for number in range(first, first + 3):
         for after in (None, ends[number % len(ends)]):
             promises.before()
-            fault = Fault("point", at=0 if after is None else -1, point=f"{point}:{number}", after=after)
+            fault = Fault("point", at=0, point=f"{point}:{number}")
+            fault = replace(fault, at=-1, after=after, unflushed=unflushed) if after else fault
             driven = cut.go(fault)
-            tally.note(str(fault), driven.killed, promises.broken(driven))
+            tally.note(str(fault), driven.killed, promises.broken(driven, power=fault.unflushed is not None))
     promises.before()
-    broken = [*promises.broken(cut.go()), *unfinished(cut, case.trials), *_differing(cut, whole)]
+    broken = [*promises.broken(cut.go()), *unfinished(cut, SMALL.trials), *_differing(cut, whole)]
     tally.note(f"{point}, at the end", False, broken)
     clear(folder)
     return tally

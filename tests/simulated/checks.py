@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -80,7 +81,7 @@ class Promises:
         found += list(self._went_back(new))
         self._lines = now
         self._ends |= {line["trial"]: line for line in new if line["type"] in FINAL}
-        return [*found, *self._lost()]
+        return [*found, *self._lost(), *_miscounted(driven, path)]
 
     def _went_back(self, new: list[dict[str, Any]]) -> Iterator[str]:
         """Yield where a trial went on from elsewhere than from its beginning or a checkpoint, or left out an epoch."""
@@ -104,6 +105,14 @@ class Promises:
                 yield f"{name} has ended and its result is gone"
             elif not _agrees(result, end):
                 yield f"{name} ended as {end['type']} and is {result.state} now, or with other numbers"
+
+
+def _miscounted(driven: Driven, path: Path) -> Iterator[str]:
+    """Yield where a driver that has ended by itself says otherwise how many trials ended how, earlier ones included."""
+    if driven.code == 0 and driven.told:
+        counts = dict(Counter(one.state for one in read_run(path).trials))
+        said = driven.told[-1].get("counts")
+        yield from [] if said == counts else [f"the run ended with {counts}, and says {said}"]
 
 
 def _missing(told: list[dict[str, Any]], now: list[dict[str, Any]], *, power: bool) -> Iterator[str]:
