@@ -1,6 +1,7 @@
 # make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
 # make docs     builds the site of docs/ into build/docs
 # make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
+# make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py; about half an hour
 
 PYTHON ?= python3
 ARGS ?= experiments/cnn.toml
@@ -12,7 +13,7 @@ STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 .DELETE_ON_ERROR:
-.PHONY: search test docs lint format types imports unit clean
+.PHONY: search test docs lint format types imports unit chaos clean
 
 search: $(STAMP)
 	@$(BIN)/mnistlab search $(ARGS)
@@ -36,6 +37,10 @@ docs: $(STAMP)
 
 unit: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos --numprocesses $(WORKERS)
+	$(BIN)/python benchmarks/chaos.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

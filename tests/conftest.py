@@ -23,6 +23,16 @@ from mnistlab.registry import Registry, load
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long forms of tests out, unless the command line names their marker: `-m "not ray"` names another."""
+    if "chaos" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("chaos")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 FOUR_NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

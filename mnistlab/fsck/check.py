@@ -62,11 +62,17 @@ def look_at(run: Path) -> Look:
     story = read_story(streams[EVENTS], jumps=jumps)
     found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
-    found += [*state_findings(run, files.own), *replicate_findings(streams[EVENTS], kept)]
+    found += [*state_findings(run, files.own, _over(story)), *replicate_findings(streams[EVENTS], kept)]
     found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
     found += _lost_records(files, streams[EVENTS])
     found.sort(key=lambda one: (one.file, one.line))
     return Look(files, streams, kept, story, tuple(found), jumps)
+
+
+def _over(story: Story) -> set[str]:
+    """Return the trials that the events tell to have ended for good; one that was interrupted goes on."""
+    ends = {name: told.end.record["type"] for name, told in story.trials.items() if told.end is not None}
+    return {name for name, kind in ends.items() if kind != "trial_interrupted"}
 
 
 def _scheduler(kept: Kept) -> object:

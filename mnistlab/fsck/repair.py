@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mnistlab import durable
+from mnistlab.checkpoints import discard_checkpoints
 from mnistlab.fsck.check import Look, look_at
 from mnistlab.fsck.findings import Finding
 from mnistlab.fsck.inventory import QUARANTINE
@@ -76,7 +77,10 @@ def _write_what_is_told(run: Path) -> Iterator[str]:
                 writer.write_trial(result)
                 yield f"{finding.file}: written again from {EVENTS}"
             elif finding.mend == "tell":
-                stamped = writer.append(end_event(look.kept.trials[name]))
+                ended = look.kept.trials[name]
+                stamped = writer.append(end_event(ended))
+                if ended.state != "interrupted":
+                    discard_checkpoints(run, name)
                 yield f"{EVENTS}: event {stamped.seq} tells the end of trial {name}, as its result has it"
     finally:
         writer.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from mnistlab.checkpoints import FOLDER, read_manifest, state_of
@@ -10,13 +10,19 @@ from mnistlab.errors import RunDirectoryError
 from mnistlab.fsck.findings import Finding
 
 
-def state_findings(run: Path, names: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what is wrong with the checkpoints among `names` (relative to the run directory)."""
+def state_findings(run: Path, names: tuple[str, ...], over: Collection[str]) -> Iterator[Finding]:
+    """Yield what is wrong with the checkpoints among `names` (relative to the run directory).
+
+    `over` names the trials that never go on: what they have left is nobody's.
+    """
     for name in names:
         place = PurePosixPath(name)
         if place.parent.name != FOLDER:
             continue
-        if place.suffix == ".json":
+        if place.parts[1] in over:
+            said = "is of a trial that has ended, and nothing goes on from it: the writer died before it was removed"
+            yield Finding(level="note", file=name, message=said, mend="remove")
+        elif place.suffix == ".json":
             yield from _pair_findings(run, name)
         elif place.with_suffix(".json").as_posix() not in names and (run / name).exists():
             said = "has no manifest, and so is no checkpoint: the writer died between the two"

@@ -134,6 +134,34 @@ def test_a_state_without_a_manifest_was_never_a_checkpoint_and_is_removed(runnin
     assert check(running).findings == ()
 
 
+@pytest.mark.parametrize("end", [WHOLE, FAILED], ids=["complete", "failed"])
+def test_checkpoints_of_a_trial_that_has_ended_are_noted_and_removed(running: Path, end: TrialResult) -> None:
+    attempt(running, lambda writer: (writer.write_trial(end), writer.append(end_event(end))))
+    found = check(running).findings
+    assert {(one.level, one.mend) for one in found if "checkpoints" in one.file} == {("note", "remove")}
+    repair(running)
+    assert not [*(running / "trials/0000/checkpoints").iterdir()]
+
+
+def test_checkpoints_of_a_trial_that_is_tried_again_are_its_own(running: Path) -> None:
+    """A result is there, of the attempt before, and events that tell of another one."""
+    attempt(
+        running,
+        lambda writer: (
+            writer.write_trial(FAILED),
+            *map(writer.append, (end_event(FAILED), RESUMED, again(1), epoch(WHOLE, 2))),
+        ),
+    )
+    assert not [one for one in check(running).findings if "checkpoints" in one.file]
+
+
+def test_an_end_that_is_told_by_a_repair_leaves_no_checkpoints(running: Path) -> None:
+    attempt(running, lambda writer: writer.write_trial(WHOLE))
+    assert repair(running)
+    assert check(running).findings == ()
+    assert not (running / "trials/0000/checkpoints").exists()
+
+
 # --- replicates ---------------------------------------------------------------------------------------------------
 
 
