@@ -89,8 +89,10 @@ class Promises:
         for line in new:
             name = line.get("trial")
             if line["type"] == "trial_started":
+                # One that loses its worker goes on in the same driver, from an epoch that this one has told of.
+                known = self._states.get(name, set()) | set(range(reached.get(name, 0) + 1))
                 reached[name] = line["epoch"]
-                if line["epoch"] not in self._states.get(name, set()) | {0}:
+                if line["epoch"] not in known:
                     yield f"{name} goes on from epoch {line['epoch']}, of which there was no checkpoint"
             elif line["type"] == "trial_epoch":
                 if line["epoch"] != reached.get(name, 0) + 1:

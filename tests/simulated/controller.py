@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mnistlab.tuning.job import Executor, Parts, Search
+from mnistlab.tuning.losses import Leftover
 from tests.simulated.worker import Worker, WorkerDiedError
 
 
@@ -52,12 +53,6 @@ class SimulatedTrial:
     def is_finished(self) -> bool:
         return self.status in {Trial.TERMINATED, Trial.ERROR}
 
-    def get_error(self) -> Exception | None:
-        return self.error
-
-    def get_pickled_error(self) -> Exception | None:
-        return self.error
-
 
 class Controller:
     """One search, from its first proposal to the end of its last trial."""
@@ -65,7 +60,6 @@ class Controller:
     def __init__(self, search: Search, parts: Parts, world: World) -> None:
         """Simulate as many workers as trials may run at once."""
         self._parts, self._world, self._workers = parts, world, search.share.parallel
-        self._samples = search.spec.search.trials
         self._draw = random.Random(world.seed)
         self._trials: list[SimulatedTrial] = []
         self._finished = False  # whether the searcher has said that there are no more trials
@@ -102,8 +96,8 @@ class Controller:
         return all(trial.is_finished() for trial in self._trials) and self._searcher_is_finished()
 
     def _searcher_is_finished(self) -> bool:
-        """As `SearchGenerator.is_finished`."""
-        return self._finished or len(self._trials) >= self._samples
+        """As `SearchGenerator.is_finished` of any number of samples."""
+        return self._finished
 
     def _update_trial_queue(self) -> None:
         """As `_maybe_update_trial_queue`: no more trials wait than are to be started at once."""
@@ -203,7 +197,7 @@ class Controller:
         trial.status = Trial.TERMINATED
 
     def _fail(self, trial: SimulatedTrial, error: Exception) -> None:
-        """As `_process_trial_failure` without another attempt."""
+        """As `_process_trial_failure` without another attempt of Tune's: going on is the bridge's."""
         trial.error = error
         self._parts.scheduler.on_trial_error(self, trial)
         self._parts.bridge.on_trial_complete(trial.trial_id, error=True)
@@ -223,4 +217,10 @@ class Controller:
 
 def simulated(world: World) -> Executor:
     """Return an executor that simulates `world`; a trial's state is handed to its worker as it is."""
-    return Executor(put=lambda state: state, run=lambda search, parts: Controller(search, parts, world).run())
+
+    def left_by(trial: Any) -> Leftover:
+        return Leftover(error=str(trial.error))
+
+    return Executor(
+        put=lambda state: state, run=lambda search, parts: Controller(search, parts, world).run(), leftover=left_by
+    )

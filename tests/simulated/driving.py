@@ -217,7 +217,7 @@ class Drives:
             options = run.Options(runs=self.root / "runs", place=place(self.root), address=None, command="simulated")
             if self.begun:
                 found = reopen_search(self.path, options.place)
-                finished = run.resume(found, options, view, changes={})
+                finished = run.resume(found, options, view)
             else:
                 (self.root / "flushed").unlink(missing_ok=True)
                 file = self.root / "x.toml"

@@ -87,7 +87,7 @@ def by_tune(folder: Path, case: Case, stop_after: int = 0) -> Path:
     options = run.Options(runs=folder / "runs", place=place(folder), address=None, command="by Tune")
     path = run.search(experiment.load(file, (), registry()), options, registry(), stopping_view(stop_after)).path
     if stop_after:
-        run.resume(reopen_search(path, options.place), options, stopping_view(0), changes={})
+        run.resume(reopen_search(path, options.place), options, stopping_view(0))
     return path
 
 

@@ -81,7 +81,7 @@ def ended(pid: int) -> bool:
 
 def _resume(drives: Drives) -> object:
     options = run.Options(runs=drives.root / "runs", place=place(drives.root), address=None, command="a second one")
-    return run.resume(reopen_search(drives.path, options.place), options, _nobody_looks_on, changes={})
+    return run.resume(reopen_search(drives.path, options.place), options, _nobody_looks_on)
 
 
 def _nobody_looks_on(_path: Path) -> object:
