@@ -78,15 +78,15 @@ def test_every_trial_ends_within_its_budget_in_whatever_order(tmp_path: Path, se
     assert {trial.state for trial in record.trials} <= {"complete", "pruned", "failed"}
     assert running_in_study(run) == 0
     # the budget
-    assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in seen.values())
-    assert sum(map(len, seen.values())) <= 16 * 6
+    assert all(sorted(set(epochs)) == list(range(1, max(epochs, default=0) + 1)) for epochs in seen.values())
+    assert sum(len(set(epochs)) for epochs in seen.values()) <= 16 * 6
     assert all((trial.state == "complete") == (len(trial.history) == 6) for trial in record.trials)
     # nothing that has failed goes on, and no rung has counted it afterwards
     for trial in record.trials:
         end = fate(trial.plan, world.failing)
         if trial.state == "failed":
             assert trial.cause == end.kind
-            assert len(seen[trial.trial]) == max(end.at, 1) - 1
+            assert len(set(seen[trial.trial])) == max(end.at, 1) - 1
         elif end.kind != "good":
             assert len(trial.history) < end.at
     for rung in (event for event in stream(run) if isinstance(event, events.RungDecided)):
