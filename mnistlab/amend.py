@@ -23,7 +23,8 @@ from mnistlab.spec import Draft, ExperimentSpec, Table, validate
 Added = dict[str, Any]
 """By dotted key: the options that a list has more, or the settings of an additional table."""
 
-GROWING = ("search.trials", "search.time_budget", "resources.")  # what a run that goes on may have more of anyway
+# What a run that goes on may have more of anyway.
+GROWING = ("search.trials", "search.time_budget", "search.trial_timeout", "search.stall_timeout", "resources.")
 _KINDS: tuple[Kind, ...] = ("model", "optimizer", "transform")
 _COMPARED = {"name", "seed", "data", "search", "confirm"}
 _FIXED = "can't be changed once a run has begun"
@@ -72,15 +73,23 @@ def grown(draft: Draft, recorded: ExperimentSpec, after: Experiment) -> dict[str
     Where the file says nothing, or the same, what the run has by now stays; only a grid has all of its points.
     """
     resources = [f"resources.{key}" for key in type(after.spec.resources).model_fields]
+    limits = ("search.trial_timeout", "search.stall_timeout")
     found = {
         key: _at(draft.table, key)
-        for key in ("search.trials", "search.time_budget", *resources)
+        for key in ("search.trials", "search.time_budget", *limits, *resources)
         if _at(draft.table, key) is not None and _setting(after.spec, key) != _setting(recorded, key)
     }
+    for key in ("search.trials", "search.time_budget"):  # the command line has asked for more since: that stays
+        if key in found and _less(_setting(after.spec, key), _setting(recorded, key)):
+            del found[key]
     points = after.spec.search.trials
     if after.spec.search.algorithm == "grid" and _at(draft.table, "search.trials") is None:
         found |= {"search.trials": points} if points > recorded.search.trials else {}
     return found
+
+
+def _less(one: object, other: object) -> bool:
+    return isinstance(one, int | float) and isinstance(other, int | float) and one < other
 
 
 def _at(table: Table, key: str) -> Any:

@@ -24,6 +24,7 @@ from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, Trial
 from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import WEIGHTS, read_run
+from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.replicates import (
@@ -281,7 +282,13 @@ def _digits(correct: npt.NDArray[np.bool_] | None) -> str:
 
 
 def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, count: int) -> None:
-    """Open the test set, once: first say so in the ledger, then evaluate every model on it, in the workers."""
+    """Open the test set, once: first say so in the ledger, then evaluate every model on it, in the workers.
+
+    Raises:
+        DiskLowError: before that, where there may not be room for the scores.
+    """
+    if short := shortage(search.store.path):
+        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `mnistlab resume`")
     entry = {"type": "opened", "time": _now(), "command": command, "dataset": search.shared.dataset}
     search.store.append_ledger({**entry, "models": [_about(one) for one in trained]})
     trials = tuple(dict.fromkeys(one.task.trial for one in trained))
@@ -289,7 +296,7 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
     ours = {(one.task.trial, one.task.replicate): one for one in trained}
     tasks = [TestTask(one.task, one.weights) for one in trained]
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
-    for task, answer in run_tasks(search, evaluate_on_test, tasks):
+    for task, answer in run_tasks(search, evaluate_on_test, tasks, whatever_the_disk=True):
         _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
 
 

@@ -25,7 +25,7 @@ from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
 from mnistlab.tuning.driver import best_trials
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
-MAY_GROW = "search.trials, search.time_budget and resources"
+MAY_GROW = "search.trials, search.time_budget, the two time-outs of a trial and resources"
 _NUMBERS = ("mnistlab", "torch")  # of the versions those on which numbers depend
 
 

@@ -23,7 +23,8 @@ def write_output(path: Path, data: bytes) -> None:
     """
     from mnistlab.store import write_bytes
 
-    is_file = path.is_file() or not path.exists()
+    device = path.parts[1:2] in {("dev",), ("proc",)}  # there links are the system's: /dev/stdout is one
+    is_file = not device and (path.is_file() or not path.exists())
     if is_file and path.is_symlink():
         raise NotWrittenError(f"can't write {path}: it is a symbolic link to {path.readlink()}; name that file itself")
     try:

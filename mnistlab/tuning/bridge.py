@@ -115,15 +115,22 @@ class Bridge(Unsaved, Searcher):
         """
         if self._stopping():
             return Searcher.FINISHED
-        if (self._parallel is not None and len(self._live) >= self._parallel) or self._lacks():
-            return Searcher.FINISHED if self.short and not self._live else None
+        if self._parallel is not None and len(self._live) >= self._parallel:
+            return None
+        task = None if self._is_over() or self._lacks() else self._next(trial_id)
+        # While a trial is live the search is not over: it may lose its worker, and go on with another one.
+        return task or (None if self._live else Searcher.FINISHED)
+
+    def _is_over(self) -> bool:
+        """Return whether every trial that was asked for has been handed out."""
+        return not (self._again or self._unbegun) and self._asked >= self._spec.search.trials
+
+    def _next(self, trial_id: str) -> dict[str, Any] | None:
         if self._again:
             return self._go_on(trial_id, self._again.pop(0))
         if self._unbegun:
             return self._hand_out(trial_id, *self._unbegun.pop(0))
-        if self._asked < self._spec.search.trials and self._has_another():
-            return self._hand_out(trial_id, *self._new())
-        return None if self._live else Searcher.FINISHED  # a live one may lose its worker, and go on with another
+        return self._hand_out(trial_id, *self._new()) if self._has_another() else None
 
     def _lacks(self) -> bool:
         """Return whether there is a shortage; say so where there was none before."""

@@ -78,6 +78,10 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
     try:
         executor.run(search, Parts(bridge, judge, recorder, cut, stopping, past.drivers))
+    except Exception as error:
+        if recorder.refused and error is not recorder.refused:  # Tune has wrapped it in one of its own
+            raise recorder.refused from error
+        raise
     finally:
         recorder.close()
         bridge.close()

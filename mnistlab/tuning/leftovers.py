@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,9 +18,16 @@ ANSWER_SECONDS = 10.0
 
 
 def place_of(name: str) -> Path:
-    """Return where a worker on this node keeps what it prints for the trial of that name: in Ray's own folder."""
+    """Return where this process keeps what it prints for the trial of that name: in Ray's own folder on this node.
+
+    With the process in it: where paused trials change their workers, two have a file for the same trial for a while.
+    """
+    return _folder() / f"{name}.{os.getpid()}.log"
+
+
+def _folder() -> Path:
     context = ray.get_runtime_context()
-    return Path(context.get_temp_dir(), context.get_session_name(), FOLDER, f"{name}.log")
+    return Path(context.get_temp_dir(), context.get_session_name(), FOLDER)
 
 
 def taken(name: str) -> str:
@@ -28,12 +37,13 @@ def taken(name: str) -> str:
 
 
 def _take(name: str) -> str:
-    path = place_of(name)
-    with suppress(OSError), path.open("rb") as file:
-        text = ends_of(file.fileno())
-        path.unlink()
-        return text
-    return ""
+    found: list[str] = []
+    for path in sorted(_folder().glob(f"{name}.*.log")):
+        with suppress(OSError), path.open("rb") as file:
+            if not psutil.pid_exists(int(path.suffixes[-2][1:])):  # else it is a living worker's
+                found.append(ends_of(file.fileno()))
+                path.unlink()
+    return "".join(found)
 
 
 def _elsewhere(name: str) -> list[str]:

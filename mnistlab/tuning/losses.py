@@ -18,7 +18,8 @@ Cause = Literal["worker", "memory", "hang", "timeout"]
 
 AGAIN: Mapping[Cause, int] = {"worker": 3, "memory": 1}  # how often a trial is gone on with; after other causes, never
 _NO_ROOM = re.compile(rf"\b{NoRoomError.__name__}: (.*)")
-_RAY_ON_MEMORY = ("OOM", "out of memory", "memory pressure", "running low on memory")
+# Of its monitor. That the kernel's own may have been it, Ray says of any process that is gone.
+_RAY_ON_MEMORY = "running low on memory"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ def loss_of(left: Leftover, seconds: float, limit: float | None) -> Loss:
     if (found := _NO_ROOM.search(left.error)) is not None:
         return Loss("memory", found[1])
     text = " ".join(left.error.split())[:500] or "its process ended without a word"
-    on_memory = any(words in text for words in _RAY_ON_MEMORY)
-    return Loss("memory" if on_memory else "worker", f"worker lost: {text}")
+    return Loss("memory" if _RAY_ON_MEMORY in left.error else "worker", f"worker lost: {text}")
 
 
 class Retries:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray._private import worker as ray_worker
-from ray.exceptions import RayError
 
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.signals import LOST
@@ -72,12 +71,12 @@ class _Gone(BaseException):
 def felt(*, private: bool) -> Generator[Pulse]:
     """Raise a ClusterLostError in this context, whatever it does, once the Ray that is up is gone."""
     pulse = Pulse(private=private)
-    with _interrupted():
+    with _interrupted(pulse):
         threading.Thread(target=pulse.run, name="mnistlab-pulse", daemon=True).start()
         try:
             yield pulse
         except (Exception, _Gone) as error:
-            if isinstance(error, RayError):  # what Ray raises may come first
+            if not pulse.lost and not isinstance(error, MnistlabError):  # what Ray raises may come first
                 time.sleep(2 * LOOK_SECONDS)
             if pulse.lost:
                 raise ClusterLostError(pulse.lost) from error
@@ -87,14 +86,18 @@ def felt(*, private: bool) -> Generator[Pulse]:
 
 
 @contextmanager
-def _interrupted() -> Generator[None]:
-    """Have the signal `LOST` break off the main thread. Only that may say so: in another one, Ray's errors must do."""
+def _interrupted(pulse: Pulse) -> Generator[None]:
+    """Have the signal `LOST` break off the main thread. Only that may say so: in another one, Ray's errors must do.
+
+    Batch systems send the same signal as a warning: without a loss it means nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def break_off(_number: int, _frame: object) -> None:
-        raise _Gone
+        if pulse.lost:
+            raise _Gone
 
     before = signal.signal(LOST, break_off)
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.tune.experiment import Trial
 from mnistlab import events
 from mnistlab.api import TrialRecord
 from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
+from mnistlab.errors import MnistlabError
 from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
@@ -76,6 +78,9 @@ class Recorder(Unsaved, Callback):
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
+        self.refused: MnistlabError | None = (
+            None  # the first write that was refused: Tune makes a trial's failure of it
+        )
         self._retries, self._leftover = retries, leftover
         self._best = _best_of(ended, spec.search.metric[0])
 
@@ -114,6 +119,18 @@ class Recorder(Unsaved, Callback):
         **info: Any,  # noqa: ARG002
     ) -> None:
         """Record an epoch."""
+        with self._noting_refusals():
+            self._record_epoch(trial, result)
+
+    @contextmanager
+    def _noting_refusals(self) -> Generator[None]:
+        try:
+            yield
+        except MnistlabError as error:
+            self.refused = self.refused or error
+            raise
+
+    def _record_epoch(self, trial: Trial, result: dict[str, Any]) -> None:
         opened = self._open.get(trial.trial_id)
         if opened is None:
             return
@@ -142,6 +159,8 @@ class Recorder(Unsaved, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Record the loss of a worker: its trial goes on with another one, or has failed."""
+        if self.refused:
+            raise self.refused
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
         opened, limit = self._open[trial.trial_id], self._spec.search.trial_timeout
@@ -187,7 +206,10 @@ class Recorder(Unsaved, Callback):
         reason = self._interruptions.reason(trial_id)
         outcome = outcome_of(opened.last, metrics=self._spec.search.metric, lost=lost, interruption=reason)
         result = _result(opened, outcome)
-        with signals_held():  # all of it or nothing: who insists on leaving waits for two small writes
+        with (
+            self._noting_refusals(),
+            signals_held(),
+        ):  # all of it or nothing: who insists on leaving waits for two small writes
             self._open.pop(trial_id)
             self._store.write_trial(result)
             self._ended.append(result)

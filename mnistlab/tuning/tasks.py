@@ -31,17 +31,19 @@ def run_tasks(
     *,
     started: Callable[[Task], None] = lambda _: None,
     stopping: Callable[[], bool] = lambda: False,
+    whatever_the_disk: bool = False,
 ) -> Iterator[tuple[Task, Answer | Lost]]:
     """Run `function(search.shared, task)` in parallel workers; yield each task with whatever it yields, as it comes.
 
-    `started(task)` is called when a task is given to a worker. One whose worker dies begins anew, three times; what it
-    has yielded already is not yielded again. Once `stopping()`, no further task is started and what runs is given up.
+    `started(task)` is called when a task is given to a worker. One whose worker dies begins anew, three times; what
+    it has yielded already is not yielded again. Once `stopping()`, no further task is started and what runs is
+    given up. On a disk that is nearly full none is started either, unless `whatever_the_disk`.
     """
     common = ray.put(search.shared)
     remote: Any = ray.remote(function).options(num_cpus=search.share.cpus, num_gpus=search.share.gpus, max_retries=3)
     waiting, running = list(tasks), dict[Any, Task]()
     while waiting or running:
-        short = shortage(search.store.path) if waiting else ""
+        short = shortage(search.store.path) if waiting and not whatever_the_disk else ""
         if short and not running:
             raise DiskLowError(f"{short}, and nothing is running any more: free some, then `mnistlab resume`")
         while waiting and len(running) < search.share.parallel and not short:

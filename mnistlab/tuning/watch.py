@@ -19,7 +19,8 @@ from mnistlab.training import TimeLimitError
 STALL_SECONDS = 60.0  # without a step, at least, before a worker is taken to hang
 MEDIAN_STEPS = 10  # or so many of the usual steps, whichever is longer
 REMEMBERED = 101  # of the last steps; the median of these is the usual one
-_DUMPED = re.compile(r"^Timeout \(\d+:\d\d:\d\d(\.\d+)?\)!$", re.MULTILINE)
+# Where a plugin has printed the beginning of a line, as progress bars do, it follows on that.
+_DUMPED = re.compile(r"Timeout \(\d+:\d\d:\d\d(\.\d+)?\)!\n(Current t|T)hread 0x")
 
 
 class Watch:
@@ -31,29 +32,33 @@ class Watch:
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
         self._limit = self._ends = float("inf")
         self._last = self._due = 0.0
+        self._watching = False
 
-    def begin(self, limit: float | None) -> None:
-        """Watch another trial, which may take so many seconds from now on; None: as many as it likes."""
+    def begin(self, limit: float | None, spent: float = 0.0) -> None:
+        """Watch another trial, which may take `limit` seconds (None: any), and has spent some of them already."""
         self._steps.clear()
         self._limit = float("inf") if limit is None else limit
-        self._ends = time.monotonic() + self._limit
+        self._ends = time.monotonic() + self._limit - spent
 
     @contextmanager
     def over(self) -> Generator[None]:
         """Watch what is done meanwhile; between two such times nothing is expected to move."""
-        self._last = time.monotonic()
+        self._last, self._watching = time.monotonic(), True
         self._arm(self._last)
         try:
             yield
         finally:
+            self._watching = False
             faulthandler.cancel_dump_traceback_later()
 
     def step(self) -> None:
-        """Note that a step has ended.
+        """Note that a step has ended; outside `over` that means nothing.
 
         Raises:
             TimeLimitError: if the trial has had its time.
         """
+        if not self._watching:
+            return
         now = time.monotonic()
         self._steps.append(now - self._last)
         self._last = now

@@ -30,6 +30,7 @@ from mnistlab.seal import seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import count_macs
+from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import STALL_SECONDS, Watch
 
@@ -118,6 +119,7 @@ class PlanTrainable(tune.Trainable):
         """Begin the first trial of this process."""
         assert shared is not None
         seal_for_good()
+        keep_from_children()
         self._shared = shared
         self._capture = Capture(place_of(self.trial_id))
         self._capture.start()
@@ -153,16 +155,13 @@ class PlanTrainable(tune.Trainable):
                 if state is not None:
                     training.restore(self._training, state)
                     self._went_on = True
-            self._watch.begin(self._time_left())
+            self._watch.begin(self._shared.trial_seconds, self._spent())
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
             self._fail(error)
 
-    def _time_left(self) -> float | None:
-        """Return how many seconds the trial may still take; what it has spent on the epochs so far counts."""
-        allowed = self._shared.trial_seconds
-        if allowed is None or self._training is None:
-            return allowed
-        return allowed - sum(metrics["seconds"] for metrics in self._training.history)
+    def _spent(self) -> float:
+        """Return how many seconds the trial has spent on the epochs so far, other workers' included."""
+        return sum(metrics["seconds"] for metrics in self._training.history) if self._training else 0.0
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and report.
@@ -248,7 +247,7 @@ class PlanTrainable(tune.Trainable):
         try:
             with self._watch.over():
                 training.restore(self._training, saved, self._task.get("optimizer"))
-            self._watch.begin(self._time_left())
+            self._watch.begin(self._shared.trial_seconds, self._spent())
             self._went_on = True
             self._kept = float("-inf")  # trials that pause often never train for long at a time
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so

@@ -160,7 +160,7 @@ def test_what_would_make_it_another_search_is_refused(home: Path) -> None:
         code, _, err = end(start(home, "resume", run.name, "--set", change))
         assert code == 2
         assert f"--set {change}" in err
-        assert "search.trials, search.time_budget and resources can" in err
+        assert "search.trials, search.time_budget, the two time-outs of a trial and resources can" in err
     code, _, err = end(start(home, "retry", run.name))
     assert code == 2
     assert "say --failed" in err

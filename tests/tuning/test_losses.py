@@ -37,8 +37,13 @@ def test_why_a_worker_is_gone(log: str, seconds: float, limit: float | None, cau
 
 
 def test_what_ray_kills_for_the_memory_of_the_machine_had_too_little_of_it() -> None:
-    found = loss_of(Leftover("The actor died: the node was running low on memory (OOM)"), 1.0, None)
-    assert found == Loss("memory", "worker lost: The actor died: the node was running low on memory (OOM)")
+    found = loss_of(Leftover("Task was killed due to the node running low on memory."), 1.0, None)
+    assert found == Loss("memory", "worker lost: Task was killed due to the node running low on memory.")
+
+
+def test_what_ray_says_of_any_lost_worker_is_not_taken_for_a_lack_of_memory() -> None:
+    said = "Common causes include: (1) the process was killed by the OOM killer due to high memory usage, (2) ..."
+    assert loss_of(Leftover(said), 1.0, None).cause == "worker"
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,8 @@ def test_a_hundred_megabytes_of_chatter_fill_no_log(run_tiny: RunTiny) -> None:
 def test_what_a_lost_worker_has_forked_ends_too(run_tiny: RunTiny) -> None:
     before = {process.pid for process in psutil.process_iter()}
     ran = run_tiny(moods("fork", scheduler="none"))
-    assert [one.cause for one in ran.results] == ["worker"]
+    assert len(starts(ran, "0000")) == 4  # each of three workers has come one epoch further, and died
+    assert [one.state for one in ran.results] == ["complete"]
     deadline = time.monotonic() + 30
 
     def orphans() -> list[psutil.Process]:
@@ -188,3 +194,8 @@ def test_a_killed_worker_is_told_on_disk_as_it_was_told_to_the_views(run_tiny: R
     ran = run_tiny(moods("mortal", scheduler="none"))
     on_disk = [stamped.event for stamped in read_events(ran.path)]
     assert on_disk == ran.stream
+
+
+def test_a_dump_that_follows_on_the_beginning_of_a_line_is_seen() -> None:
+    log = "epoch 1 |###   |Timeout (0:00:00.300000)!\nCurrent thread 0x00007f (most recent call first):\n"
+    assert loss_of(Leftover("it died", log), 1.0, None).cause == "hang"

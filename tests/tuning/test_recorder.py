@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mnistlab import events
-from mnistlab.tuning.losses import Retries
+from mnistlab.tuning.losses import Leftover, Retries
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder, _Open
 
@@ -20,7 +20,15 @@ def recorder(write: Any, ended: list[Any], emitted: list[events.Event]) -> Recor
     store: Any = SimpleNamespace(write_trial=write)
     registry: Any = SimpleNamespace(notify=lambda _: [])
     made = Recorder(
-        spec, None, store, emitted.append, registry, ended, Interruptions(lambda: ""), retries=Retries(more_room=False)
+        spec,
+        None,
+        store,
+        emitted.append,
+        registry,
+        ended,
+        Interruptions(lambda: ""),
+        retries=Retries(more_room=False),
+        leftover=lambda _: Leftover(),
     )  # type: ignore[arg-type]
     report = {"epoch": 1, "epochs": 1, "val_accuracy": 0.9}
     made._open["t"] = _Open("0000", 0, 1, {}, 0.0, "", history=[{"val_accuracy": 0.9}], last=report)

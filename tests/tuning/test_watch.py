@@ -1,0 +1,54 @@
+"""The watch of a worker, in a process that it may end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mnistlab.tuning.watch import was_ended
+
+PREPARE = """
+import sys, time
+from mnistlab.tuning.watch import Watch
+watch = Watch(sys.stdout.fileno(), stall=0.5)
+"""
+
+
+def ends(body: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE + body], check=False, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_process_that_hangs_is_ended_with_its_stacks_also_after_half_a_line() -> None:
+    code, said = ends(
+        """
+sys.stdout.write("|###   |"); sys.stdout.flush()
+with watch.over():
+    time.sleep(30)
+"""
+    )
+    assert code == 1
+    assert was_ended(said)
+    assert "in <module>" in said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "with watch.over():\n    for _ in range(8):\n        time.sleep(0.2); watch.step()",  # slow, and moving
+        "with watch.over():\n    watch.step()\ntime.sleep(1)",  # nothing is expected to move between two epochs
+        "watch.step()\ntime.sleep(1)",  # a step outside of that sets no clock
+    ],
+)
+def test_a_process_that_moves_or_need_not_is_left_alone(body: str) -> None:
+    assert ends(body) == (0, "")
+
+
+def test_the_time_of_a_trial_that_goes_on_is_told_whole() -> None:
+    code, said = ends("watch.begin(2.0, spent=3.0)\nwith watch.over():\n    watch.step()")
+    assert code == 1
+    assert "TimeLimitError: the trial has had the 2 s that it may take" in said
