@@ -1,0 +1,79 @@
+"""Long forms with a real Ray and real training (`make chaos`): kills at random moments, and a node that is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mnistlab import events
+from mnistlab.fsck import check
+from mnistlab.store import read_events, read_run
+from tests.cli.test_resume import check_whole, end, home, of_ours, run_of, start, wait_for
+
+__all__ = ["home"]  # a fixture
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+KINDS = ("trial_started", "trial_epoch", "trial_finished", "trial_pruned", "replicate_started", "replicate_finished")
+
+
+def killed_at(home: Path, seed: int, *arguments: str) -> None:
+    """Start a command and kill it some moments after something that is drawn has happened anew."""
+    draw = random.Random(seed)
+    kind, later = draw.choice(KINDS[:3] if arguments[0] == "search" else KINDS), draw.uniform(0.0, 1.5)
+    count = sum(stamped.event.type == kind for path in home.glob("runs/*") for stamped in read_events(path))
+    driver = start(home, *arguments)
+    deadline = time.monotonic() + 120
+    while driver.poll() is None and time.monotonic() < deadline:
+        now = sum(stamped.event.type == kind for path in home.glob("runs/*") for stamped in read_events(path))
+        if now > count:
+            time.sleep(later)
+            break
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    while of_ours(home):  # a Ray whose driver has died goes by itself
+        assert time.monotonic() < deadline + 60
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_search_that_is_killed_twice_at_random_moments_loses_nothing(home: Path, seed: int) -> None:
+    killed_at(home, seed, "search", "tiny.toml")
+    ended = {one.trial: one for one in read_run(run_of(home)).trials}
+    assert check(run_of(home)).sound
+    killed_at(home, seed + 100, "resume", run_of(home).name)
+    assert check(run_of(home)).sound
+    code, _, err = end(start(home, "resume", run_of(home).name))
+    assert code == 0, err
+    check_whole(home)
+    assert ended.items() <= {one.trial: one for one in read_run(run_of(home)).trials}.items()
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[object]:
+    """A Ray cluster of two nodes with a CPU each, on this machine."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    yield cluster
+    cluster.shutdown()
+
+
+def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: object) -> None:
+    cluster: object = two_nodes
+    node = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
+    search = start(home, "search", "tiny.toml", "--address", cluster.address)  # type: ignore[attr-defined]
+    wait_for(home, "trial_epoch", 2)
+    cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
+    code, _, err = end(search)
+    assert code == 0, err
+    check_whole(home)
+    assert check(run_of(home)).sound
+    again = [s.event for s in read_events(run_of(home)) if isinstance(s.event, events.TrialStarted)]
+    assert any(event.attempt > 1 for event in again)
