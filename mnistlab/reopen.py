@@ -125,7 +125,8 @@ def _amended(
     told = [*(f"{key}={value}" for key, value in more.items()), *changes]
     table = changed(table_of(record, "experiment"), [*earlier, *told], str(path))
     spec = _experiment(path, _with(record, table))[0].spec
-    search = {"trials": spec.search.trials, "time_budget": spec.search.time_budget}
+    kept = ("trials", "time_budget", "trial_timeout", "stall_timeout")  # what was changed since the file stays
+    search = {key: getattr(spec.search, key) for key in kept}
     both = {"search": experiment.spec.search.model_copy(update=search), "resources": spec.resources}
     experiment = replace(experiment, spec=experiment.spec.model_copy(update=both))
     return replace(found, experiment=experiment, registry=registry, changes=_parsed(told), added=added)
