@@ -15,7 +15,7 @@ from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.registry import Registry
 from mnistlab.results import Cost
-from mnistlab.tuning import worker
+from mnistlab.tuning import replicates, worker
 from mnistlab.tuning.cost import cost_of, count_macs, device_name
 from tests.test_training import part
 
@@ -65,7 +65,7 @@ def test_a_model_that_can_not_be_measured_is_no_failure(begun: training.Training
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("not in this shape")
 
-    assert worker._measured(replace(begun, module=OneAtATime())) is None
+    assert replicates._measured(replace(begun, module=OneAtATime())) is None
     assert worker._counted(replace(begun, module=OneAtATime())) is None
     assert "not in this shape" in capsys.readouterr().err
 
