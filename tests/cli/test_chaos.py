@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from mnistlab import events
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
-from tests.cli.test_resume import check_whole, end, home, of_ours, run_of, start, wait_for
+from tests.cli.test_resume import EXPERIMENT, check_whole, end, home, of_ours, run_of, start, wait_for
 
 __all__ = ["home"]  # a fixture
 
@@ -56,24 +57,35 @@ def test_a_search_that_is_killed_twice_at_random_moments_loses_nothing(home: Pat
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[object]:
+def two_nodes() -> Iterator[Cluster]:
     """A Ray cluster of two nodes with a CPU each, on this machine."""
-    from ray.cluster_utils import Cluster
-
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     yield cluster
     cluster.shutdown()
 
 
-def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: object) -> None:
-    cluster: object = two_nodes
-    node = cluster.add_node(num_cpus=1)  # type: ignore[attr-defined]
-    search = start(home, "search", "tiny.toml", "--address", cluster.address)  # type: ignore[attr-defined]
-    wait_for(home, "trial_epoch", 2)
-    cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
+def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: Cluster) -> None:
+    node = two_nodes.add_node(num_cpus=1)
+    (home / "tiny.toml").write_text(EXPERIMENT.replace("epochs = 6", "epochs = 60"))
+    search = start(home, "search", "tiny.toml", "--address", two_nodes.address)
+    wait_for_epochs_of(home, 2)  # trials: one on each node
+    two_nodes.remove_node(node, allow_graceful=False)
     code, _, err = end(search)
     assert code == 0, err
     check_whole(home)
     assert check(run_of(home)).sound
     again = [s.event for s in read_events(run_of(home)) if isinstance(s.event, events.TrialStarted)]
     assert any(event.attempt > 1 for event in again)
+
+
+def wait_for_epochs_of(home: Path, trials: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(seen(home)) < trials:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def seen(home: Path) -> set[str]:
+    """Return the trials that have ended an epoch."""
+    told = (stamped.event for path in home.glob("runs/*") for stamped in read_events(path))
+    return {event.trial for event in told if isinstance(event, events.TrialEpoch)}
