@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from mnistlab.api import Batch, C, ImageShape, LossFn, Model, Prediction
 from mnistlab.errors import PluginError
 
+OWN_METRICS = ("loss", "accuracy")  # of the validation images; a measure of the same name would hide one
+
 
 def cross_entropy(module: nn.Module, batch: Batch) -> Tensor:
     """Return the mean cross-entropy of the module's logits, in nats."""
@@ -46,23 +48,51 @@ def require_logits(logits: object, count: int, classes: int) -> None:
     """
     if isinstance(logits, Tensor) and logits.shape == (count, classes):
         return
-    gives = _shape(logits, count) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    gives = _shape(logits, count) if isinstance(logits, Tensor) else f"a {_kind(logits)}"
     wanted = f"the dataset has {classes} classes: its logits must be (N, {classes})"
     raise PluginError(f"the model gives {gives}, but {wanted}")
+
+
+def require_prediction(found: object, count: int, classes: int) -> None:
+    """Refuse what a model says of `count` images unless all of it can be averaged and written down.
+
+    That is a logit for each image and class, and for each measure a tensor of `count` floats under a name of its own.
+
+    Raises:
+        PluginError: saying what it gives and what it must give.
+    """
+    if not isinstance(found, Prediction):
+        raise PluginError(f"the model's predict gives a {_kind(found)}, but must give a Prediction")
+    require_logits(found.logits, count, classes)
+    for name, values in found.measures.items():
+        if name in OWN_METRICS:
+            raise PluginError(f"the model measures '{name}', but val_{name} is the training's own: name it otherwise")
+        _require_floats(name, values, count)
+
+
+def _require_floats(name: str, values: object, count: int) -> None:
+    if isinstance(values, Tensor) and values.shape == (count,) and values.is_floating_point():
+        return
+    gives = f"{values.dtype} {_shape(values, count)}" if isinstance(values, Tensor) else f"a {_kind(values)}"
+    raise PluginError(f"the model's measure '{name}' is {gives}, but must be a tensor of N floats")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def probe(model: Model[C], config: C, shape: ImageShape) -> None:
     """Build a model on the CPU and ask it about two blank images: it must give a logit for each class.
 
     Raises:
-        PluginError: if it does not.
+        PluginError: if it does not, or if its measures are no floats.
         Exception: whatever the plugin itself raises.
     """
     module = model.build(config, shape).eval()
     blank = torch.zeros(2, shape.channels, shape.height, shape.width)
     with torch.inference_mode():
         found = (model.predict or point_prediction)(module, blank)
-    require_logits(found.logits, len(blank), shape.classes)
+    require_prediction(found, len(blank), shape.classes)
 
 
 def _shape(logits: Tensor, count: int) -> str:

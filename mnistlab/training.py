@@ -36,7 +36,7 @@ from mnistlab.api import (
 )
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
-from mnistlab.prediction import cross_entropy_over, point_prediction, require_logits
+from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
 
@@ -313,7 +313,7 @@ def predict(training: Training, images: Tensor) -> list[Prediction]:
 
 def _predict_part(training: Training, images: Tensor) -> Prediction:
     found = training.predict(training.module, _images(training, images, augment=False))
-    require_logits(found.logits, len(images), training.data.shape.classes)
+    require_prediction(found, len(images), training.data.shape.classes)
     training.on_step()
     return found
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
 from mnistlab.errors import PluginError
-from mnistlab.prediction import cross_entropy, cross_entropy_over, probe, require_logits
+from mnistlab.prediction import cross_entropy, cross_entropy_over, probe, require_logits, require_prediction
 from mnistlab.training import cause_of
 
 SHAPE = ImageShape(1, 2, 3, 10)
@@ -56,6 +56,27 @@ def test_what_is_not_a_logit_for_each_image_and_class_is_described(logits: objec
     with pytest.raises(PluginError) as caught:
         require_logits(logits, 4, 10)
     assert str(caught.value).startswith(f"the model gives {gives}, but the dataset has 10 classes")
+
+
+@pytest.mark.parametrize(
+    ("measures", "said"),
+    [
+        ({"doubt": "high"}, "the model's measure 'doubt' is a str, but must be a tensor of N floats"),
+        ({"doubt": 0.5}, "the model's measure 'doubt' is a float, but must be a tensor of N floats"),
+        ({"fine": torch.zeros(4), "doubt": torch.zeros(4, 2)}, "'doubt' is torch.float32 (N, 2), but must be"),
+        ({"doubt": torch.zeros(4, dtype=torch.int64)}, "'doubt' is torch.int64 (N), but must be a tensor of N floats"),
+        ({"loss": torch.zeros(4)}, "the model measures 'loss', but val_loss is the training's own: name it otherwise"),
+    ],
+)
+def test_what_can_not_be_averaged_is_no_measure(measures: dict[str, Any], said: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        require_prediction(Prediction(logits=torch.zeros(4, 10), measures=measures), 4, 10)
+    assert said in str(caught.value)
+
+
+def test_what_is_no_prediction_is_refused() -> None:
+    with pytest.raises(PluginError, match="predict gives a Tensor, but must give a Prediction"):
+        require_prediction(torch.zeros(4, 10), 4, 10)
 
 
 def test_a_probe_asks_as_an_evaluation_would() -> None:

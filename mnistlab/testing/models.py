@@ -9,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
-from mnistlab.prediction import cross_entropy, point_prediction
+from mnistlab.prediction import OWN_METRICS, cross_entropy, point_prediction
 from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, undisturbed
 
 TRAIN_COUNT = 1000
 STEPS = 30
-OWN_METRICS = {"accuracy", "loss"}  # what the training itself writes as val_NAME
 
 
 def build(offer: Offer, config: Config, shape: ImageShape, seed: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from mnistlab import events
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
-from tests.cli.test_resume import EXPERIMENT, check_whole, end, home, of_ours, run_of, start, wait_for
+from tests.cli.test_resume import EXPERIMENT, check_whole, end, home, of_ours, run_of, start
 
 __all__ = ["home"]  # a fixture
 

@@ -72,6 +72,26 @@ def test_optuna_is_told_fail_fail_pruned_and_complete(
     assert "the observer dislikes failures" in ran.of(events.Warned)[0].message
 
 
+def test_numbers_that_are_none_fail_their_trial_alone(run_tiny: RunTiny) -> None:
+    ran = run_tiny(moods("wordy", "endless", "speechless", "late", "good", scheduler="asha"))
+    by_mood = {one.plan["model"]["config"]["mood"]: one for one in ran.results}
+    assert {mood: (one.state, one.cause, len(one.history)) for mood, one in by_mood.items()} == {
+        "wordy": ("failed", "plugin", 0),
+        "endless": ("failed", "nan", 0),
+        "speechless": ("failed", "plugin", 0),
+        "late": ("failed", "nan", 2),
+        "good": ("complete", "", 4),
+    }
+    assert "the model's measure 'doubt' is a str" in by_mood["wordy"].message
+    assert "the validation doubt became inf in epoch 1" in by_mood["endless"].message
+    log = ran.path / "trials" / by_mood["speechless"].trial / "log.txt"
+    assert "no attribute 'backward'" in log.read_text()
+    good = by_mood["good"].number
+    assert {n: one.state for n, one in enumerate(ran.study)} == dict.fromkeys(range(5), TrialState.FAIL) | {
+        good: TrialState.COMPLETE
+    }
+
+
 def test_a_lost_worker_costs_its_trial_alone(run_tiny: RunTiny) -> None:
     ran = run_tiny(moods("good", "die", "exit", "step", "memory", "stuck", scheduler="none"), parallel=2)
     causes = {result.plan["model"]["config"]["mood"]: result.cause for result in ran.results}

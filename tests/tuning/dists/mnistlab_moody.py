@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from mnistlab.api import (
+    Batch,
     Choice,
     Config,
     DataPlace,
@@ -27,8 +28,10 @@ from mnistlab.api import (
     ImageShape,
     LabelledImages,
     Model,
+    Prediction,
     hookimpl,
 )
+from mnistlab.prediction import cross_entropy
 from mnistlab.registry import installed
 
 MOODS = Choice(
@@ -54,6 +57,10 @@ MOODS = Choice(
     "greedy",
     "fork",
     "mortal",
+    # in what they say of images, or of how far they are off
+    "wordy",
+    "endless",
+    "speechless",
 )
 
 
@@ -169,9 +176,22 @@ def build(config: Moody, shape: ImageShape) -> nn.Module:
     return Net(config, shape)
 
 
+def predict(module: nn.Module, images: torch.Tensor) -> Prediction:
+    measures: dict[str, Any] = {
+        "wordy": {"doubt": "high"},
+        "endless": {"doubt": torch.full((len(images),), 1e300, dtype=torch.float64) * 1e300},
+    }
+    return Prediction(logits=module(images), measures=measures.get(cast("Net", module).mood, {}))
+
+
+def loss(module: nn.Module, batch: Batch) -> Any:
+    found = cross_entropy(module, batch)
+    return str(float(found)) if cast("Net", module).mood == "speechless" else found
+
+
 @hookimpl
 def mnistlab_models():
-    return [Model(name="moody", config=Moody, build=build, summary="Does as it is told.")]
+    return [Model(name="moody", config=Moody, build=build, loss=loss, predict=predict, summary="Does as it is told.")]
 
 
 def look_at_the_test_images() -> None:

@@ -1,0 +1,101 @@
+"""How the loss of Ray is noticed, without a Ray: what is asked, how long it may be silent, and who is interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from mnistlab.tuning import pulse
+from mnistlab.tuning.pulse import SILENCE_SECONDS, ClusterLostError, felt
+
+
+class Head:
+    """The head of a cluster that answers as long as `answers` says so, and a clock that only moves with it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers, self.now = True, 1000.0
+        monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=lambda _: None))
+        monkeypatch.setattr(pulse.ray_worker, "global_worker", SimpleNamespace(gcs_client=self))
+
+    def internal_kv_get(self, key: bytes, namespace: None, timeout: float) -> None:
+        assert timeout < SILENCE_SECONDS
+        if not self.answers:
+            raise TimeoutError("Deadline Exceeded")
+
+
+def test_a_head_that_is_silent_for_a_while_is_given_time_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Head(monkeypatch)
+    asking = pulse._Asking()
+    head.now += 1000  # nobody asked: that is no silence
+    assert asking.silence() == ""
+    head.answers = False
+    head.now += SILENCE_SECONDS
+    assert asking.silence() == ""
+    head.now += 0.1
+    assert asking.silence() == "the head of the Ray cluster has not answered for 30 s (Deadline Exceeded)"
+
+
+def test_each_answer_ends_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Head(monkeypatch)
+    asking = pulse._Asking()
+    for _ in range(5):
+        head.answers = False
+        head.now += SILENCE_SECONDS - 1
+        assert asking.silence() == ""
+        head.answers = True
+        assert asking.silence() == ""
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What a look at Ray's processes finds dead; the tests' own process is not to end for it."""
+    found = SimpleNamespace(dead="")
+    monkeypatch.setattr(pulse, "_dead_parts", lambda: found.dead)
+    monkeypatch.setattr(pulse, "_disarm", lambda: None)
+    return found
+
+
+def test_the_signal_of_a_loss_means_nothing_without_one(parts: SimpleNamespace) -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+    with felt(private=True):
+        os.kill(os.getpid(), signal.SIGUSR2)  # as batch systems do some time before they end a job
+        time.sleep(0.05)
+    assert signal.getsignal(signal.SIGUSR2) is before
+
+
+def test_a_loss_breaks_off_the_main_thread(parts: SimpleNamespace) -> None:
+    with pytest.raises(ClusterLostError, match="Ray's raylet ended: what was found so far is kept"):
+        loses(parts, "Ray's raylet ended", waits)
+
+
+def waits() -> None:
+    """Wait in short steps, as Ray does for its answers."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_what_ray_raises_before_the_loss_is_seen_is_that_loss(parts: SimpleNamespace) -> None:
+    with pytest.raises(ClusterLostError) as raised:
+        loses(parts, "Ray's gcs_server ended", breaks)
+    assert isinstance(raised.value.__cause__, ConnectionError)
+
+
+def breaks() -> None:
+    raise ConnectionError("broken pipe")
+
+
+def loses(parts: SimpleNamespace, what: str, then: Callable[[], None]) -> None:
+    with felt(private=True):
+        parts.dead = what
+        then()
+
+
+def test_an_error_with_ray_alive_stays_what_it_is(parts: SimpleNamespace) -> None:
+    with pytest.raises(ConnectionError), felt(private=True):
+        raise ConnectionError("not Ray's")
