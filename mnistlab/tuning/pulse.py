@@ -43,6 +43,7 @@ class Pulse:
     def __init__(self, *, private: bool) -> None:
         """Look at the processes of a private Ray, or else ask the head of the cluster that was joined."""
         self.lost = ""
+        self.breaks_off = True  # whether a loss interrupts the main thread, which has not heard of it otherwise
         self._look = _dead_parts if private else _Asking().silence
         self._over = threading.Event()
 
@@ -76,6 +77,7 @@ def felt(*, private: bool) -> Generator[Pulse]:
         try:
             yield pulse
         except (Exception, _Gone) as error:
+            pulse.breaks_off = False
             if not pulse.lost and not isinstance(error, MnistlabError):  # what Ray raises may come first
                 time.sleep(2 * LOOK_SECONDS)
             if pulse.lost:
@@ -96,7 +98,7 @@ def _interrupted(pulse: Pulse) -> Generator[None]:
         return
 
     def break_off(_number: int, _frame: object) -> None:
-        if pulse.lost:
+        if pulse.lost and pulse.breaks_off:
             raise _Gone
 
     before = signal.signal(LOST, break_off)
