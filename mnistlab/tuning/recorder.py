@@ -78,9 +78,7 @@ class Recorder(Unsaved, Callback):
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
-        self.refused: MnistlabError | None = (
-            None  # the first write that was refused: Tune makes a trial's failure of it
-        )
+        self.refused: MnistlabError | None = None  # the first write that was: Tune makes a trial's failure of it
         self._retries, self._leftover = retries, leftover
         self._best = _best_of(ended, spec.search.metric[0])
 
@@ -99,8 +97,6 @@ class Recorder(Unsaved, Callback):
         opened = _Open(
             trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats, task.get("room", False)
         )
-        self._open.pop(task.get("resumes", ""), None)  # the attempt before this one
-        self._open[trial.trial_id] = opened
         about: dict[str, Any] = {"number": number, "seed": opened.seed, "repeats": repeats}
         if before := self._bridge.going_on.get(trial.trial_id):
             opened.history = [dict(before.history[epoch]) for epoch in sorted(before.history)]
@@ -108,7 +104,11 @@ class Recorder(Unsaved, Callback):
             opened.attempt = before.attempts + 1
             about |= {"attempt": opened.attempt, "epoch": max(before.history, default=0)}
         label = plan_label(opened.plan)
-        self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
+        with self._noting_refusals():
+            self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
+        # Only now: a trial whose beginning could not be told has no end either.
+        self._open.pop(task.get("resumes", ""), None)  # the attempt before this one
+        self._open[trial.trial_id] = opened
 
     def on_trial_result(
         self,

@@ -1,4 +1,4 @@
-"""A disk that is nearly full: nothing new is begun, what runs ends, and the run can be gone on with."""
+"""A disk that is nearly full, or full: nothing new is begun, what runs ends, and the run can be gone on with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from mnistlab import events
-from mnistlab.errors import ExitCode
+from mnistlab.confirm import confirm
+from mnistlab.errors import ExitCode, RunWriteError
 from mnistlab.fsck import check
-from mnistlab.store import read_events
+from mnistlab.results import RunRecord, TrialResult
+from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.tuning import disk
 from mnistlab.tuning.disk import DiskLowError, shortage
-from tests.tuning.conftest import RunTiny
+from mnistlab.tuning.job import Search
+from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
 Usage = namedtuple("Usage", "total used free")
@@ -55,4 +58,77 @@ def test_no_trial_is_begun_on_a_disk_that_is_nearly_full(
     assert sum(isinstance(event, events.TrialFinished) for event in told) == 1  # what had begun has ended
     said = [event.message for event in told if isinstance(event, events.Warned)]
     assert len([text for text in said if "no trial is started until there is more" in text]) == 1
+    assert check(run).sound
+
+
+def full_once(monkeypatch: pytest.MonkeyPatch, runs: Path, kind: str, count: int = 1) -> None:
+    """Have the disk be nearly full once so many events of a kind have been told."""
+
+    def usage(_: object) -> Usage:
+        told = "".join(path.read_text() for path in runs.glob("*/events.jsonl")).count(f'"{kind}"')
+        return Usage(1 << 40, 0, 1 << 20 if told >= count else 1 << 39)
+
+    monkeypatch.setattr(disk.shutil, "disk_usage", usage)
+
+
+@pytest.mark.ray
+def test_a_search_whose_last_trial_leaves_little_disk_has_come_to_its_end(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full_once(monkeypatch, tmp_path / "runs", "trial_started", 2)
+    ran = run_tiny(moods("good", "stuck", scheduler="none"))
+    assert [one.state for one in ran.results] == ["complete", "complete"]
+    assert ran.of(events.Warned) == []
+
+
+@pytest.mark.ray
+def test_the_test_set_is_not_opened_in_vain_and_its_models_are_kept_for_later(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nseeds = 2\n"
+    seen: list[RunRecord] = []
+
+    def confirm_twice(search: Search, trials: list[TrialResult]) -> None:
+        with monkeypatch.context() as patch:
+            full_once(patch, tmp_path / "runs", "replicate_finished", 2)
+            with pytest.raises(DiskLowError, match=r"only 1 MiB are free on .* so that the test set stays closed"):
+                confirm(search, trials, "first")
+        seen.append(read_run(search.store.path))
+        confirm(search, trials, "second", seen[0])
+
+    ran = run_tiny(text, then=confirm_twice)
+    (before,) = seen
+    assert before.test_openings == 0
+    assert [one.test for one in before.replicates] == [None, None]
+    after = read_run(ran.path)
+    assert after.test_openings == 1
+    assert [one.weights_sha256 for one in after.replicates] == [one.weights_sha256 for one in before.replicates]
+    assert all(one.test for one in after.replicates)
+    assert check(ran.path).sound
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("kind", [events.TrialStarted, events.TrialEpoch, events.TrialFinished])
+def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[events.Event]
+) -> None:
+    append, refusals = RunWriter.append, list[events.Event]()
+
+    def refuse_once(store: RunWriter, event: events.Event) -> None:
+        if isinstance(event, kind) and not refusals:
+            refusals.append(event)
+            raise RunWriteError("can't write events.jsonl: No space left on device")
+        append(store, event)
+
+    monkeypatch.setattr(RunWriter, "append", refuse_once)
+    with pytest.raises(RunWriteError, match="No space left on device"):
+        run_tiny(moods("good", "stuck", scheduler="none"), parallel=2)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert check(run).sound
+    there = Ran([], [], run)
+    ran = run_tiny(moods("good", "stuck", scheduler="none"), parallel=2, goes_on=there)
+    assert sorted((one.trial, one.state) for one in read_run(ran.path).trials) == [
+        ("0000", "complete"),
+        ("0001", "complete"),
+    ]
     assert check(run).sound
