@@ -52,7 +52,7 @@ class Pulse:
         while not self._over.wait(LOOK_SECONDS):
             if found := self._look():
                 self.lost = found
-                _disarm()
+                disarm()
                 _thread.interrupt_main(LOST)
                 if not self._over.wait(LEAVE_SECONDS):  # it waits for what is gone, deaf
                     sys.stderr.write(f"mnistlab: {ClusterLostError(found)}\n")
@@ -134,7 +134,7 @@ class _Asking:
         return ""
 
 
-def _disarm() -> None:
+def disarm() -> None:
     """Let this process end without Ray's part of it, which would wait for a minute for what is gone."""
     atexit.register(_leave)
 

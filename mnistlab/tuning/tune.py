@@ -20,6 +20,7 @@ from mnistlab.tuning.leftovers import taken
 from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.places import Places
 from mnistlab.tuning.unsaved import Unsaved
 from mnistlab.tuning.worker import PlanTrainable
 
@@ -84,7 +85,7 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
             name=f"tune-{parts.drivers + 1}",
             storage_path=str((search.store.path / "ray").resolve()),
             stop=_StopAtEpoch(parts.stopping, parts.interruptions, parts.recorder.idle),
-            callbacks=[parts.recorder],
+            callbacks=[parts.recorder, Places()],
             progress_reporter=_NoReport(),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it

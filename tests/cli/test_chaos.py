@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
 from mnistlab import events
+from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
 from tests.cli.test_resume import EXPERIMENT, check_whole, end, home, of_ours, run_of, start
@@ -76,6 +78,71 @@ def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: Clust
     assert check(run_of(home)).sound
     again = [s.event for s in read_events(run_of(home)) if isinstance(s.event, events.TrialStarted)]
     assert any(event.attempt > 1 for event in again)
+
+
+DIES = """
+import os
+
+from torch import nn
+
+from mnistlab.api import Config, Model, hookimpl
+
+
+class Nothing(Config):
+    \"\"\"No setting.\"\"\"
+
+
+class Mortal(nn.Linear):
+    def forward(self, images):
+        if self.training:
+            print("these were its last words")
+            os._exit(7)
+        return super().forward(images.flatten(1))
+
+
+@hookimpl
+def mnistlab_models():
+    build = lambda config, shape: Mortal(shape.pixels, shape.classes)
+    return [Model(name="mortal", config=Nothing, build=build, summary="Says something and dies.")]
+"""
+
+
+def test_what_a_worker_on_another_node_has_printed_is_fetched_from_there(home: Path) -> None:
+    (home / "dies.py").write_text(DIES)
+    (home / "tiny.toml").write_text(
+        EXPERIMENT.replace("[model.mlp]\ndepth = 1\nwidth = [32, 64, 128]", "[model.mortal]")
+    )
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        cluster.add_node(num_cpus=2, temp_dir=str(home / "other"))  # as on another machine: nobody else looks there
+        search = start(
+            home, "search", "tiny.toml", "--plugin", "dies.py", "--address", cluster.address, "--trials", "1"
+        )
+        end(search)
+        (trial,) = read_run(run_of(home)).trials
+        assert (trial.state, trial.cause) == ("failed", "worker")
+        log = (run_of(home) / "trials" / trial.trial / "log.txt").read_text()
+        assert log.count("these were its last words") == 4  # it was tried three times more
+        assert list((home / "other").glob("*/mnistlab-logs")) != []
+    finally:
+        cluster.shutdown()
+
+
+def test_a_search_whose_cluster_falls_silent_ends_within_a_minute(home: Path, two_nodes: Cluster) -> None:
+    (home / "tiny.toml").write_text(EXPERIMENT.replace("epochs = 6", "epochs = 5000"))
+    search = start(home, "search", "tiny.toml", "--address", two_nodes.address)
+    wait_for_epochs_of(home, 1)
+    gcs = psutil.Process(two_nodes.head_node.all_processes["gcs_server"][0].process.pid)
+    gcs.suspend()
+    silent = time.monotonic()
+    try:
+        code, _, err = end(search)
+        assert time.monotonic() - silent < 60
+    finally:
+        gcs.resume()
+    assert code == ExitCode.RESOURCES_VANISHED, err
+    assert "the head of the Ray cluster has not answered for 30 s" in err
+    assert check(run_of(home)).sound
 
 
 def wait_for_epochs_of(home: Path, trials: int) -> None:

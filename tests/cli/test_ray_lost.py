@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -50,12 +52,70 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     check_whole(home)
 
 
-def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of the calls of these services, so many in a hundred fail before they arrive, or before their answer does.
-    services = ("NodeManagerService.grpc_client.RequestWorkerLease", "NodeManagerService.grpc_client.ReturnWorkerLease")
-    each = {"num_failures": 20, "req_failure_prob": 25, "resp_failure_prob": 25, "in_flight_failure_prob": 0}
-    monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps(dict.fromkeys(services, each)))
-    code, _, err = end(start(home, "search", "tiny.toml"))
-    assert code == 0, err
+NODE, GCS = "NodeManagerService.grpc_client", "ray::rpc::{}GcsService.grpc_client"
+ACTORS, PLACES, VALUES = GCS.format("ActorInfo"), GCS.format("PlacementGroupInfo"), GCS.format("InternalKV")
+NODES, NEWS = GCS.format("NodeInfo"), GCS.format("ControlPlanePubSub")
+LEASES = (f"{NODE}.RequestWorkerLease", f"{NODE}.ReturnWorkerLease")
+# What the rest of a search needs of Ray.
+MORE = {
+    "actors": tuple(f"{ACTORS}.{call}" for call in ("RegisterActor", "CreateActor", "GetActorInfo", "KillActorViaGcs")),
+    "places": tuple(f"{PLACES}.{call}" for call in ("CreatePlacementGroup", "RemovePlacementGroup")),
+    "values": tuple(f"{VALUES}.{call}" for call in ("InternalKVGet", "InternalKVPut", "InternalKVExists")),
+    "nodes": (f"{NODES}.GetAllNodeInfo", f"{NODES}.CheckAlive"),
+    "news": (f"{NEWS}.GcsSubscriberCommandBatch", f"{NEWS}.GcsSubscriberPoll"),
+}
+
+
+def faults(calls: tuple[str, ...], times: int, share: int) -> str:
+    """Return Ray's setting by which each of these calls fails so often, in so many of a hundred cases.
+
+    One half of them fails before it arrives, the other before its answer does.
+    """
+    each = {"num_failures": times, "req_failure_prob": share // 2, "resp_failure_prob": share - share // 2}
+    return json.dumps({call: {**each, "in_flight_failure_prob": 0} for call in calls})
+
+
+def ends(home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]:
+    """Wait for the end; return code, what was said, and the calls that Ray's logs say have failed by request."""
+    failed, deadline = set[str](), time.monotonic() + 240
+    while driver.poll() is None and time.monotonic() < deadline:
+        for log in home.glob("mnistlab-*/r/session_2*/logs/*"):
+            with suppress(OSError):
+                failed |= set(re.findall(r"Inject RPC \w+ failure[\w ]* for (\S+)", log.read_text(errors="replace")))
+        time.sleep(0.2)
+    code, out, err = end(driver)
+    return code, out + err, failed
+
+
+@pytest.mark.parametrize(
+    "calls", [LEASES, *(pytest.param(calls, id=name, marks=pytest.mark.chaos) for name, calls in MORE.items())]
+)
+def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(
+    home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("RAY_testing_rpc_failure", faults(calls, times=20, share=50))
+    code, said, failed = ends(home, start(home, "search", "tiny.toml"))
+    assert code == 0, said
+    assert failed  # Ray has heard of it
+    assert failed <= set(calls)
     check_whole(home)
     assert check(run_of(home)).sound
+
+
+def test_answers_inside_ray_that_are_lost_for_good_keep_nobody_waiting(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ray then holds places that nobody gets: by itself it would wait for them for ever.
+    prepare = f"{NODE}.PrepareBundleResources"
+    monkeypatch.setenv("RAY_testing_rpc_failure", faults((prepare,), times=4, share=100))
+    began = time.monotonic()
+    code, said, failed = ends(home, start(home, "search", "tiny.toml"))
+    assert code == ExitCode.RESOURCES_VANISHED, said
+    assert time.monotonic() - began < 2 * LONGEST
+    assert failed == {prepare}
+    assert "Ray has found no place for a worker for 30 s, with nothing running" in said
+    assert check(run_of(home)).sound
+    monkeypatch.delenv("RAY_testing_rpc_failure")
+    code, _, err = end(start(home, "resume", run_of(home).name))
+    assert code == 0, err
+    check_whole(home)

@@ -56,7 +56,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What a look at Ray's processes finds dead; the tests' own process is not to end for it."""
     found = SimpleNamespace(dead="")
     monkeypatch.setattr(pulse, "_dead_parts", lambda: found.dead)
-    monkeypatch.setattr(pulse, "_disarm", lambda: None)
+    monkeypatch.setattr(pulse, "disarm", lambda: None)
     return found
 
 
