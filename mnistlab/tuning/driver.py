@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,36 +32,45 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
     run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
-    budget = search.spec.search.time_budget
-    deadline = time.monotonic() + budget - past.seconds if budget else None
     states = _states(search.store.path, past)
     past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
+    parts = _parts(search, ended, past, executor)
+    parts.bridge.take_up(past, {name: state for name, (_, state) in states.items()})
+    try:
+        executor.run(search, parts)
+    except Exception as error:
+        refused = parts.recorder.refused
+        if refused and error is not refused:  # Tune has wrapped it in one of its own
+            raise refused from error
+        raise
+    finally:
+        parts.recorder.close()
+        parts.bridge.close()
+    if parts.bridge.short and not parts.stopping():
+        raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
 
-    def why() -> str:
-        if search.stopping():
-            return search.reason()
-        return "time budget" if _time_is_up(deadline) else "search given up" if common_failure(ended) else ""
+
+def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:
+    """Return who decides and who writes down in a search that goes on from `past`."""
+    why = _reasons(search, ended, past)
 
     def stopping() -> bool:
         return bool(why())
 
-    study = _fresh_study(search)
-    # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that each
-    # proposal knows of every result there is.
-    parallel = None if search.spec.search.scheduler == "pbt" else search.share.parallel
     cut = Interruptions(why)
     bridge = Bridge(
-        study,
+        _fresh_study(search),
         search.space,
         search.spec,
-        parallel=parallel,
+        # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that
+        # each proposal knows of every result there is.
+        parallel=None if search.spec.search.scheduler == "pbt" else search.share.parallel,
         interruptions=cut,
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
         put=executor.put,
         shortage=lambda: shortage(search.store.path),
     )
-    bridge.take_up(past, {name: state for name, (_, state) in states.items()})
     recorder = Recorder(
         search.spec,
         bridge,
@@ -76,17 +85,20 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
-    try:
-        executor.run(search, Parts(bridge, judge, recorder, cut, stopping, past.drivers))
-    except Exception as error:
-        if recorder.refused and error is not recorder.refused:  # Tune has wrapped it in one of its own
-            raise recorder.refused from error
-        raise
-    finally:
-        recorder.close()
-        bridge.close()
-    if bridge.short and not stopping():
-        raise DiskLowError(f"{bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
+    return Parts(bridge, judge, recorder, cut, stopping, past.drivers)
+
+
+def _reasons(search: Search, ended: Sequence[TrialResult], past: Past) -> Callable[[], str]:
+    """Return what says in words why trials have to end now, or "" while they may go on."""
+    budget = search.spec.search.time_budget
+    deadline = time.monotonic() + budget - past.seconds if budget else None
+
+    def why() -> str:
+        if search.stopping():
+            return search.reason()
+        return "time budget" if _time_is_up(deadline) else "search given up" if common_failure(ended) else ""
+
+    return why
 
 
 def _time_is_up(deadline: float | None) -> bool:
