@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mnistlab import events
 from mnistlab.api import DataPlace
-from mnistlab.confirm import confirm, work_of
+from mnistlab.confirm import confirm, go_on, left_of, work_of
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
@@ -184,7 +184,7 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         if record.number != found.record.number:
             raise RunDirectoryError(f"{found.path} was amended meanwhile, by another process: start again")
         past, spec = past_of(read_events(found.path), again=again), found.experiment.spec
-        idle = not _searchable(spec, past) and work_of(spec, _ended(record, past), record).done
+        idle = not _searchable(spec, past) and _confirmed(spec, _ended(record, past), record)
         if idle and past.over:
             return None
         plans = {trial.trial: trial.plan for trial in record.trials}
@@ -213,6 +213,11 @@ def _searchable(spec: ExperimentSpec, past: Past) -> bool:
     return bool(past.unended) or len(past.trials) < spec.search.trials
 
 
+def _confirmed(spec: ExperimentSpec, trials: list[TrialResult], record: RunRecord) -> bool:
+    """Return whether nothing is left of the experiment's confirmation, nor of one that `mnistlab confirm` asked for."""
+    return work_of(spec, trials, record).done and left_of(spec, trials, record) is None
+
+
 def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
     """Return the results that stand, in the order in which they ended."""
     found = {trial.trial: trial for trial in record.trials}
@@ -225,10 +230,10 @@ def _go_on(run: _Run, found: Reopened, past: Past, track: Tracking) -> None:
     with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         job = _job(run, data, machine, portion)
-        record = _amended(run, found)
+        number = _amended(run, found)
         if past.drivers:
             ended = Counter(trial.state for trial in run.trials)
-            run.emit(resumed(found, machine, portion, past, ended, record.number, run.options.command))
+            run.emit(resumed(found, machine, portion, past, ended, number, run.options.command))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in differences(found.record):
@@ -236,15 +241,17 @@ def _go_on(run: _Run, found: Reopened, past: Past, track: Tracking) -> None:
         if _searchable(spec, past):
             run_search(job, run.trials, past)
         if not _stopping(run) and not common_failure(run.trials):
-            confirm(job, run.trials, run.options.command, record)
+            go_on(job, run.trials, run.options.command)  # first: it also tests the models that it had left
+        if not _stopping(run) and not common_failure(run.trials):
+            confirm(job, run.trials, run.options.command, read_run(run.writer.path))
     _finish_tracking(run, track)
 
 
-def _amended(run: _Run, found: Reopened) -> RunRecord:
-    """Write down what is added to the space before anything is tried in it; return what the run holds by now."""
-    if found.added:
-        run.writer.write_amended(amended_record(found, run.options.command))
-    return read_run(run.writer.path)
+def _amended(run: _Run, found: Reopened) -> int:
+    """Write down what is added to the space before anything is tried in it; return the number of the record by now."""
+    if not found.added:
+        return found.record.number
+    return run.writer.write_amended(amended_record(found, run.options.command))
 
 
 @dataclass(frozen=True)
@@ -318,9 +325,7 @@ def _job(run: _Run, data: Data, machine: Machine, portion: Share) -> Search:
     return Search(
         spec=spec,
         space=run.experiment.space,
-        shared=shared_of(
-            data, run.options.place, portion, _needed(run, data), spec.search, more_room=larger is not None
-        ),
+        shared=shared_of(data, data.place, portion, _needed(run, data), spec.search, more_room=larger is not None),
         share=portion,
         room=larger,
         registry=run.registry,
