@@ -80,6 +80,8 @@ class RunResumed(Event):
     amended: Mapping[str, Any] = field(default_factory=dict[str, Any])
     record: int = 1
     time_budget: float = 0.0  # seconds in all; 0 where there is none
+    config: str = ""  # as of `RunStarted`, of the experiment that holds from here on
+    plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,16 @@ class TrialStarted(Event):
     repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
     attempt: int = 1  # how many times it has been started, this one included
     epoch: int = 0  # from which epoch on it goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialWaiting(Event):
+    """A trial has lost its worker, and waits for another one to go on after `epoch`; `reason` says in words why."""
+
+    type: ClassVar[str] = "trial_waiting"
+    trial: str
+    epoch: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,9 +346,15 @@ class RunInterrupted(Event):
     reason: str
 
 
+BROKEN_OFF = "broken off"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials."""
+    """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials.
+
+    `outcome` says how in words: `done`, `interrupted`, `no trial succeeded`, `stopped: ...` or `broken off: ...`.
+    """
 
     type: ClassVar[str] = "run_finished"
     outcome: str
@@ -352,6 +370,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         RunStarted,
         RunResumed,
         TrialStarted,
+        TrialWaiting,
         TrialEpoch,
         TrialFinished,
         TrialPruned,

@@ -189,6 +189,7 @@ class Recorder(Unsaved, Callback):
         self._bridge.goes_on(trial_id, one, state, room=room)
         where = f"from epoch {epoch}" if epoch else "from its beginning"
         how = " with all of a device" if room else ""
+        self._emit(events.TrialWaiting(trial=opened.name, epoch=epoch, reason=lost.message))
         self._emit(events.Warned(message=f"trial {opened.name} goes on {where}{how}: {lost.message}"))
 
     def close(self) -> None:
