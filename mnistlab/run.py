@@ -277,12 +277,18 @@ def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
     except Exception as error:
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
-            _say_finished(run, f"broken off: {type(error).__name__}", code)
+            _say_finished(run, f"{events.BROKEN_OFF}: {_in_a_line(error)}", code)
         raise
     finally:
         run.requests.over = True
     outcome, code = _ending(run)
     return _say_finished(run, outcome, code)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what went wrong as the command line says it, or of a fault of ours its kind and words, on one line."""
+    said = " ".join(str(error).split())
+    return said if isinstance(error, MnistlabError) else f"internal error, {type(error).__name__}: {said}"[:500]
 
 
 def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
