@@ -136,6 +136,29 @@ def test_what_a_file_leaves_as_it_was_does_not_take_back_what_the_run_was_given_
     assert trials_of(reopen_search(run, place, amend=file)) == 9
 
 
+def test_a_second_file_that_counts_fewer_trials_takes_none_away(run: Path, place: DataPlace, file: Path) -> None:
+    amend(run, 20)  # by a first file, or by --trials before it
+    file.write_text(FILE.replace("trials = 3", "trials = 7").replace("batch_size = 64", "batch_size = [64, 128]"))
+    found = reopen_search(run, place, amend=file)
+    assert (trials_of(found), found.changes) == (20, {})
+    file.write_text(FILE.replace("trials = 3", "trials = 21"))
+    assert trials_of(reopen_search(run, place, amend=file)) == 21
+
+
+def test_a_file_that_says_nothing_of_time_outs_leaves_those_that_were_set_since(
+    run: Path, place: DataPlace, file: Path
+) -> None:
+    went_on(run, 1, search__stall_timeout="5m", search__trial_timeout="1h")
+    found = reopen_search(run, place, amend=file)
+    search = found.experiment.spec.search
+    assert (search.stall_timeout, search.trial_timeout, found.changes) == (300.0, 3600.0, {})
+    file.write_text(FILE.replace("trials = 3", 'trials = 3\nstall_timeout = "2m"'))
+    found = reopen_search(run, place, amend=file)
+    search = found.experiment.spec.search
+    assert (search.stall_timeout, search.trial_timeout) == (120.0, 3600.0)
+    assert found.changes == {"search.stall_timeout": "2m"}
+
+
 def test_wrong_options_and_what_is_no_addition_are_named_together(run: Path, place: DataPlace, file: Path) -> None:
     file.write_text(FILE.replace("epochs = 2", "epochs = 3").replace("seeds = 2", "seeds = 4"))
     with pytest.raises(SpecError) as caught:
