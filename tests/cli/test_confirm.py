@@ -134,7 +134,8 @@ def test_a_confirmation_that_was_killed_is_gone_on_with_by_resume(home: Path, tm
     assert [one.replicate for one in read_run(run).replicates] == [1]
     done = command(home, "confirm", str(run))
     assert f"one that asked for more was cut off, and goes on by: mnistlab resume {run}" in done.stderr
-    done = command(home, "resume", str(run))
+    everything = {"MNISTLAB_DISABLE": ""}  # as when the run was begun: `resume` asks for all the plugins that it had
+    done = command(home, "resume", str(run), **everything)
     assert done.returncode == 0, done.stderr
     assert "confirmation: 1 plan (" in done.stderr
     assert "on 3 fresh seeds each" in done.stderr
@@ -143,9 +144,11 @@ def test_a_confirmation_that_was_killed_is_gone_on_with_by_resume(home: Path, tm
     assert all(one.test for one in record.replicates)
     assert record.test_openings == 2
     before = (run / "events.jsonl").read_bytes()
-    done = command(home, "resume", str(run))
+    done = command(home, "resume", str(run), **everything)
     assert done.returncode == 0
     assert "nothing is left to do" in done.stderr
+    assert "the run's own copy is used" in done.stderr
+    assert (done.stdout, f"Next: mnistlab leaderboard {run}" in done.stderr) == ("", True)
     assert (run / "events.jsonl").read_bytes() == before
 
 
