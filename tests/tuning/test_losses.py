@@ -153,7 +153,7 @@ def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunT
     result = next(one for one in ran.results if one.trial == trial)
     assert (result.state, result.cause) == ("failed", "memory")
     said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
-    assert any(f"trial {trial} goes on" in text and "with all of a device" in text for text in said)
+    assert any(f"trial {trial} goes on" in text and "with 2 CPUs to itself" in text for text in said)
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
     # While it had the machine, nobody else ran: the other one had ended, or began when it had failed.
     (again,) = (n for n, event in enumerate(ran.stream) if event in starts(ran, trial)[1:])
