@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from mnistlab import events
 from mnistlab import run as runner
 from mnistlab.api import DataPlace
-from mnistlab.errors import RunDirectoryError, SpecError
+from mnistlab.errors import PluginError, RunDirectoryError, SpecError
 from mnistlab.reopen import Reopened, reopen_search
 from mnistlab.store import RunWriter, read_run
 
@@ -109,6 +110,15 @@ def test_a_run_that_was_amended_since_it_was_read_is_not_written_to(run: Path, p
     with pytest.raises(RunDirectoryError, match="was amended meanwhile, by another process: start again"):
         runner.resume(found, options, lambda _: pytest.fail("nothing is to be shown"))
     assert (run / "events.jsonl").read_bytes() == before
+
+
+def test_a_plugin_file_that_a_run_has_lost_is_no_mistake_of_who_goes_on_with_it(run: Path, place: DataPlace) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record.pop("crc", None)
+    (run / "run.json").write_text(json.dumps(record | {"plugin_files": {"mine.py": "0+sha256.0"}}))
+    with pytest.raises(PluginError, match=r"plugins/mine\.py: does not exist") as caught:
+        reopen_search(run, place)
+    assert caught.value.exit_code == 5
 
 
 # --- amended files ------------------------------------------------------------------------------------------------
