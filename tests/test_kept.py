@@ -11,6 +11,7 @@ from mnistlab import experiment
 from mnistlab import run as runner
 from mnistlab.api import DataPlace
 from mnistlab.dataset import find_data
+from mnistlab.driving import Drive
 from mnistlab.errors import DataError
 from mnistlab.kept import open_data
 from mnistlab.record import run_record
@@ -70,7 +71,7 @@ def test_the_workers_look_where_the_data_were_found(
     wanted = experiment.load(tmp_path / "x.toml", (), builtins)
     (tmp_path / "run").mkdir()
     writer = RunWriter(tmp_path / "run")
-    run = runner._Run(wanted, options, builtins, writer, runner.Requests(), lambda _: None)
+    run = Drive(wanted, options, builtins, writer, runner.Requests(), lambda _: None)
     job = runner._job(run, found, Machine(2, 0), Share(1, 0.0, 1))
     writer.close()
     assert job.shared.place == found.place
