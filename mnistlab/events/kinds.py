@@ -1,17 +1,10 @@
-"""The typed event stream: the one source of every view of a run.
-
-An event says what happened; a `Stamped` event also says when and in which order. On disk and on a pipe it is one
-JSON object a line. Readers skip types and keys that they do not know, so that newer writers can add some.
-"""
+"""What may happen in a run, a class each: what it is called in the stream, and what is told of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
-
-SCHEMA = "mnistlab.event/1"
 
 Metrics = Mapping[str, float]
 Plan = Mapping[str, Any]
@@ -395,44 +388,3 @@ EVENT_TYPES: dict[str, type[Event]] = {
         RunFinished,
     )
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stamped:
-    """An event with its place in the stream: `seq` counts from 1, `time` is UTC, `t` monotonic seconds of the run."""
-
-    seq: int
-    time: datetime
-    t: float
-    event: Event
-
-
-Emit = Callable[[Event], None]
-"""What the search calls to say that something happened. Only the driver holds one."""
-
-
-def to_json(stamped: Stamped) -> dict[str, Any]:
-    """Return the flat JSON object of an event, without its checksum."""
-    return {
-        "schema": SCHEMA,
-        "seq": stamped.seq,
-        "type": stamped.event.type,
-        "time": stamped.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "t": round(stamped.t, 3),
-        **asdict(stamped.event),
-    }
-
-
-def from_json(record: Mapping[str, Any]) -> Stamped | None:
-    """Return the event of a JSON object, or None where schema or type are unknown or a key that it needs is missing."""
-    kind = EVENT_TYPES.get(str(record.get("type")))
-    if kind is None or record.get("schema") != SCHEMA:
-        return None
-    known = {f.name for f in fields(kind)}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in known}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    try:
-        event = kind(**values)
-        time = datetime.fromisoformat(str(record["time"]))
-        return Stamped(seq=int(record["seq"]), time=time, t=float(record["t"]), event=event)
-    except (KeyError, OverflowError, TypeError, ValueError):
-        return None
