@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mnistlab import events
+from mnistlab.cli.search import print_ranking
+from mnistlab.store import RunWriter
 from tests.conftest import RunCli
 from tests.test_reopen import FILE
 
@@ -34,6 +39,27 @@ def test_nothing_left_is_one_line_and_what_to_type(run: Path, run_cli: RunCli) -
     assert done.err.splitlines() == [
         "mnistlab: nothing is left to do: no trial has failed, and all else is done",
         NEXT,
+    ]
+
+
+def test_the_end_of_a_search_names_what_goes_on_with_what_is_left(run: Path) -> None:
+    def told(*more: events.Event) -> list[str]:
+        writer, text = RunWriter(run), io.StringIO()
+        for event in more:
+            writer.append(event)
+        writer.close()
+        print_ranking(run, end, text)
+        return [line for line in text.getvalue().splitlines() if line.startswith("Next: ")]
+
+    end = events.RunFinished(outcome="done", exit_code=0, counts={"complete": 3}, seconds=100.0)
+    usual = [f"Next: mnistlab leaderboard {run}", f"Next: mnistlab report {run}"]
+    assert told(end) == usual
+    about: dict[str, Any] = {"command": "mnistlab resume", "parallel": 1, "devices": "1 CPU", "counts": {"failed": 1}}
+    resumed = events.RunResumed(trials=9, time_budget=1.5, **about)
+    assert told(resumed, end) == [
+        f"Next: mnistlab resume {run} --time-budget 3s",
+        f"Next: mnistlab retry {run} --failed",
+        *usual,
     ]
 
 

@@ -119,6 +119,7 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_
     log = (ran.path / "trials" / trial / "log.txt").read_text()
     assert "most recent call first" in log
     assert "mnistlab_moody.py" in log
+    assert [event.trial for event in ran.stream if isinstance(event, events.TrialWaiting)] == [trial]
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
     assert time.monotonic() - began < 120
     assert ran.study[int(trial)].state == TrialState.FAIL
