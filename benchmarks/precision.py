@@ -1,6 +1,6 @@
 """Where bfloat16 pays: images per second of each built-in model in fp32 and bf16, in turns, on one device.
 
-This is what the fixed rule behind `precision = "auto"` rests on (`mnistlab.training.uses_bf16`).
+This is what the fixed rule behind `precision = "auto"` rests on (`mnistlab.precision.uses_bf16`).
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/precision.py [ROUNDS] [IMAGES]
 """

@@ -24,6 +24,7 @@ from torchvision.transforms import v2 as transforms
 
 from mnistlab import training
 from mnistlab.data.device import DeviceData
+from mnistlab.precision import cpu_has_bf16
 from mnistlab.registry import installed
 
 NET = {
@@ -86,7 +87,7 @@ def by_hand(data: DeviceData) -> float:
     model = network().to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     images, labels, batch = data.train_images, data.train_labels, 256
-    bf16 = training.cpu_has_bf16()
+    bf16 = cpu_has_bf16()
     scale, offset = float(1 / (255 * data.std)), float(-data.mean / data.std)
     steps = len(images) // batch
     start = time.perf_counter()

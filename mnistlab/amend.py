@@ -7,8 +7,9 @@ are compared as experiments, with every default filled in, not as texts.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from mnistlab.errors import Fault, PluginError, SpecError, short
 from mnistlab.experiment import DatasetChoice, Experiment, allowed_by, judge
 from mnistlab.registry import Kind, Registry, select
 from mnistlab.space import Branch, Space
-from mnistlab.spec import Draft, ExperimentSpec, Table, validate
+from mnistlab.spec import Draft, ExperimentSpec, Table, spec_json, validate
 
 Added = dict[str, Any]
 """By dotted key: the options that a list has more, or the settings of an additional table."""
@@ -48,13 +49,39 @@ def read_amended(
     try:
         after = judge(draft, registry)
     except SpecError as error:
-        spec, _ = validate(draft)
         faults = [replace(one, rule=unknown.get(one.place, one.rule)) for one in error.faults]
-        raise SpecError(draft.source, [*faults, *(_spec_faults(before.spec, spec) if spec else ())]) from None
+        raise SpecError(draft.source, [*faults, *_other_faults(draft, faults, before, registry)]) from None
     added, faults = additions(before, after)
     if faults:
         raise SpecError(draft.source, faults)
     return after, registry, added
+
+
+def _other_faults(draft: Draft, found: Sequence[Fault], before: Experiment, registry: Registry) -> list[Fault]:
+    """Return what else is no addition, judged with what the run has in the place of all that was `found` wrong."""
+    mended = Draft(draft.source, _as_it_was(draft.table, found, spec_json(before.spec)))
+    try:
+        others = additions(before, judge(mended, registry))[1]
+    except SpecError:  # what is wrong is no setting of a section
+        spec, _ = validate(draft)
+        others = list(_spec_faults(before.spec, spec)) if spec else []
+    places = {fault.place for fault in found}
+    return [fault for fault in others if fault.place not in places]
+
+
+def _as_it_was(table: Table, found: Iterable[Fault], recorded: Mapping[str, Any]) -> Table:
+    """Return a file's table with what is recorded in the place of each `section.key` that has a fault, or nothing."""
+    mended: Table = copy.deepcopy(table)
+    for fault in found:
+        section, _, rest = fault.place.partition(".")
+        key = rest.partition(".")[0]
+        inner, had = mended.get(section), recorded.get(section)
+        if not isinstance(inner, dict):
+            continue
+        cast("Table", inner).pop(key, None)
+        was = cast("Table", had).get(key) if isinstance(had, dict) else None
+        cast("Table", inner).update({} if was is None else {key: was})
+    return mended
 
 
 def additions(before: Experiment, after: Experiment) -> tuple[Added, list[Fault]]:
@@ -135,10 +162,16 @@ def _spec_faults(before: ExperimentSpec, after: ExperimentSpec) -> Iterator[Faul
 
 def _flat(spec: ExperimentSpec) -> dict[str, Any]:
     body = spec.model_dump(mode="json", include=_COMPARED, exclude={"data": {"settings"}})
+    body["data"]["validation"] = _as_written(body["data"]["validation"])
     flat: dict[str, Any] = {}
     for key, value in body.items():
         flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
     return flat
+
+
+def _as_written(validation: float) -> float:
+    """Return a number of images as a whole number, which a share of them is not."""
+    return int(validation) if validation >= 1 and validation.is_integer() else validation
 
 
 def _data_faults(before: Experiment, after: Experiment) -> Iterator[Fault]:

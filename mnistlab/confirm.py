@@ -1,7 +1,8 @@
 """Confirmation: the best plans re-trained on fresh seeds, then the sealed test set, opened once and on the record.
 
 A later confirmation adds to what an earlier one has left: it trains what is missing, and opens the test set for models
-that have not been evaluated.
+that have not been evaluated. What was asked for beyond the experiment's own confirmation is on the record, so that it
+can be gone on with if it was cut off.
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class Work:
     """What a confirmation has to do: which plans, what of them is to be trained, what has been trained before."""
 
     trials: tuple[TrialResult, ...]
+    seeds: int  # of each plan, in all
     tasks: tuple[ReplicateTask, ...]
     known: tuple[ReplicateResult, ...]
     refits: tuple[ReplicateResult, ...]
     refit_due: bool
     broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
     earlier: int = 0  # confirmations before this one
+    out: frozenset[str] = frozenset()  # plans that have left a race over at least as many seeds: they stay out
 
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
@@ -78,14 +81,38 @@ def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunReco
 
     A seed that has failed was tried, and is not tried again: a plan must not get as many attempts as it needs.
     """
-    chosen = best_trials(trials, spec.search.metric[0], spec.confirm.top)
+    return _work(spec, best_trials(trials, spec.search.metric[0], spec.confirm.top), spec.confirm.seeds, before)
+
+
+def left_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunRecord) -> Work | None:
+    """Return what is left of the newest confirmation that asked for more than `spec` does, or None where it is done.
+
+    It keeps the plans that were the best ones when it was asked for. One that asked for no more than `spec` is left to
+    `work_of`: by now the best ones may be others.
+    """
+    own = spec.confirm
+    asked = [
+        entry
+        for entry in before.confirmations
+        if entry.get("type") == "planned" and (entry["seeds"] > own.seeds or len(entry["trials"]) > own.top)
+    ]
+    if not asked:
+        return None
+    there = {trial.trial: trial for trial in trials}
+    chosen = [there[name] for name in asked[-1]["trials"] if name in there]
+    work = _work(spec, chosen, int(asked[-1]["seeds"]), before)
+    return None if work.done else work
+
+
+def _work(spec: ExperimentSpec, chosen: Sequence[TrialResult], seeds: int, before: RunRecord | None) -> Work:
     replicates, refits = (before.replicates, before.refits) if before else ((), ())
     there = {(one.trial, one.replicate) for one in replicates}
+    out = _left_a_race(before.confirmations if before else (), seeds)
     tasks = [
         ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
-        for number in range(1, spec.confirm.seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
+        for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
         for trial in chosen
-        if (trial.trial, number) not in there
+        if (trial.trial, number) not in there and trial.trial not in out
     ]
     names = {trial.trial for trial in chosen}
     known = tuple(one for one in replicates if one.trial in names)
@@ -93,7 +120,18 @@ def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunReco
     mine = tuple(one for one in refits if one.trial in names)
     broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
     earlier = sum(entry.get("type") == "planned" for entry in (before.confirmations if before else ()))
-    return Work(tuple(chosen), tuple(tasks), known, mine, due, broken, earlier)
+    return Work(tuple(chosen), seeds, tuple(tasks), known, mine, due, broken, earlier, out)
+
+
+def _left_a_race(entries: Sequence[Mapping[str, Any]], seeds: int) -> frozenset[str]:
+    """Return the plans that have left a race over at least so many seeds; over more, they may run again."""
+    found, over = set[str](), 0
+    for entry in entries:
+        if entry.get("type") == "planned":
+            over = int(entry["seeds"])
+        elif entry.get("type") == "dropped" and over >= seeds:
+            found.add(str(entry["trial"]))
+    return frozenset(found)
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
@@ -103,9 +141,19 @@ def confirm(search: Search, trials: Sequence[TrialResult], command: str, before:
     be chosen has been chosen. Nothing is opened if the run was asked to stop. `before` is what the run holds already.
     """
     work = work_of(search.spec, trials, before)
-    if work.done:
-        return
-    names, seeds = tuple(trial.trial for trial in work.trials), search.spec.confirm.seeds
+    if not work.done:
+        _carry_out(search, work, command, before)
+
+
+def go_on(search: Search, trials: Sequence[TrialResult], command: str) -> None:
+    """Go on with a confirmation that asked for more than the experiment does and was cut off, if there is one."""
+    before = read_run(search.store.path)
+    if work := left_of(search.spec, trials, before):
+        _carry_out(search, work, command, before)
+
+
+def _carry_out(search: Search, work: Work, command: str, before: RunRecord | None) -> None:
+    names, seeds = tuple(trial.trial for trial in work.trials), work.seeds
     planned = {"type": "planned", "time": _now(), "command": command, "trials": list(names), "seeds": seeds}
     search.store.append_confirmation(planned)
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
@@ -160,9 +208,9 @@ def _race(search: Search, work: Work) -> list[_Trained]:
 
     A round is a seed, however many workers there are, so that the same results drop the same plans everywhere.
     """
-    seeds, metric = search.spec.confirm.seeds, search.spec.search.metric[0]
+    seeds, metric = work.seeds, search.spec.search.metric[0]
     confidence = confidence_of(len(work.trials), seeds, work.earlier)
-    alive = [trial.trial for trial in work.trials]
+    alive = [trial.trial for trial in work.trials if trial.trial not in work.out]
     trained: list[_Trained] = []
     for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
         trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])

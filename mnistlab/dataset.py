@@ -15,12 +15,16 @@ from mnistlab.spec import DataSpec, ExperimentSpec
 
 @dataclass(frozen=True)
 class Data:
-    """The dataset that a run uses, found whole and split; `fallback` says why it is not the one asked for."""
+    """The dataset that a run uses, found whole and split; `fallback` says why it is not the one asked for.
+
+    `place` is where whoever loads it again has to look.
+    """
 
     choice: DatasetChoice
     info: DatasetInfo
     images: LabelledImages  # the whole training part
     division: Division
+    place: DataPlace
     fallback: str = ""
 
 
@@ -48,7 +52,7 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
     how = "stratified" if reason else spec.data.split
     seed = derive(spec.seed, Stream.SPLIT)
     division = split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how)
-    return Data(choice, info, images, division, reason)
+    return Data(choice, info, images, division, place, reason)
 
 
 def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:

@@ -20,7 +20,7 @@ from types import ModuleType
 from packaging.version import InvalidVersion, Version
 
 from mnistlab.api import ENTRY_POINT_GROUP
-from mnistlab.errors import PluginError, near_miss
+from mnistlab.errors import PluginError, PluginFileError, near_miss
 from mnistlab.names import is_device
 
 BUILT_IN = "mnistlab"
@@ -120,7 +120,7 @@ def selection(files: Iterable[Path] = (), *, only_built_in: bool = False) -> Sel
     """Return the selection of the environment variable MNISTLAB_DISABLE and what the command line says.
 
     Raises:
-        PluginError: if a file can't be read, is no UTF-8 text or has a name that is no module's; all of them at once.
+        PluginFileError: if a file can't be read, is no UTF-8 text or has no module's name; all of them at once.
     """
     sources, faults = [], []
     for path in files:
@@ -131,7 +131,7 @@ def selection(files: Iterable[Path] = (), *, only_built_in: bool = False) -> Sel
     names = [source.name for source in sources]
     faults += [f"--plugin: two files are named '{name}'" for name in sorted({n for n in names if names.count(n) > 1})]
     if faults:
-        raise PluginError("\n".join(faults))
+        raise PluginFileError("\n".join(faults))
     return Selection(disabled_distributions(), None, only_built_in, tuple(sources))
 
 

@@ -63,6 +63,12 @@ class PluginError(MnistlabError):
     exit_code = ExitCode.DATA_OR_PLUGIN
 
 
+class PluginFileError(PluginError):
+    """A plugin file that was named on the command line and is none: not there, not to be read, or no module's name."""
+
+    exit_code = ExitCode.USAGE
+
+
 class DataError(MnistlabError):
     """Data that is there but wrong: truncated, corrupt, of another size, or not what its name says."""
 

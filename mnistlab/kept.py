@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +43,8 @@ def parts_of(plan: Mapping[str, Any]) -> Iterator[tuple[Kind, Mapping[str, Any]]
 def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
     """Find or fetch the dataset of a run and split it as the run did; the test part stays sealed.
 
+    Where `place` has not the files that the run had, they are looked for in the folder that the run has read.
+
     Raises:
         DataError: if it is missing, or is not the one that the run had; every difference is named.
         PluginError: if no plugin offers it here.
@@ -48,12 +52,18 @@ def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
     """
     said = table_of(record, "dataset")
     choice = _choice(record, said, registry)
-    info = _prepared(choice, place, str(said.get("source", "")))
+    info, place = _located(choice, place, said)
     images = open_train(choice.record, choice.config, place)
     if faults := [*_faults(said, info, images)]:
         title = f"{record.path} was made with other data than is here ({info.source}):"
         raise DataError("\n".join([title, *faults]))
-    return Data(choice, info, images, _division(record, said), str(said.get("fallback", "")))
+    return Data(choice, info, images, _division(record, said), place, str(said.get("fallback", "")))
+
+
+def folder_of(source: str) -> Path | None:
+    """Return the folder that a run says it has read its data from, where there is one of that name here."""
+    path = Path(source.removesuffix(" (fetched)"))
+    return path if path.is_absolute() and path.is_dir() else None
 
 
 def weights_path(record: RunRecord, one: ReplicateResult) -> Path:
@@ -88,11 +98,28 @@ def _choice(record: RunRecord, said: Mapping[str, Any], registry: Registry) -> D
     return DatasetChoice(offer, dataset.config.model_validate(data.get(name, {})))
 
 
+def _located(choice: DatasetChoice, place: DataPlace, said: Mapping[str, Any]) -> tuple[DatasetInfo, DataPlace]:
+    """Return the dataset and the place that has it: `place`, or the run's own folder where that alone has its files.
+
+    Nothing is fetched before both were looked at.
+    """
+    source = str(said.get("source", ""))
+    own = folder_of(source)
+    missing = DataUnavailableError if place.data_dir else DataError  # wrong data are an error where they were named
+    for one in (place, replace(place, data_dir=own)) if own else ():
+        with suppress(missing):
+            info = prepare_dataset(choice.record, choice.config, replace(one, offline=True))
+            if place.data_dir or dict(info.sha256) == said.get("sha256"):
+                return info, one
+    return _prepared(choice, place, source), place
+
+
 def _prepared(choice: DatasetChoice, place: DataPlace, source: str) -> DatasetInfo:
     try:
         return prepare_dataset(choice.record, choice.config, place)
-    except DataUnavailableError as error:
-        raise DataUnavailableError(f"{error}\n  the run read it from: {source}") from None
+    except DataError as error:
+        kind = DataUnavailableError if isinstance(error, DataUnavailableError) else DataError
+        raise kind(f"{error}\n  the run read it from: {source}") from None
 
 
 def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) -> Iterator[str]:

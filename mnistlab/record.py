@@ -35,6 +35,11 @@ def rule_of(spec: ExperimentSpec) -> str:
     return f"{rule}; {early}; {confirmed}"
 
 
+def config_of(spec: ExperimentSpec) -> str:
+    """Return the beginning of the sha256 of an experiment with all its defaults."""
+    return hashlib.sha256(json.dumps(spec_json(spec), sort_keys=True).encode()).hexdigest()[:12]
+
+
 def started(
     experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, path: Path
 ) -> events.RunStarted:
@@ -56,7 +61,7 @@ def started(
         algorithm=spec.search.algorithm,
         scheduler=spec.search.scheduler,
         plugins=registry.versions(),
-        config=hashlib.sha256(json.dumps(spec_json(spec), sort_keys=True).encode()).hexdigest()[:12],
+        config=config_of(spec),
         confirm_top=spec.confirm.top,
         confirm_seeds=spec.confirm.seeds,
         time_budget=spec.search.time_budget or 0.0,
@@ -85,6 +90,8 @@ def resumed(
         amended={**found.untold, **found.added},
         record=number,
         time_budget=search.time_budget or 0.0,
+        config=config_of(found.experiment.spec),
+        plugins=found.registry.versions(),
     )
 
 

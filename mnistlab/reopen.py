@@ -15,7 +15,7 @@ from mnistlab.amend import GROWING, grown, read_amended
 from mnistlab.api import DataPlace
 from mnistlab.dataset import Data
 from mnistlab.discovery import Selection, selection
-from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, RunDirectoryError, SpecError
+from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, PluginFileError, RunDirectoryError, SpecError
 from mnistlab.events import RunResumed
 from mnistlab.experiment import Experiment, reopen
 from mnistlab.kept import open_data, parts_of, table_of
@@ -196,7 +196,10 @@ def _experiment(path: Path, record: RunRecord) -> tuple[Experiment, Registry]:
 
 
 def _wanted(path: Path, record: RunRecord) -> Selection:
-    return selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
+    try:
+        return selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
+    except PluginFileError as error:  # nobody has named it: it is the run that lacks it
+        raise PluginError(str(error)) from None
 
 
 def _only(wanted: Selection, loaded: Mapping[str, str]) -> Selection:

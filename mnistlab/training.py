@@ -36,6 +36,7 @@ from mnistlab.api import (
 )
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
+from mnistlab.precision import uses_bf16
 from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
@@ -45,7 +46,6 @@ EpochMetrics = dict[str, float]
 Report = Callable[[int, EpochMetrics], None]
 
 EVALUATION_BATCH = 1000
-BF16_BATCH = 128
 NAN_CHECK_STEPS = 32  # asking a GPU for the loss at every step would make it wait for the host
 
 
@@ -167,29 +167,6 @@ def _rebuild_stepper(training: Training) -> Stepper:
 
 def _batches(plan: Plan, data: DeviceData) -> int:
     return math.ceil(len(data.train_images) / int(plan["training"]["batch_size"]))
-
-
-def uses_bf16(precision: str, device: torch.device, module: nn.Module, batch_size: int) -> bool:
-    """Return whether to compute in bfloat16: `auto` does where the hardware has it and it was measured to be faster.
-
-    The rule is fixed, not timed at each start, so that the same plan and seed give the same numbers. By
-    `benchmarks/precision.py`, on a CPU with AMX, convolutions gain at every batch size (1.1 to 2 times), and the small
-    matrices of an MLP at 128 images and more; below that, casting costs more than it saves.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if batch_size < BF16_BATCH and not any(isinstance(part, nn.Conv2d) for part in module.modules()):
-        return False
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and cpu_has_bf16()
-
-
-def cpu_has_bf16() -> bool:
-    """Return whether this CPU multiplies bfloat16 in hardware (AMX or AVX512-BF16)."""
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", bool)
-    avx = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return bool(amx() or avx())
 
 
 def count_parameters(module: nn.Module) -> int:

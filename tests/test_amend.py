@@ -95,7 +95,7 @@ REFUSALS = [
     (
         "validation = 300",
         "validation = 200",
-        "[data.validation] can't be changed once a run has begun (got 200.0); the run has 300.0",
+        "[data.validation] can't be changed once a run has begun (got 200); the run has 300",
     ),
     (
         "epochs = 6",
@@ -185,9 +185,25 @@ def test_every_fault_is_named_at_once_those_of_the_file_itself_included(registry
     file.write_text(wrong.replace("[model.mlp]", "[model.lenett]\n[model.mlp]"))
     with pytest.raises(SpecError) as caught:
         read_amended(read(file), before, EVERYTHING, ["mnistlab"])
-    assert [one.place for one in caught.value.faults] == ["model.lenett", "search.scheduler"]
+    assert [one.place for one in caught.value.faults] == ["model.lenett", "search.scheduler", "training.epochs"]
     assert "did you mean 'lenet'?" in str(caught.value)
     assert "allow" not in str(caught.value)  # it is not for a list of allowed plugins that there is no such model
+
+
+def test_a_wrong_setting_hides_no_other_fault(registry: Registry, tmp_path: Path) -> None:
+    before, file = of(RUN, registry, tmp_path), tmp_path / "y.toml"
+    wrong = RUN.replace("depth = 1", "depth = -1").replace("[model.mlp]", "[model.lenett]\n[model.mlp]")
+    wrong = wrong.replace("width = [32, 64]", "width = [64]").replace("trials = 5", "trials = 0")
+    file.write_text(wrong.replace("[transform.shift]\n", "").replace("lr = {", "lrr = 1\nlr = {"))
+    with pytest.raises(SpecError) as caught:
+        read_amended(read(file), before, EVERYTHING, ["mnistlab"])
+    assert {one.place for one in caught.value.faults} == {
+        "search.trials",
+        "model.lenett",
+        "model.mlp.depth",
+        "optimizer.adamw.lrr",
+        "transform.shift",
+    }
 
 
 # --- distributions that were installed since ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from mnistlab import events
 from mnistlab import run as runner
 from mnistlab.api import DataPlace
-from mnistlab.errors import RunDirectoryError, SpecError
+from mnistlab.errors import PluginError, RunDirectoryError, SpecError
 from mnistlab.reopen import Reopened, reopen_search
 from mnistlab.store import RunWriter, read_run
 
@@ -111,6 +112,15 @@ def test_a_run_that_was_amended_since_it_was_read_is_not_written_to(run: Path, p
     assert (run / "events.jsonl").read_bytes() == before
 
 
+def test_a_plugin_file_that_a_run_has_lost_is_no_mistake_of_who_goes_on_with_it(run: Path, place: DataPlace) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record.pop("crc", None)
+    (run / "run.json").write_text(json.dumps(record | {"plugin_files": {"mine.py": "0+sha256.0"}}))
+    with pytest.raises(PluginError, match=r"plugins/mine\.py: does not exist") as caught:
+        reopen_search(run, place)
+    assert caught.value.exit_code == 5
+
+
 # --- amended files ------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +144,29 @@ def test_what_a_file_leaves_as_it_was_does_not_take_back_what_the_run_was_given_
 ) -> None:
     went_on(run, 1, search__trials=9)
     assert trials_of(reopen_search(run, place, amend=file)) == 9
+
+
+def test_a_second_file_that_counts_fewer_trials_takes_none_away(run: Path, place: DataPlace, file: Path) -> None:
+    amend(run, 20)  # by a first file, or by --trials before it
+    file.write_text(FILE.replace("trials = 3", "trials = 7").replace("batch_size = 64", "batch_size = [64, 128]"))
+    found = reopen_search(run, place, amend=file)
+    assert (trials_of(found), found.changes) == (20, {})
+    file.write_text(FILE.replace("trials = 3", "trials = 21"))
+    assert trials_of(reopen_search(run, place, amend=file)) == 21
+
+
+def test_a_file_that_says_nothing_of_time_outs_leaves_those_that_were_set_since(
+    run: Path, place: DataPlace, file: Path
+) -> None:
+    went_on(run, 1, search__stall_timeout="5m", search__trial_timeout="1h")
+    found = reopen_search(run, place, amend=file)
+    search = found.experiment.spec.search
+    assert (search.stall_timeout, search.trial_timeout, found.changes) == (300.0, 3600.0, {})
+    file.write_text(FILE.replace("trials = 3", 'trials = 3\nstall_timeout = "2m"'))
+    found = reopen_search(run, place, amend=file)
+    search = found.experiment.spec.search
+    assert (search.stall_timeout, search.trial_timeout) == (120.0, 3600.0)
+    assert found.changes == {"search.stall_timeout": "2m"}
 
 
 def test_wrong_options_and_what_is_no_addition_are_named_together(run: Path, place: DataPlace, file: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
+from mnistlab.driving import cut_short
 from mnistlab.events import Event, StopAsked
-from mnistlab.run import _cut_short
 from mnistlab.signals import TERM_SECONDS, Requests, signals_as, signals_held
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -131,7 +131,7 @@ def test_the_second_signal_is_acknowledged_before_anything_is_shut_down() -> Non
     run = cast("Any", SimpleNamespace(requests=requests, emit=said.append))
 
     def twice() -> None:
-        with _cut_short(run):
+        with cut_short(run):
             signal.raise_signal(signal.SIGTERM)
             assert said == []
             signal.raise_signal(signal.SIGINT)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mnistlab import training
+from mnistlab import precision, training
 from mnistlab.api import Batch, Config, Float, ImageShape, Model, Optimizer, Prediction, Record, Transform, TransformFn
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
@@ -291,11 +291,11 @@ def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     conv, cpu = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.device("cpu")
     assert training.uses_bf16("bf16", cpu, nn.Linear(1, 1), 1)
     assert not training.uses_bf16("fp32", cpu, conv, 512)
-    monkeypatch.setattr(training, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
     assert training.uses_bf16("auto", cpu, conv, 8)
     assert training.uses_bf16("auto", cpu, nn.Linear(1, 1), 128)
     assert not training.uses_bf16("auto", cpu, nn.Linear(1, 1), 64)
-    monkeypatch.setattr(training, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
     assert not training.uses_bf16("auto", cpu, conv, 512)
 
 

@@ -39,6 +39,7 @@ def confirm(
     view, path = chosen(ui, color), store.find_run(run, runs)
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
+            from mnistlab.confirm import left_of
             from mnistlab.data import default_place
             from mnistlab.environment import check_environment
             from mnistlab.reopen import reopen_run
@@ -57,5 +58,8 @@ def confirm(
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
         print_ranking(path, finished.end if finished else None, stream)
     if finished is None:
-        typer.echo("mnistlab: all of these plans have all of these seeds: nothing was trained", err=True)
+        said = "all of these plans have all of these seeds: nothing was trained"
+        if left_of(found.experiment.spec, found.record.trials, found.record):
+            said += f"; one that asked for more was cut off, and goes on by: mnistlab resume {path}"
+        typer.echo(f"mnistlab: {said}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)

@@ -13,6 +13,11 @@ class NotWrittenError(MnistlabError):
     exit_code = ExitCode.USAGE
 
 
+def is_device(path: Path) -> bool:
+    """Return whether a path is one of the system's own, as /dev/stdout is: there links are no trap."""
+    return path.parts[1:2] in {("dev",), ("proc",)}
+
+
 def write_output(path: Path, data: bytes) -> None:
     """Write `data` to the file `path`, by a temporary file beside it; to a device or a pipe, as /dev/stdout, directly.
 
@@ -23,15 +28,15 @@ def write_output(path: Path, data: bytes) -> None:
     """
     from mnistlab.store import write_bytes
 
-    device = path.parts[1:2] in {("dev",), ("proc",)}  # there links are the system's: /dev/stdout is one
-    is_file = not device and (path.is_file() or not path.exists())
+    is_file = not is_device(path) and (path.is_file() or not path.exists())
     if is_file and path.is_symlink():
         raise NotWrittenError(f"can't write {path}: it is a symbolic link to {path.readlink()}; name that file itself")
     try:
         if is_file:
             write_bytes(path, data)
         else:
-            path.write_bytes(data)
+            with path.open("ab") as file:  # what standard output was sent to may hold something already
+                file.write(data)
     except RunDirectoryError as error:  # there is a link in the place of the temporary file
         raise NotWrittenError(str(error)) from error
     except (RunWriteError, OSError) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
-from mnistlab.cli.output import write_output
+from mnistlab.cli.output import is_device, write_output
 from mnistlab.errors import ExitCode, MnistlabError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def report(
     pages = read(paths, _asker(data_dir, plugin or (), no_plugins) if predictions else None)
     for kind, path in files:
         _write(kind, path, pages)
-        typer.echo(f"Written: {path}")
+        typer.echo(f"Written: {path}", err=is_device(path))  # there it would be a part of what was written
 
 
 def _files(output: Path, wanted: str | None) -> list[tuple[str, Path]]:

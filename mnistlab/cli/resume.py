@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, command_line, overrides
+
+if TYPE_CHECKING:
+    from mnistlab.reopen import Reopened
+    from mnistlab.run import Finished
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 Trials = Annotated[
@@ -24,7 +29,9 @@ Budget = Annotated[
 Changed = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of [resources], for example resources.max_parallel=4."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of [resources], or a time-out of [search], for example resources.max_parallel=4.",
     ),
 ]
 Amend = Annotated[
@@ -64,6 +71,9 @@ def resume(
 def retry(
     run: RunArgument,
     failed: Annotated[bool, typer.Option("--failed", help="Start the trials that have failed once more.")] = False,
+    trials: Trials = None,
+    time_budget: Budget = None,
+    set_: Changed = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     ui: View = "auto",
@@ -74,7 +84,8 @@ def retry(
     """Start the failed trials of RUN once more, with the same plans and seeds, and go on with its search."""
     if not failed:
         raise typer.BadParameter("say --failed: it is the only kind of trial that can be tried again.")
-    _go_on(run, _About(data_dir, runs, ui, color, address, log), again=True)
+    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
+    _go_on(run, _About(data_dir, runs, ui, color, address, log), changes, again=True)
 
 
 @dataclass(frozen=True)
@@ -93,15 +104,16 @@ def _go_on(
     run: str, about: _About, changes: Sequence[str] = (), *, amend: Path | None = None, again: bool = False
 ) -> None:
     from mnistlab import store
-    from mnistlab.cli.search import announced, print_ranking
+    from mnistlab.cli.search import announced, print_ranking, said
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.spec import read
 
     view, path, command = chosen(about.ui, about.color), store.find_run(run, about.runs), command_line()
+    drawn = view.kind in {"live", "full"}
     if amend is not None:
         read(amend)  # a file that is not there is told before what takes seconds to import
-    with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
+    with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=drawn):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab import run as runner
             from mnistlab.data import default_place
@@ -113,31 +125,46 @@ def _go_on(
             trackers = check_trackers(about.log or ())
             place = default_place(about.data_dir)
             found = reopen_search(path, place, changes, amend)
+        for note in _notes(found, amend):
+            said(f"mnistlab: {note}", drawn=drawn)
         finished = runner.resume(
             found,
             runner.Options(runs=about.runs, place=place, address=about.address, command=command, log=trackers),
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
             again=again,
         )
-    stream = sys.stderr if view.kind == "json" else sys.stdout
-    with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
-        print_ranking(path, finished.end if finished else None, stream)
+    if finished is not None:
+        stream = sys.stderr if view.kind == "json" else sys.stdout
+        with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process
+            print_ranking(path, finished.end, stream)
     if finished is None or finished.end_only:
-        said = _nothing_left(found.experiment.spec, len(found.record.trials), again=again)
-        if finished is not None:
-            said = f"the driver died before it could write the end of the run: it is written now; {said}"
-        if found.added:
-            said += "; nothing was amended"
-        typer.echo(f"mnistlab: {said}", err=True)
+        typer.echo(f"mnistlab: {_nothing_left(found, finished, again=again)}", err=True)
+    if finished is None:
+        typer.echo(f"Next: mnistlab leaderboard {shlex.quote(str(path))}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)
 
 
-def _nothing_left(spec: Any, trials: int, *, again: bool) -> str:
+def _notes(found: Reopened, amend: Path | None) -> Iterator[str]:
+    """Yield what whoever goes on with a run may take for granted, and is otherwise."""
+    if amend is not None and not found.added:
+        yield f"{amend} adds nothing to the space of the run: it stays as it is"
+    for name in found.record.run.get("plugin_files", {}):
+        yield (
+            f"plugin {name}: the run's own copy is used ({found.path / 'plugins' / name}); a changed one is another "
+            f"plugin, and needs a new search: mnistlab search FILE --plugin {name}"
+        )
+
+
+def _nothing_left(found: Reopened, finished: Finished | None, *, again: bool) -> str:
     """Return in words why there is nothing to go on with, and what would be."""
+    trials, search = len(found.record.trials), found.experiment.spec.search
+    budget = "" if search.time_budget is None else " or --time-budget"
+    said = f"nothing is left to do: each of {search.trials} trials has ended, or the time is up"
+    said += f"; give it more by --trials{budget}"
+    if trials > search.trials:
+        said = f"nothing is left to do: the run has {trials} trials already, and --trials is the number in all"
     if again:
-        return "no trial has failed, and nothing else is left to do"
-    budget = "" if spec.search.time_budget is None else " or --time-budget"
-    if trials > spec.search.trials:
-        return f"the run has {trials} trials already, and --trials is the number in all"
-    what = f"each of {spec.search.trials} trials has ended, or the time is up"
-    return f"nothing is left to do: {what}; give it more by --trials{budget}"
+        said = "nothing is left to do: no trial has failed, and all else is done"
+    if finished is not None:
+        said = f"the driver died before it could write the end of the run: it is written now; {said}"
+    return f"{said}; nothing was amended" if found.added else said

@@ -104,6 +104,12 @@ def announced(text: str, *, drawn: bool) -> Generator[None]:
         _show("\r\x1b[2K")
 
 
+def said(text: str, *, drawn: bool) -> None:
+    """Say something on a line of its own above what `announced` has said."""
+    _show("\r\x1b[2K" * drawn)
+    typer.echo(text, err=True)
+
+
 def _show(text: str) -> None:
     with suppress(OSError, ValueError):  # the terminal may have gone
         sys.stderr.write(text)
@@ -112,27 +118,32 @@ def _show(text: str) -> None:
 
 def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
     """Print the end of a run, or where it stands without one."""
+    from functools import reduce
+
     from mnistlab import store
+    from mnistlab.console.onward import left_undone
+    from mnistlab.console.state import ViewState, advance
     from mnistlab.console.summary import ended_text, print_leaderboard, result_console
     from mnistlab.leaderboard import rank
 
     if not (path / "run.json").exists():
         return
-    board = rank(store.read_run(path))
+    board, cut = rank(store.read_run(path)), end is not None and end.exit_code in _CUT
+    onward = left_undone(reduce(advance, store.read_events(path), ViewState()), path) if end else []
     print_leaderboard(
         board,
         result_console(stream),
         ended=ended_text(end) if end else "",
         files=_written(path),
-        commands=[f"mnistlab {command}" for command in _next(board, cut=bool(end) and end.exit_code in _CUT)],
+        commands=[*onward, *(f"mnistlab {command}" for command in _next(board, cut=cut))],
         top=TOP,
     )
 
 
 def _next(board: Leaderboard, *, cut: bool) -> list[str]:
-    """Return what may be typed next: what a winner is for, how a best trial becomes one, or how a cut run goes on."""
+    """Return what may be typed next: what a winner is for, or how a best trial becomes one; a cut run has neither."""
     if cut:
-        return [f"resume {board.path}", f"leaderboard {board.path}"]
+        return [f"leaderboard {board.path}"]
     if board.champion is None:
         return [f"leaderboard {board.path}", f"replay {board.path}"]
     confirmed = board.champion.state == "confirmed"

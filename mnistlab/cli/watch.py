@@ -101,7 +101,7 @@ def status(
     import json
 
     from mnistlab import follow
-    from mnistlab.console.status import as_record, as_text, picture_of
+    from mnistlab.console.status import as_record, as_text, how_it_ended, picture_of
 
     path = follow.find_stream(run, runs)
     state, now = _state_of(path, _moment(at))
@@ -113,7 +113,7 @@ def status(
     elif as_json:
         typer.echo(json.dumps(as_record(state, now, running=running), indent=1))
     else:
-        for line in as_text(state, now, sys.stdout):
+        for line in (*as_text(state, now, sys.stdout), *how_it_ended(state, path)):
             typer.echo(line)
         if not running and state.end is None and at is None:
             typer.echo("The process that drove this run is gone; what it had written is kept.")
@@ -155,7 +155,7 @@ def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
 
 def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
     """Leave on standard error where the run stands and what to type next: the dashboard is gone by now."""
-    from mnistlab.console.status import as_text
+    from mnistlab.console.status import as_text, how_it_ended
 
     state, now = _state_of(path)
     if view.kind in {"live", "full"}:
@@ -165,4 +165,7 @@ def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
         typer.echo("mnistlab: you have left the view; the run goes on", err=True)
     elif state.end is None:
         typer.echo(f"mnistlab: {path} has no end yet, and no process is driving it", err=True)
+        typer.echo(f"Next: mnistlab resume {path}", err=True)
+    for line in how_it_ended(state, path):
+        typer.echo(line, err=True)
     typer.echo(f"Next: mnistlab leaderboard {path}", err=True)

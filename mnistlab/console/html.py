@@ -100,7 +100,7 @@ def _footer(state: ViewState) -> list[str]:
 
 
 def _at_work(state: ViewState, now: float) -> list[str]:
-    if state.confirming:
+    if state.confirms:
         return [_confirmation(state)]
     if not state.running and not state.recent:
         return _lines(tables.at_work(state, now, 1, _LOOK))
@@ -128,7 +128,7 @@ def _trials(state: ViewState, now: float) -> list[str]:
 def _running_cells(trial: RunningTrial, state: ViewState, now: float) -> list[str]:
     return [
         trial.trial,
-        f"{UNICODE.running} running",
+        f"{UNICODE.queued} waiting" if trial.waiting else f"{UNICODE.running} running",
         plan_label(trial.plan, LABEL) if trial.plan.get("model") else trial.label,
         f"{trial.epoch}/{trial.epochs}",
         metric_text(state.metric, trial.value),

@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import cast
 
 from mnistlab import events as ev
+from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
 from mnistlab.labels import Scalar, counted, listed, metric_text, scalar_text, seconds_text
@@ -29,15 +30,16 @@ def line(stamped: ev.Stamped, state: ViewState) -> str | None:
 def heartbeat(state: ViewState) -> str:
     """Return for example `2 running (0003 epoch 2/8, 0004 epoch 1/8), 5 of 16 finished, best 99.12 %`."""
     best = f", best {metric_text(state.metric, state.best.value)}" if state.best else ""
-    at_work = [f"{one.trial} epoch {one.epoch}/{one.epochs}" for one in state.running.values()]
+    at_work = [f"{one.trial} epoch {one.epoch}/{one.epochs}" for one in state.running.values() if not one.waiting]
     at_work += [
         f"{trial} replicate {number} epoch {one.epoch}/{one.epochs or '?'}"
         for (trial, number), one in state.replicates.items()
         if one.state == "running"
     ]
+    waiting = f", {state.waiting} waiting for a worker" if state.waiting else ""
     more = f", +{len(at_work) - 4} more" if len(at_work) > 4 else ""
     who = f" ({', '.join(at_work[:4])}{more})" if at_work else ""
-    return f"{len(at_work)} running{who}, {progress(state)}{best}"
+    return f"{len(at_work)} running{who}{waiting}, {progress(state)}{best}"
 
 
 def progress(state: ViewState) -> str:
@@ -197,9 +199,11 @@ def _run_interrupted(event: ev.RunInterrupted, _state: ViewState) -> str:
 
 
 @_say.register
-def _run_finished(event: ev.RunFinished, _state: ViewState) -> str:
+def _run_finished(event: ev.RunFinished, state: ViewState) -> str:
     counts = counts_text(dict(event.counts)) or "no trial ended"
-    return f"run over: {event.outcome} ({counts}) in {seconds_text(event.seconds)}"
+    broken = event.outcome.startswith(ev.BROKEN_OFF)  # then no ranking follows that says what to type next
+    onward = "".join(f"; next: {command}" for command in left_undone(state)[:1]) if broken else ""
+    return f"run over: {event.outcome} ({counts}) in {seconds_text(event.seconds)}{onward}"
 
 
 def _result(event: ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted, state: ViewState) -> str:

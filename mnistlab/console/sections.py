@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -38,9 +39,19 @@ def header(state: ViewState, look: Look) -> list[Text]:
         f"seed {start.seed}",
         start.devices,
         f"config {start.config}" if start.config else "",
+        amended_text(state),
         start.directory,
     ]
     return [look.signs.line(text, "bold") for text in look.wrapped(words, 1 if look.height < LOW else 2)]
+
+
+def amended_text(state: ViewState) -> str:
+    """Return for example `amended 2 times, last 2026-11-25 16:20 UTC`, or "" of a run that never was."""
+    if not state.amended:
+        return ""
+    count, last = len(state.amended), state.amended[-1].astimezone(UTC)
+    often = "once," if count == 1 else f"{count} times, last"
+    return f"amended {often} {last:%Y-%m-%d %H:%M} UTC"
 
 
 def plugins(state: ViewState, look: Look) -> list[Text]:
@@ -100,9 +111,9 @@ def share_done(state: ViewState) -> float:
     if state.phase == "over":
         return 1.0
     planned = state.start.confirm_top * state.start.confirm_seeds
-    if state.confirming:
+    if state.confirms:
         planned = state.trainings
-    search = state.finished if state.confirming else state.total
+    search = state.finished if state.confirms else state.total
     return (state.finished + state.replicated) / max(1, search + planned)
 
 
@@ -111,7 +122,8 @@ def counts(state: ViewState, look: Look) -> list[Text]:
     signs = look.signs
     words = [
         f"{signs.failed} {state.failed} failed" * bool(state.failed),
-        f"{signs.running} {len(state.running)} running" * bool(state.running),
+        f"{signs.running} {len(state.running) - state.waiting} running" * (len(state.running) > state.waiting),
+        f"{signs.queued} {state.waiting} waiting for a worker" * bool(state.waiting),
         f"{signs.done} {state.complete} complete" * bool(state.complete),
         f"{signs.pruned} {state.pruned} pruned" * bool(state.pruned),
         f"{signs.stopped} {state.interrupted} interrupted" * bool(state.interrupted),
@@ -185,11 +197,13 @@ def _gib(amount: float | None) -> str:
 
 def failures(state: ViewState, look: Look) -> list[Text]:
     """Return how many trainings have failed for which cause, the newest failure in words, and where its log lies."""
-    if state.last_failure is None:
+    if not state.failures:
         return []
     assert state.start is not None
     failure, signs = state.last_failure, look.signs
     causes = ", ".join(f"{cause} {count}" for cause, count in sorted(state.failures.items()))
+    if failure is None:
+        return [look.line(f"{signs.failed} failed before the run was gone on with: {causes}", "red")]
     first = f"{signs.failed} failed: {causes}; last: {failure.who}: {failure.message}"
     log = f"log {state.start.directory}/{failure.log}" if failure.log else ""
     together = f"{first}; {log}" if log else first

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import singledispatch
 from typing import Any, Literal
 
 from mnistlab import events as ev
+from mnistlab.console.trainings import Duration, Ended, Failure, Replicate, RunningTrial, Scored
 from mnistlab.results import higher_is_better
+
+__all__ = ["Duration", "Ended", "Failure", "Replicate", "RunningTrial", "Scored", "ViewState", "advance"]
 
 HEARTBEAT = 50.0  # seconds of event time without a line; events come every few seconds, so none is silent for 60
 WARNINGS = 3
@@ -28,78 +32,6 @@ Phase = Literal["starting", "search", "confirmation", "test", "stopping", "over"
 FREQUENT = (ev.TrialEpoch, ev.ReplicateStarted, ev.ReplicateEpoch, ev.RungDecided, ev.Resources)
 
 
-@dataclass(frozen=True)
-class RunningTrial:
-    """A trial at work; `started` is in seconds of the run, `value` the run's metric at its last epoch."""
-
-    trial: str
-    label: str
-    started: float
-    epoch: int = 0
-    epochs: int = 0
-    value: float | None = None
-    images_per_second: float | None = None
-    curve: tuple[float, ...] = ()  # the metric at the last epochs
-    reported: float = 0.0  # when its last epoch ended
-    trained: float = 0.0  # seconds that its epochs took, without what came before the first of them
-    plan: ev.Plan = field(default_factory=dict[str, object])
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A trial that has ended lately: in which state, after how many epochs, with which value of the run's metric."""
-
-    trial: str
-    state: str  # complete, pruned, interrupted or failed
-    label: str
-    epoch: int
-    value: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A trial that has used its full budget, with the run's metric; `t` and `ended` tell when it was found."""
-
-    trial: str
-    label: str
-    value: float
-    t: float = 0.0
-    ended: int = 0
-    seconds: float = 0.0  # how long it took
-
-
-@dataclass(frozen=True)
-class Replicate:
-    """One (plan, seed) of the confirmation; `value` is the run's metric at its last epoch."""
-
-    state: Literal["running", "done", "failed"]
-    started: float
-    epoch: int = 0
-    epochs: int = 0
-    value: float | None = None
-    reported: float = 0.0  # when its last epoch ended
-    trained: float = 0.0  # seconds that its epochs took
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The newest failure, in the plugin's own words; `log` is relative to the run directory."""
-
-    who: str
-    cause: str
-    message: str
-    log: str = ""
-
-
-@dataclass(frozen=True)
-class Duration:
-    """How long a trial took that has ended, and whether it used its full budget."""
-
-    seconds: float
-    full: bool
-
-
 Replicates = Mapping[tuple[str, int], Replicate]
 Rungs = Mapping[tuple[int, int], ev.RungDecided]
 
@@ -112,6 +44,7 @@ class ViewState:
     driven: bool = True  # False: the process that drove the run has gone without writing its end
     step: str = ""  # what is being prepared before the search begins
     start: ev.RunStarted | None = None
+    amended: tuple[datetime, ...] = ()  # when the search went on in a larger space
     end: ev.RunFinished | None = None
     began: float = 0.0  # when the search proper began
     warm_up: float = 0.0  # seconds that the first worker took to start
@@ -133,6 +66,7 @@ class ViewState:
     warned: int = 0
     confirming: tuple[str, ...] = ()
     seeds: int = 0
+    outdated: bool = False  # whether the search has gone on since that confirmation: other plans may be the best by now
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     dropped: tuple[str, ...] = ()  # plans that get no more seeds
     refit: str = ""  # the trial that is trained once more, on training and validation images
@@ -166,9 +100,19 @@ class ViewState:
         return max(0, self.total - self.finished - self.interrupted - len(self.running))
 
     @property
+    def waiting(self) -> int:
+        """Return how many trials have lost their worker and wait for another one."""
+        return sum(one.waiting for one in self.running.values())
+
+    @property
+    def confirms(self) -> bool:
+        """Return whether there is a confirmation to be shown: an outdated one is, once the run is over."""
+        return bool(self.confirming) and (not self.outdated or self.phase == "over")
+
+    @property
     def replicated(self) -> int:
-        """Return how many trainings of the confirmation have ended."""
-        return sum(one.state != "running" for one in self.replicates.values())
+        """Return how many trainings of the confirmation that is shown have ended."""
+        return sum(one.state != "running" for one in self.replicates.values()) if self.confirms else 0
 
     @property
     def trainings(self) -> int:
@@ -183,9 +127,14 @@ class ViewState:
         return next((scored.label for scored in self.leaders if scored.trial == trial), "")
 
 
+_NOBODY_ASKED: dict[str, Any] = {"stop_asked": "", "at_once": False, "interruption": ""}
+
+
 def advance(state: ViewState, stamped: ev.Stamped) -> ViewState:
     """Return the state after an event. Events of unknown types, and of trials that never started, change nothing."""
     after = _fold(stamped.event, replace(state, t=stamped.t))
+    if isinstance(stamped.event, ev.RunResumed) and stamped.event.amended:
+        after = replace(after, amended=(*after.amended, stamped.time))
     if not isinstance(stamped.event, FREQUENT):
         return replace(after, said_t=stamped.t)
     if stamped.t - state.said_t >= HEARTBEAT:
@@ -200,8 +149,8 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
-    if state.end:  # a run that was over is gone on with
-        state = replace(state, phase="starting", end=None, stop_asked="", at_once=False, interruption="")
+    if state.start:  # a run that was over, or whose driver has died, is gone on with: nothing of it runs
+        state = replace(state, phase="starting", end=None, running={}, **_NOBODY_ASKED)
     return replace(state, step=event.step)
 
 
@@ -212,13 +161,21 @@ def _run_started(event: ev.RunStarted, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
-    """Go on from the counts of what stays as it ended; what was running is started again."""
+    """Go on from the counts of what stays as it ended; what was running is started again.
+
+    Warnings, and the words of the last failure, were of the driver before.
+    """
     about: dict[str, Any] = {"trials": event.trials, "parallel": event.parallel, "devices": event.devices}
+    about |= {"config": event.config} if event.config else {}  # streams of earlier versions tell neither
+    about |= {"plugins": event.plugins} if event.plugins else {}
     start = state.start and replace(state.start, **about, time_budget=event.time_budget)
     counts = {name: event.counts.get(name, 0) for name in ("complete", "pruned", "interrupted", "failed")}
-    after = replace(state, phase="search", start=start, end=None, running={}, stop_asked="", interruption="")
+    after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
     recent = tuple(one for one in state.recent if one.trial not in event.again)
-    return replace(after, **counts, recent=recent)
+    failures = {} if counts["failed"] < state.failed else state.failures  # they were started once more, all of them
+    kept = {key: one for key, one in state.replicates.items() if one.state != "running"}
+    after = replace(after, failures=failures, last_failure=None, warnings=(), warned=0)
+    return replace(after, **counts, recent=recent, replicates=kept, outdated=bool(state.confirming))
 
 
 @_fold.register
@@ -229,6 +186,14 @@ def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
     )
     warm_up = state.warm_up or state.t - state.began
     return replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
+
+
+@_fold.register
+def _trial_waiting(event: ev.TrialWaiting, state: ViewState) -> ViewState:
+    if event.trial not in state.running:
+        return state
+    trial = replace(state.running[event.trial], waiting=True, epoch=event.epoch, images_per_second=None)
+    return replace(state, running={**state.running, event.trial: trial})
 
 
 @_fold.register
@@ -294,8 +259,10 @@ def _rung_decided(event: ev.RungDecided, state: ViewState) -> ViewState:
 def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> ViewState:
     wanted = {(trial, number) for trial in event.trials for number in range(1, event.seeds + 1)}
     kept = {key: one for key, one in state.replicates.items() if key in wanted and one.state != "running"}
-    after = replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds)
-    return replace(after, replicates=kept, dropped=())
+    after = replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, outdated=False)
+    # Who has left a race stays out of another one over no more seeds.
+    out = tuple(trial for trial in state.dropped if trial in event.trials) if event.seeds <= state.seeds else ()
+    return replace(after, replicates=kept, dropped=out)
 
 
 @_fold.register
@@ -376,7 +343,8 @@ def _run_interrupted(event: ev.RunInterrupted, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
-    return replace(state, phase="over", end=event, running={})
+    outdated = state.outdated and event.exit_code != 0  # what has come to its end lacks no seed of its best plans
+    return replace(state, phase="over", end=event, running={}, outdated=outdated)
 
 
 TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TextIO
 
 from mnistlab.console.eta import estimate
 from mnistlab.console.frame import frame
 from mnistlab.console.look import Look
+from mnistlab.console.onward import left_undone
 from mnistlab.console.picture import THEMES, svg
 from mnistlab.console.signs import signs_for
 from mnistlab.console.state import ViewState
+from mnistlab.console.summary import ended_text
 from mnistlab.console.terminal import size_of
+from mnistlab.console.text import visible
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 
 SCHEMA = "mnistlab.status/1"
@@ -24,6 +28,14 @@ def as_text(state: ViewState, now: float, stream: TextIO) -> list[str]:
     width = size_of(stream)[0] if stream.isatty() else WIDTH
     look = Look(width, HEIGHT, signs_for(stream.encoding), hint="")
     return [line.plain.rstrip() for line in frame(state, now, look, estimate(state, now))]
+
+
+def how_it_ended(state: ViewState, path: Path) -> list[str]:
+    """Return in words how a run has ended otherwise than well, and what may be typed to go on with it."""
+    if state.end is None:
+        return []
+    told = [ended_text(state.end)] * bool(state.end.exit_code)
+    return [visible(text) for text in (*told, *(f"Next: {command}" for command in left_undone(state, path)))]
 
 
 def picture_of(state: ViewState, now: float, size: str, theme: str) -> str:
@@ -56,6 +68,9 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
         "phase": state.phase,
         "seconds": round(state.t if state.end else now, 3),
         "exit_code": state.end.exit_code if state.end else None,
+        "outcome": state.end.outcome if state.end else None,
+        "config": state.start.config if state.start else None,
+        "amended": [time.isoformat(timespec="seconds") for time in state.amended],
         "trials": {
             "total": state.total,
             "complete": state.complete,
@@ -73,6 +88,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
             "ended": state.replicated,
             "dropped": list(state.dropped),
             "refit": state.refit or None,
+            "outdated": state.outdated,
         },
         "failures": dict(state.failures),
         "warnings": state.warned,

@@ -23,7 +23,7 @@ WIDE_PLAN = 40  # from this on a label is made for the column; below, the usual 
 
 def wanted_rows(state: ViewState) -> int:
     """Return how many lines `at_work` would fill if there were room for all of it."""
-    if state.confirming:
+    if state.confirms:
         return len(state.confirming) + 3
     if state.phase == "over":
         return 0
@@ -34,7 +34,7 @@ def at_work(state: ViewState, now: float, room: int, look: Look) -> list[Text]:
     """Return what runs, in at most `room` lines; how much of it is not shown is said."""
     if room < 1:
         return []
-    if state.confirming:  # which stays when the run is over: it is what the run has found
+    if state.confirms:  # which stays when the run is over: it is what the run has found
         return _confirmation(state, room, look)
     if state.phase == "over":
         return []
@@ -94,7 +94,7 @@ def _cells(trial: RunningTrial, state: ViewState, now: float, look: Look, plan: 
         "plan": plan_label(trial.plan, plan) if plan >= WIDE_PLAN and trial.plan.get("model") else trial.label,
         "epoch": f"{trial.epoch}/{trial.epochs}",
         "bar": signs.bar(trial.epoch / max(1, trial.epochs), 8),
-        "metric": metric_text(state.metric, trial.value),
+        "metric": "waiting" if trial.waiting else metric_text(state.metric, trial.value),
         "curve": signs.spark(trial.curve, 10),
         "images/s": metric_text("images_per_second", trial.images_per_second),
         "elapsed": seconds_text(now - trial.started),
@@ -160,7 +160,8 @@ def _plan_line(state: ViewState, trial: str, look: Look) -> Text:
 
 def confirmation_text(state: ViewState) -> str:
     """Return for example `confirmation: 7 of 9 trainings on fresh seeds have ended; out of the race: 0003`."""
-    said = f"confirmation: {state.replicated} of {counted(state.trainings, 'training')} on fresh seeds have ended"
+    of = " of before the search went on" if state.outdated else ""
+    said = f"confirmation{of}: {state.replicated} of {counted(state.trainings, 'training')} on fresh seeds have ended"
     if state.dropped:
         said += f"; out of the race: {listed(state.dropped)}"
     if state.refit:

@@ -6,7 +6,7 @@ The test set is not opened here: whoever reads a report would otherwise choose b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
         return f"The weights of trial {board.champion.trial} are no longer in the run directory."
     try:
         registry = select(plugins.only(_needed(record, kept[0])))
-        images = open_data(record, _here(record, place), registry)
+        images = open_data(record, replace(place, offline=True), registry)  # a report fetches nothing
         return _ask(record, board, kept[:MODELS], images, registry)
     except (Exception, SystemExit) as error:  # a plugin may raise anything, and a report is due all the same
         return f"The models could not be asked again here: {str(error).strip() or type(error).__name__}"
@@ -54,18 +54,6 @@ def _needed(record: RunRecord, one: ReplicateResult) -> list[str]:
 
 def _plan(record: RunRecord, one: ReplicateResult) -> Mapping[str, Any]:
     return next(trial.plan for trial in record.trials if trial.trial == one.trial)
-
-
-def _here(record: RunRecord, place: DataPlace) -> DataPlace:
-    """Return where the run's images may be on this machine; a report fetches nothing."""
-    folder = place.data_dir or _folder(str(record.run["dataset"]["source"]))
-    return DataPlace(data_dir=folder, cache=place.cache, offline=True)
-
-
-def _folder(source: str) -> Path | None:
-    """Return the folder that a run says it read, where there is one of that name here."""
-    path = Path(source.removesuffix(" (fetched)"))
-    return path if path.is_absolute() and path.is_dir() else None
 
 
 # --- the models ---------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ def overview(record: RunRecord, board: Leaderboard) -> Pairs:
     states = [f"{count} {state}" for state, count in _counts(record).items()]
     pairs = (
         ("Run", board.run),
-        ("Begun", str(run.get("created", "")).replace("T", " ").replace("+00:00", " UTC")),
+        ("Begun", _time_text(str(run.get("created", "")))),
+        ("Amended", _amended_text(record)),
         ("Data", _data_text(data, board)),
         ("Search", _words([search.get("algorithm"), search.get("scheduler"), f"seed {run.get('seed', '?')}"])),
         ("Trials", f"{len(record.trials)} ({', '.join(states)})" if states else "none has ended"),
@@ -59,6 +60,20 @@ def overview(record: RunRecord, board: Leaderboard) -> Pairs:
         ("Code", _hash_text(str(run.get("code_sha256", "")))),
     )
     return tuple((name, clipped(text)) for name, text in pairs if text)
+
+
+def _time_text(time: str) -> str:
+    return time.replace("T", " ").replace("+00:00", " UTC")
+
+
+def _amended_text(record: RunRecord) -> str:
+    """Return how often the search went on in a larger space, when last, and what that added; "" where it never did."""
+    if record.number == 1:
+        return ""
+    times = record.number - 1
+    often = "once" if times == 1 else f"{times} times, last"
+    added = listed(list(record.run.get("amended", {})))
+    return f"{often} {_time_text(str(record.run.get('amended_at', '')))}" + (f": more of {added}" if added else "")
 
 
 def _counts(record: RunRecord) -> dict[str, int]:

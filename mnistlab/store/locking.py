@@ -33,7 +33,7 @@ def lock(path: Path) -> int:
     except BlockingIOError:
         name = _name_in(descriptor)
         os.close(descriptor)
-        raise RunDirectoryError(f"{path} is in use by {name}") from None
+        raise RunDirectoryError(f"{path} is in use by {name}; to see what it does: mnistlab watch {path}") from None
     except BaseException:
         os.close(descriptor)
         raise

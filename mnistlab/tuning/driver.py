@@ -82,6 +82,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         search.tick,
         retries=Retries(more_room=search.room is not None),
         leftover=executor.leftover,
+        larger=search.room,
     )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)

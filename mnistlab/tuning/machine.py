@@ -41,6 +41,10 @@ class Share:
     gpus: float
     parallel: int
 
+    def __str__(self) -> str:
+        """Return what one trial has, for example `2 CPUs` or `1 CPU, 0.5 GPUs`."""
+        return str(Machine(self.cpus, self.gpus))
+
 
 def this_machine() -> Machine:
     """Return the CPUs that this process may use (a container's quota counts) and the GPUs of this machine."""

@@ -26,6 +26,7 @@ from mnistlab.store import RunWriter
 from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.losses import Leftover, Loss, Retries, loss_of
+from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import PastTrial
 from mnistlab.tuning.unsaved import Unsaved
@@ -69,17 +70,19 @@ class Recorder(Unsaved, Callback):
         *,
         retries: Retries,
         leftover: Callable[[Trial], Leftover],
+        larger: Share | None = None,
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
 
         `tick` is called at every turn of Tune's loop, about ten times a second. `retries` says which trials go on that
-        have lost their worker, `leftover` what is left of that.
+        have lost their worker, `leftover` what is left of that, `larger` what one gets whose share of memory was too
+        little.
         """
         self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
         self.refused: MnistlabError | None = None  # the first write that was: Tune makes a trial's failure of it
-        self._retries, self._leftover = retries, leftover
+        self._retries, self._leftover, self._larger = retries, leftover, larger
         self._best = _best_of(ended, spec.search.metric[0])
 
     def idle(self) -> bool:
@@ -188,7 +191,8 @@ class Recorder(Unsaved, Callback):
         room = opened.room or lost.cause == "memory"
         self._bridge.goes_on(trial_id, one, state, room=room)
         where = f"from epoch {epoch}" if epoch else "from its beginning"
-        how = " with all of a device" if room else ""
+        how = f" with {self._larger} to itself" if room else ""
+        self._emit(events.TrialWaiting(trial=opened.name, epoch=epoch, reason=lost.message))
         self._emit(events.Warned(message=f"trial {opened.name} goes on {where}{how}: {lost.message}"))
 
     def close(self) -> None:

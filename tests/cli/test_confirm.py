@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from mnistlab.errors import DataError, MnistlabError, PluginError, RunDirectoryE
 from mnistlab.events import RunFinished
 from mnistlab.reopen import differences, reopen_run
 from mnistlab.store import read_events, read_lines, read_run
+from tests.cli.test_resume import of_ours
 
 pytestmark = pytest.mark.e2e
 
@@ -77,13 +80,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed `mnistlab`, which looks for MNIST in vain."""
     mine = {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(folder / "cache"), "TMPDIR": str(folder), "COLUMNS": "150"}
     return subprocess.run(
         [MNISTLAB, *arguments, "--ui", "plain"],
         cwd=folder,
-        env=os.environ | mine,
+        env=os.environ | mine | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -116,6 +119,37 @@ def test_a_finished_run_gets_what_it_lacks_and_its_events_go_on(home: Path, tmp_
     opened = [entry for entry in read_lines(run / "test_ledger.jsonl") if entry["type"] == "opened"]
     assert [len(entry["models"]) for entry in opened] == [1, 3]
     assert opened[1]["command"].startswith("mnistlab confirm")
+
+
+def test_a_confirmation_that_was_killed_is_gone_on_with_by_resume(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "copy"
+    shutil.copytree(run_of(home), run)
+    # Of two seeds that it lacks, the first one to end has its weights, and no result yet.
+    killed = command(home, "confirm", str(run), "--seeds", "3", MNISTLAB_CRASH_AT="after-replace:1")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    deadline = time.monotonic() + 60
+    while of_ours(home):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert [one.replicate for one in read_run(run).replicates] == [1]
+    done = command(home, "confirm", str(run))
+    assert f"one that asked for more was cut off, and goes on by: mnistlab resume {run}" in done.stderr
+    everything = {"MNISTLAB_DISABLE": ""}  # as when the run was begun: `resume` asks for all the plugins that it had
+    done = command(home, "resume", str(run), **everything)
+    assert done.returncode == 0, done.stderr
+    assert "confirmation: 1 plan (" in done.stderr
+    assert "on 3 fresh seeds each" in done.stderr
+    record = read_run(run)
+    assert [one.replicate for one in record.replicates] == [1, 2, 3]
+    assert all(one.test for one in record.replicates)
+    assert record.test_openings == 2
+    before = (run / "events.jsonl").read_bytes()
+    done = command(home, "resume", str(run), **everything)
+    assert done.returncode == 0
+    assert "nothing is left to do" in done.stderr
+    assert "the run's own copy is used" in done.stderr
+    assert (done.stdout, f"Next: mnistlab leaderboard {run}" in done.stderr) == ("", True)
+    assert (run / "events.jsonl").read_bytes() == before
 
 
 def test_where_nothing_is_missing_nothing_is_written(home: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -55,6 +57,19 @@ def test_an_old_file_is_whole_where_the_new_one_can_not_be_written(
     with pytest.raises(NotWrittenError, match=r"can't write .*x\.html: No space left on device"):
         write_output(tmp_path / "x.html", b"new")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.html", "old")]
+
+
+def test_standard_output_that_is_sent_to_a_file_holds_what_was_asked_for(tmp_path: Path) -> None:
+    mnistlab = Path(sys.executable).parent / "mnistlab"
+    page = ["report", RECORDED, "--format", "html", "--no-predictions"]
+    for command in (["status", RECORDED, "--svg", "/dev/stdout"], [*page, "-o", "/dev/stdout"]):
+        (tmp_path / "x").write_bytes(b"before\n")
+        with (tmp_path / "x").open("ab") as file:  # as by `>>`
+            done = subprocess.run([mnistlab, *command], stdout=file, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 0, done.stderr
+        content = (tmp_path / "x").read_bytes()
+        assert content.startswith((b"before\n<svg", b"before\n<!DOCTYPE html>"))
+        assert content.rstrip().endswith((b"</svg>", b"</html>"))
 
 
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:

@@ -175,4 +175,4 @@ def test_a_single_file_is_searched_by_the_workers_too(run_cli, tmp_path):
 def test_a_file_that_is_not_there_is_one_message(run_cli, tmp_path):
     (tmp_path / "x.toml").write_text(EXPERIMENT)
     ran = run_cli("check", "x.toml", "--plugin", "my_model.py")
-    assert (ran.code, ran.err.strip()) == (5, "mnistlab: --plugin my_model.py: does not exist")
+    assert (ran.code, ran.err.strip()) == (2, "mnistlab: --plugin my_model.py: does not exist")

@@ -40,7 +40,9 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     assert code == ExitCode.RESOURCES_VANISHED, err
     # The raylet does not outlive its GCS for long.
     assert re.search(rf"Ray's (raylet and )?{part} ended: what was found so far is kept; go on with `mnistlab", err)
-    assert "broken off: ClusterLostError" in out + err
+    assert re.search(r"run over: broken off: Ray's (raylet and )?" + part, err)
+    code, said, _ = end(start(home, "status", plain=False))
+    assert re.search(r"Run over: broken off: Ray's .*, exit code 75\.\nNext: mnistlab resume runs/", said)
     assert "Traceback" not in out + err
     deadline = time.monotonic() + 30
     while of_ours(home) and time.monotonic() < deadline:

@@ -171,6 +171,7 @@ def test_what_would_make_it_another_search_is_refused(home: Path) -> None:
         holder.close()
     assert code == 6
     assert f"is in use by process {os.getpid()}" in err
+    assert f"mnistlab watch runs/{run.name}" in err
     assert (run / "events.jsonl").read_bytes() == before
     code, _, err = end(start(home, "resume", "tiny-2020", "--trials", "2"))
     assert code == 2

@@ -133,6 +133,7 @@ def test_who_left_the_race_and_who_is_trained_again_is_shown(recording, stamped)
         "ended": 6,
         "dropped": ["0001"],
         "refit": "0000",
+        "outdated": False,
     }
     assert "out of the race: 0001" in html.dashboard(state, 176.0)
     after = advance(state, stamped([(177.0, ev.RefitFinished(trial="0000", seed=9, metrics={}, seconds=2.0))])[0])

@@ -193,3 +193,12 @@ def test_a_report_of_two_hundred_trials_is_no_larger_than_three_megabytes() -> N
     of = record(count=200)
     source = page.html([run.page("r0", of, stream(of), lambda *_: evaluated(images=5_000))])
     assert len(source.encode()) <= 3_000_000
+
+
+def test_a_run_that_was_amended_says_when_and_by_what() -> None:
+    run_ = {**record().run, "amended": {"model.lenet": {}, "training.batch_size": [256]}}
+    amended = replace(record(), run=run_ | {"amended_at": "2026-11-25T16:20:00+00:00"}, number=3)
+    text = drawn(amended)[1].text()
+    assert "Amended" in text
+    assert "2 times, last 2026-11-25 16:20:00 UTC: more of model.lenet and training.batch_size" in text
+    assert "Amended" not in drawn()[1].text()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from mnistlab import events
-from mnistlab.confirm import confirm
+from mnistlab.confirm import confirm, go_on, left_of, work_of
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
 from mnistlab.results import REFIT, RunRecord, State, TrialResult
@@ -176,6 +176,41 @@ def test_models_that_were_trained_and_never_evaluated_are_when_the_run_is_gone_o
     assert [r.test is not None for r in record.replicates] == [True]
 
 
+def test_what_was_asked_for_beyond_the_experiment_and_was_cut_off_is_gone_on_with(run_tiny: RunTiny) -> None:
+    stop: list[bool] = []
+
+    def cut_off_then_go_on(search: Search, trials: list[TrialResult]) -> None:
+        def emit(event: events.Event) -> None:
+            search.emit(event)
+            if isinstance(event, events.ReplicateFinished) and event.replicate == 2:
+                stop.append(True)
+
+        confirm(search, trials, "the search")
+        cut = replace(again(search, top=2, seeds=3), emit=emit, stopping=lambda: bool(stop))
+        confirm(cut, trials, "more", read_run(search.store.path))
+        record = read_run(search.store.path)
+        left = left_of(search.spec, trials, record)
+        assert left is not None
+        assert ([one.trial for one in left.trials], left.seeds) == (["0000", "0001"], 3)
+        assert len(left.tasks) == 6 - len(record.replicates) > 0
+        assert left_of(again(search, top=2, seeds=3).spec, trials, record) is None  # that is the experiment's own
+        go_on(search, [*trials, trial(9, 1.0)], "resumed")  # whatever is the best one by now
+        assert left_of(search.spec, trials, read_run(search.store.path)) is None
+        go_on(search, trials, "once more")
+        assert work_of(search.spec, trials, read_run(search.store.path)).done
+
+    ran = run_tiny(moods("good", "stuck", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=cut_off_then_go_on)
+    record = read_run(ran.path)
+    assert {(r.trial, r.replicate) for r in record.replicates} == {(t, n) for t in ("0000", "0001") for n in (1, 2, 3)}
+    assert all(r.test for r in record.replicates)
+    assert record.test_openings == 2
+    assert [(entry["command"], entry["seeds"]) for entry in record.confirmations] == [
+        ("the search", 1),
+        ("more", 3),
+        ("resumed", 3),
+    ]
+
+
 def test_weights_that_were_changed_are_not_evaluated(run_tiny: RunTiny) -> None:
     def spoil(search: Search, trials: list[TrialResult]) -> None:
         confirm(search, trials, "the first")
@@ -191,7 +226,13 @@ def test_weights_that_were_changed_are_not_evaluated(run_tiny: RunTiny) -> None:
 
 def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: RunTiny) -> None:
     text = moods("good", "stuck", "noisy", scheduler="none") + CONFIRM.format(top=3, seeds=5) + "racing = true\n"
-    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    made: list[Search] = []
+
+    def race(search: Search, trials: list[TrialResult]) -> None:
+        made.append(search)
+        confirm(search, trials, "the command")
+
+    ran = run_tiny(text, parallel=2, then=race)
     (dropped,) = [event for event in ran.stream if isinstance(event, events.PlanDropped)]
     assert (dropped.trial, dropped.seeds) == ("0001", 3)
     assert dropped.leader in {"0000", "0002"}
@@ -202,6 +243,9 @@ def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: Ru
     *_, last = rank_of(record)
     assert (last.trial, last.left_race, last.untried) == ("0001", True, 0)
     assert record.confirmations[-1]["type"] == "dropped"
+    assert work_of(made[0].spec, ran.results, record).done  # what has left a race stays out of it
+    more = work_of(again(made[0], seeds=6).spec, ran.results, record)
+    assert {task.trial for task in more.tasks} == {"0000", "0001", "0002"}  # a longer one is another race
 
 
 def test_the_champion_is_trained_once_more_on_all_images_and_tested_in_the_same_opening(run_tiny: RunTiny) -> None:

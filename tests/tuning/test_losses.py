@@ -119,6 +119,7 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_
     log = (ran.path / "trials" / trial / "log.txt").read_text()
     assert "most recent call first" in log
     assert "mnistlab_moody.py" in log
+    assert [event.trial for event in ran.stream if isinstance(event, events.TrialWaiting)] == [trial]
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
     assert time.monotonic() - began < 120
     assert ran.study[int(trial)].state == TrialState.FAIL
@@ -153,7 +154,7 @@ def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunT
     result = next(one for one in ran.results if one.trial == trial)
     assert (result.state, result.cause) == ("failed", "memory")
     said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
-    assert any(f"trial {trial} goes on" in text and "with all of a device" in text for text in said)
+    assert any(f"trial {trial} goes on" in text and "with 2 CPUs to itself" in text for text in said)
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
     # While it had the machine, nobody else ran: the other one had ended, or began when it had failed.
     (again,) = (n for n, event in enumerate(ran.stream) if event in starts(ran, trial)[1:])

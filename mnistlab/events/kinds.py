@@ -1,17 +1,10 @@
-"""The typed event stream: the one source of every view of a run.
-
-An event says what happened; a `Stamped` event also says when and in which order. On disk and on a pipe it is one
-JSON object a line. Readers skip types and keys that they do not know, so that newer writers can add some.
-"""
+"""What may happen in a run, a class each: what it is called in the stream, and what is told of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
-
-SCHEMA = "mnistlab.event/1"
 
 Metrics = Mapping[str, float]
 Plan = Mapping[str, Any]
@@ -80,6 +73,8 @@ class RunResumed(Event):
     amended: Mapping[str, Any] = field(default_factory=dict[str, Any])
     record: int = 1
     time_budget: float = 0.0  # seconds in all; 0 where there is none
+    config: str = ""  # as of `RunStarted`, of the experiment that holds from here on
+    plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +90,16 @@ class TrialStarted(Event):
     repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
     attempt: int = 1  # how many times it has been started, this one included
     epoch: int = 0  # from which epoch on it goes on
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialWaiting(Event):
+    """A trial has lost its worker, and waits for another one to go on after `epoch`; `reason` says in words why."""
+
+    type: ClassVar[str] = "trial_waiting"
+    trial: str
+    epoch: int
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,9 +339,15 @@ class RunInterrupted(Event):
     reason: str
 
 
+BROKEN_OFF = "broken off"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials."""
+    """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials.
+
+    `outcome` says how in words: `done`, `interrupted`, `no trial succeeded`, `stopped: ...` or `broken off: ...`.
+    """
 
     type: ClassVar[str] = "run_finished"
     outcome: str
@@ -352,6 +363,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         RunStarted,
         RunResumed,
         TrialStarted,
+        TrialWaiting,
         TrialEpoch,
         TrialFinished,
         TrialPruned,
@@ -376,44 +388,3 @@ EVENT_TYPES: dict[str, type[Event]] = {
         RunFinished,
     )
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stamped:
-    """An event with its place in the stream: `seq` counts from 1, `time` is UTC, `t` monotonic seconds of the run."""
-
-    seq: int
-    time: datetime
-    t: float
-    event: Event
-
-
-Emit = Callable[[Event], None]
-"""What the search calls to say that something happened. Only the driver holds one."""
-
-
-def to_json(stamped: Stamped) -> dict[str, Any]:
-    """Return the flat JSON object of an event, without its checksum."""
-    return {
-        "schema": SCHEMA,
-        "seq": stamped.seq,
-        "type": stamped.event.type,
-        "time": stamped.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "t": round(stamped.t, 3),
-        **asdict(stamped.event),
-    }
-
-
-def from_json(record: Mapping[str, Any]) -> Stamped | None:
-    """Return the event of a JSON object, or None where schema or type are unknown or a key that it needs is missing."""
-    kind = EVENT_TYPES.get(str(record.get("type")))
-    if kind is None or record.get("schema") != SCHEMA:
-        return None
-    known = {f.name for f in fields(kind)}
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in known}  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-    try:
-        event = kind(**values)
-        time = datetime.fromisoformat(str(record["time"]))
-        return Stamped(seq=int(record["seq"]), time=time, t=float(record["t"]), event=event)
-    except (KeyError, OverflowError, TypeError, ValueError):
-        return None

@@ -1,0 +1,157 @@
+"""What drives a run: what it is made of, how it hears signals and watches the machine, and how its end is written."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mnistlab import events
+from mnistlab.api import DataPlace
+from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.events import Stamped
+from mnistlab.experiment import Experiment
+from mnistlab.registry import Registry
+from mnistlab.results import TrialResult
+from mnistlab.signals import Requests
+from mnistlab.store import RunWriter
+from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.trackers import Name, Tracking
+from mnistlab.usage import Usage
+
+View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
+"""What shows a run, given its directory: a context that yields what is to be called with every event."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to an experiment."""
+
+    runs: Path
+    place: DataPlace
+    address: str | None
+    command: str
+    log: tuple[Name, ...] = ()  # the trackers to write to as well
+
+
+USAGE_SECONDS = 5.0  # between two looks at the machine
+# From the first of these on there is something to be brought to an end; before, a run that is asked to stop just goes.
+BEGINNINGS = (events.TrialStarted, events.ReplicateStarted, events.RefitStarted, events.TestOpened)
+
+
+@dataclass(frozen=True)
+class Drive:
+    """What a run is made of, from its first event to its last."""
+
+    experiment: Experiment
+    options: Options
+    registry: Registry
+    writer: RunWriter
+    requests: Requests
+    emit: events.Emit
+    trials: list[TrialResult] = field(default_factory=list[TrialResult])
+    searching: bool = True
+
+
+def emitter(writer: RunWriter, requests: Requests, handle: Callable[[Stamped], None], track: Tracking) -> events.Emit:
+    """Return what takes an event: to the disk first, then to whoever looks on."""
+
+    def emit(event: events.Event) -> None:
+        requests.begun = requests.begun or isinstance(event, BEGINNINGS)
+        stamped = writer.append(event)
+        handle(stamped)
+        for trouble in track(stamped):
+            handle(writer.append(events.Warned(message=trouble)))
+
+    return emit
+
+
+def say_preparing(run: Drive, step: str) -> None:
+    """Say what takes seconds before anything can begin."""
+    run.emit(events.RunPreparing(run=run.writer.path.name, step=step))
+
+
+def to_the_end(run: Drive, work: Callable[[], None]) -> events.RunFinished:
+    """Do the work; however that ends, the last event says how."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        run.requests.signal = run.requests.signal or signal.SIGINT
+    except Exception as error:
+        code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
+        with suppress(MnistlabError):  # the disk may be what failed
+            _say_finished(run, f"{events.BROKEN_OFF}: {_in_a_line(error)}", code)
+        raise
+    finally:
+        run.requests.over = True
+    outcome, code = _ending(run)
+    return _say_finished(run, outcome, code)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return what went wrong as the command line says it, or of a fault of ours its kind and words, on one line."""
+    said = " ".join(str(error).split())[:500]
+    return said if isinstance(error, MnistlabError) else f"internal error, {type(error).__name__}: {said}"
+
+
+def stopping(run: Drive) -> bool:
+    """Return whether the run was asked to stop; say so the first time, because an epoch may take a while to end."""
+    asked = run.requests()
+    if asked and not run.requests.told:
+        run.requests.told = True
+        run.emit(events.StopAsked(signal=run.requests.signal.name if run.requests.signal else ""))
+    return asked
+
+
+@contextmanager
+def cut_short(run: Drive) -> Generator[None]:
+    """Say at once that the user's second signal was heard: Ray, which is shut down next, may take seconds."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        asked = run.requests.signal or signal.SIGINT
+        run.emit(events.StopAsked(signal=asked.name, at_once=True))
+        raise
+
+
+def ticker(run: Drive) -> Callable[[], None]:
+    """Return what is called at each turn of the driver's loops: it answers signals and watches the machine."""
+    usage, due = Usage(run.writer.path), 0.0
+
+    def tick() -> None:
+        nonlocal due
+        run.requests.claim()  # Tune takes SIGUSR1 for itself, and has no setting against that
+        stopping(run)
+        if run.requests.status:
+            run.requests.status = False
+            run.emit(events.StatusAsked())
+        if time.monotonic() >= due:
+            run.emit(usage.now())
+            due = time.monotonic() + USAGE_SECONDS
+
+    return tick
+
+
+def _ending(run: Drive) -> tuple[str, ExitCode]:
+    """Return in words how a run ended that was not broken off, and its exit code."""
+    if run.requests.signal is not None:
+        run.emit(events.RunInterrupted(reason=run.requests.signal.name))
+        by_key = run.requests.signal == signal.SIGINT
+        return "interrupted", ExitCode.INTERRUPTED if by_key else ExitCode.TERMINATED
+    if run.searching and common_failure(run.trials):
+        cause = common_failure(run.trials)
+        return f"stopped: cause '{cause}' in {TOO_MANY} of the first {FIRST_TRIALS} trials", ExitCode.TOO_MANY_FAILURES
+    if not any(trial.state == "complete" for trial in run.trials):
+        return "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
+    return "done", ExitCode.DONE
+
+
+def _say_finished(run: Drive, outcome: str, code: ExitCode) -> events.RunFinished:
+    counts = dict(Counter(trial.state for trial in run.trials))
+    end = events.RunFinished(outcome=outcome, exit_code=int(code), counts=counts, seconds=run.writer.seconds)
+    run.emit(end)
+    return end

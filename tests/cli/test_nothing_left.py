@@ -1,0 +1,77 @@
+"""What `resume` and `retry` say of a run of which nothing is left to do, and before they go on with one."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnistlab import events
+from mnistlab.cli.search import print_ranking
+from mnistlab.store import RunWriter
+from tests.conftest import RunCli
+from tests.test_reopen import FILE
+
+pytestmark = pytest.mark.e2e
+
+ASSET = Path(__file__).parents[1] / "assets" / "run-of-format-1"
+NEXT = "Next: mnistlab leaderboard runs/golden-1"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run that has ended well, in the folder in which commands are typed."""
+    return Path(shutil.copytree(ASSET, tmp_path / "runs" / "golden-1"))
+
+
+def test_nothing_left_is_one_line_and_what_to_type(run: Path, run_cli: RunCli) -> None:
+    done = run_cli("resume", "golden-1", "--ui", "plain")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == [
+        "mnistlab: nothing is left to do: each of 3 trials has ended, or the time is up; give it more by --trials",
+        NEXT,
+    ]
+    done = run_cli("retry", "golden-1", "--failed", "--set", "resources.max_parallel=1", "--ui", "plain")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.splitlines() == [
+        "mnistlab: nothing is left to do: no trial has failed, and all else is done",
+        NEXT,
+    ]
+
+
+def test_the_end_of_a_search_names_what_goes_on_with_what_is_left(run: Path) -> None:
+    def told(*more: events.Event) -> list[str]:
+        writer, text = RunWriter(run), io.StringIO()
+        for event in more:
+            writer.append(event)
+        writer.close()
+        print_ranking(run, end, text)
+        return [line for line in text.getvalue().splitlines() if line.startswith("Next: ")]
+
+    end = events.RunFinished(outcome="done", exit_code=0, counts={"complete": 3}, seconds=100.0)
+    usual = [f"Next: mnistlab leaderboard {run}", f"Next: mnistlab report {run}"]
+    assert told(end) == usual
+    about: dict[str, Any] = {"command": "mnistlab resume", "parallel": 1, "devices": "1 CPU", "counts": {"failed": 1}}
+    resumed = events.RunResumed(trials=9, time_budget=1.5, **about)
+    assert told(resumed, end) == [
+        f"Next: mnistlab resume {run} --time-budget 3s",
+        f"Next: mnistlab retry {run} --failed",
+        *usual,
+    ]
+
+
+def test_retry_takes_the_changes_that_resume_takes_and_no_others(run: Path, run_cli: RunCli) -> None:
+    done = run_cli("retry", "golden-1", "--failed", "--set", "seed=3")
+    assert done.code == 2
+    assert "[--set seed=3] can't be changed once a run has begun" in done.err
+
+
+def test_a_file_that_adds_nothing_is_said_to(run: Path, run_cli: RunCli, tmp_path: Path) -> None:
+    (tmp_path / "same.toml").write_text(FILE.replace("[32, 64]", "32"))
+    done = run_cli("resume", "golden-1", "--amend", "same.toml", "--ui", "plain")
+    assert (done.code, done.out) == (0, "")
+    assert "mnistlab: same.toml adds nothing to the space of the run: it stays as it is\n" in done.err
+    assert "nothing is left to do" in done.err

@@ -1,0 +1,172 @@
+"""A run that is gone on with shows what is true of it now, and one that has ended says why and what goes on with it."""
+
+from __future__ import annotations
+
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnistlab import events as ev
+from mnistlab.console import html
+from mnistlab.console.frame import frame
+from mnistlab.console.look import Look
+from mnistlab.console.onward import left_undone
+from mnistlab.console.plain import heartbeat, line
+from mnistlab.console.signs import ASCII
+from mnistlab.console.state import ViewState, advance
+from mnistlab.console.status import as_record, how_it_ended
+from mnistlab.spec import parse_duration
+from tests.console.conftest import run_started, stamp
+
+RUN = Path("runs/cnn-1")
+LOST = "Ray's raylet ended: what was found so far is kept; go on with `mnistlab resume`"
+
+
+def resumed(**changes: Any) -> ev.RunResumed:
+    about: dict[str, Any] = {"command": "mnistlab resume", "trials": 20, "parallel": 2, "devices": "2 CPUs"}
+    return ev.RunResumed(**(about | {"counts": {"complete": 1, "pruned": 1, "failed": 1}} | changes))
+
+
+def finished(code: int, outcome: str, seconds: float = 300.0) -> ev.RunFinished:
+    return ev.RunFinished(outcome=outcome, exit_code=code, counts={"complete": 1}, seconds=seconds)
+
+
+def after(recording: list[ev.Stamped], *more: ev.Event) -> ViewState:
+    """The state after a recording and more events, one a second."""
+    timed = [(one.t, one.event) for one in recording]
+    return reduce(advance, stamp([*timed, *((200.0 + t, event) for t, event in enumerate(more))]), ViewState())
+
+
+def text_of(state: ViewState, width: int = 160) -> str:
+    return "\n".join(row.plain for row in frame(state, state.t, Look(width, 40, ASCII)))
+
+
+AMENDED = resumed(amended={"model.lenet": {}}, config="0123456789ab", plugins={"mnistlab": "0.1.0", "more": "2.0"})
+
+
+def test_an_amended_run_says_so_with_the_experiment_that_holds_now(recording):
+    state = after(recording, AMENDED)
+    text = text_of(state)
+    assert "config 0123456789ab | amended once, 2026-11-22 19:03 UTC" in text
+    assert "plugins mnistlab 0.1.0, more 2.0" in text
+    assert "amended" in html.dashboard(state, state.t)
+    twice = after(recording, AMENDED, resumed(), resumed(amended={"model.cnn": {}}, config="ba9876543210"))
+    assert "config ba9876543210 | amended 2 times, last 2026-11-22 19:03 UTC" in text_of(twice)
+    told = as_record(twice, twice.t, running=True)
+    assert (told["config"], len(told["amended"])) == ("ba9876543210", 2)
+    plain = after(recording, resumed())
+    assert "amended" not in text_of(plain)
+    assert plain.start is not None
+    assert plain.start.config == run_started().config  # a stream of before tells no other one
+
+
+def test_what_an_earlier_driver_had_to_say_is_not_said_again(recording):
+    before, state = after(recording), after(recording, resumed())
+    assert "warning: the time budget" in text_of(before)
+    assert "warning" not in text_of(state)
+    assert "x failed before the run was gone on with: memory 1, nan 1" in text_of(state)
+    assert "loss is nan" not in text_of(state)
+    retried = after(recording, resumed(counts={"complete": 1, "pruned": 1}, again=("0002",)))
+    assert (retried.failed, retried.failures) == (0, {})
+    assert "failed" not in text_of(retried)
+
+
+def test_the_confirmation_of_before_makes_way_for_what_runs(recording):
+    begun = ev.TrialStarted(trial="0003", number=3, seed=4, label="mlp width=9", plan={})
+    state = after(recording, resumed(), begun)
+    assert "confirmation" not in text_of(state)
+    assert "mlp width=9" in text_of(state)
+    assert "confirmation" not in html.dashboard(state, state.t)
+    stopped = after(recording, resumed(), begun, ev.StopAsked(signal="SIGINT"))
+    assert "confirmation" not in text_of(stopped)
+    # Cut off, it is what there is, and said to be old. At the end of all it holds: nothing was missing.
+    cut = after(recording, resumed(), begun, finished(130, "interrupted"))
+    assert "confirmation of before the search went on: 2 of 2 trainings" in text_of(cut)
+    assert as_record(cut, cut.t, running=False)["confirmation"]["outdated"] is True
+    done = after(recording, resumed(), begun, finished(0, "done"))
+    assert "confirmation: 2 of 2 trainings on fresh seeds have ended" in text_of(done)
+    again = after(recording, resumed(), begun, ev.ConfirmationStarted(trials=("0000",), seeds=3))
+    assert "confirmation: 2 of 3 trainings on fresh seeds have ended" in text_of(again)
+
+
+def test_who_has_left_a_race_stays_out_when_it_is_gone_on_with(recording):
+    out = ev.PlanDropped(trial="0001", leader="0000", seeds=3, difference=0.1, low=0.1, high=0.1, confidence=0.9)
+    race = (ev.ConfirmationStarted(trials=("0000", "0001"), seeds=4), out)
+    assert after(recording, *race, resumed(), race[0]).dropped == ("0001",)
+    assert after(recording, *race, ev.ConfirmationStarted(trials=("0000", "0001"), seeds=5)).dropped == ()
+
+
+def test_what_a_dead_driver_had_at_work_is_not_shown_while_another_one_starts(recording):
+    state = after(recording[:6], ev.RunPreparing(run="cnn-1", step="starting Ray"))
+    assert (state.phase, state.running) == ("starting", {})
+
+
+def test_a_trial_that_has_lost_its_worker_waits(recording):
+    lost = ev.TrialWaiting(trial="0001", epoch=1, reason="worker lost: gone")
+    state = after(recording[:6], lost)
+    text = text_of(state)
+    assert "> 1 running | o 1 waiting for a worker" in text
+    (row,) = [row for row in text.splitlines() if row.startswith("0001 ")]
+    assert "waiting" in row
+    assert "waiting" in html.dashboard(state, state.t)
+    assert heartbeat(state) == "1 running (0000 epoch 2/8), 1 waiting for a worker, 0 of 16 finished"
+    told = as_record(state, state.t, running=True)["trials"]["running"]
+    assert [one["waiting"] for one in told] == [False, True]
+    begun = ev.TrialStarted(trial="0001", number=1, seed=2, label="mlp", plan={}, attempt=2, epoch=1)
+    back = after(recording[:6], lost, begun)
+    assert (back.waiting, len(back.running)) == (0, 2)
+    assert after(recording[:6], ev.TrialWaiting(trial="0099", epoch=1, reason="")) == after(recording[:6], ev.Event())
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_broken_off_says_why_and_what_goes_on_with_it(recording):
+    end = finished(75, f"{ev.BROKEN_OFF}: {LOST}")
+    state = after(recording[:6], end)
+    assert how_it_ended(state, RUN) == [
+        f"Run over: broken off: {LOST}; 1 trial (1 complete) in 5m00s, exit code 75.",
+        "Next: mnistlab resume runs/cnn-1",
+    ]
+    (said,) = stamp([(300.0, end)])
+    told = line(said, state)
+    assert told is not None
+    assert told.endswith(f"run over: broken off: {LOST} (1 complete) in 5m00s; next: mnistlab resume runs/cnn-1")
+    assert as_record(state, 300.0, running=False)["outcome"] == f"broken off: {LOST}"
+
+
+@pytest.mark.parametrize(
+    ("code", "budget", "next_"),
+    [
+        (0, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
+        (0, 240.0, ["mnistlab retry 'my runs/1' --failed"]),  # it was not used up
+        (0, 150.0, ["mnistlab resume 'my runs/1' --time-budget 5m", "mnistlab retry 'my runs/1' --failed"]),
+        (130, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
+        (143, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
+        (3, 150.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
+        (4, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
+    ],
+)
+def test_what_is_left_undone_has_its_command(recording, code: int, budget: float, next_: list[str]):
+    stream = [*stamp([(0.0, run_started(time_budget=budget))]), *recording[1:]]
+    state = after(stream, finished(code, "whatever"))
+    assert left_undone(state, "my runs/1") == next_
+
+
+def test_a_run_that_lacks_nothing_has_nothing_left_undone(recording):
+    whole = [one for one in recording if not isinstance(one.event, ev.TrialFailed)]
+    assert left_undone(after(whole)) == []
+    assert how_it_ended(after(whole), RUN) == []
+    assert left_undone(ViewState()) == []
+    assert left_undone(after(whole[:5])) == ["mnistlab resume runs/cnn-1"]
+
+
+@pytest.mark.parametrize(("budget", "said"), [(45.5, "91s"), (90.0, "3m"), (3600.0, "2h")])
+def test_the_time_that_is_proposed_is_twice_as_much_and_can_be_typed(recording, budget: float, said: str):
+    stream = stamp([(0.0, run_started(time_budget=budget))])
+    timed = [*stream, *stamp([(0.0, ev.Event()), (7200.0, finished(0, "done"))])[1:]]
+    state = reduce(advance, timed, ViewState())
+    assert left_undone(state) == [f"mnistlab resume runs/cnn-1 --time-budget {said}"]
+    assert parse_duration(said) == 2 * budget

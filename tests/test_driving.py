@@ -1,0 +1,39 @@
+"""How the end of a run is written: in words that say why, whatever ended it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from mnistlab import events
+from mnistlab.driving import Drive, to_the_end
+from mnistlab.errors import ExitCode
+from mnistlab.signals import Requests
+from mnistlab.tuning.disk import DiskLowError
+
+SHORT = (
+    "only 3 MiB are free on the disk of runs/x,\n and nothing is running any more: free some, then `mnistlab resume`"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (DiskLowError(SHORT), ExitCode.RESOURCES_VANISHED, f"broken off: {' '.join(SHORT.split())}"),
+        (KeyError("width"), ExitCode.INTERNAL, "broken off: internal error, KeyError: 'width'"),
+        (ValueError("x" * 900), ExitCode.INTERNAL, f"broken off: internal error, ValueError: {'x' * 500}"),
+    ],
+)
+def test_a_run_that_is_broken_off_says_why(error: Exception, code: ExitCode, said: str) -> None:
+    told = list[events.Event]()
+    writer = SimpleNamespace(seconds=3.0)
+    run = cast("Drive", SimpleNamespace(requests=Requests(), emit=told.append, trials=[], writer=writer))
+
+    def work() -> Any:
+        raise error
+
+    with pytest.raises(type(error)):
+        to_the_end(run, work)
+    assert told == [events.RunFinished(outcome=said, exit_code=int(code), counts={}, seconds=3.0)]
