@@ -50,6 +50,11 @@ def loss_of(left: Leftover, seconds: float, limit: float | None) -> Loss:
     return Loss("memory" if _RAY_ON_MEMORY in left.error else "worker", f"worker lost: {text}")
 
 
+def log_of(left: Leftover, loss: Loss) -> str:
+    """Return what a trial's log keeps of a lost worker: what that had printed, and all that Ray says of its end."""
+    return "\n".join(filter(None, (left.log, loss.message, left.error.rstrip()))) + "\n"
+
+
 class Retries:
     """Counts how often each trial was gone on with, by cause."""
 
