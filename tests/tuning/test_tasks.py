@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,10 +236,11 @@ def test_a_replicate_whose_worker_is_killed_begins_anew(run_tiny: RunTiny) -> No
         def emit(event: events.Event) -> None:
             search.emit(event)
             if isinstance(event, events.ReplicateEpoch) and event.epoch == 2 and not killed:
-                for process in psutil.process_iter():
-                    if (process.cmdline() or [""])[0].startswith("ray::train_replicate"):
-                        killed.append(process.pid)
-                        process.kill()
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.Error):
+                        if (process.cmdline() or [""])[0].startswith("ray::train_replicate"):
+                            killed.append(process.pid)
+                            process.kill()
 
         confirmed_as("slow")(replace(search, emit=emit), trials)
 
