@@ -310,7 +310,7 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
         DiskLowError: before that, where there may not be room for the scores.
     """
     if short := shortage(search.store.path):
-        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `mnistlab resume`")
+        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `{search.again}`")
     entry = {"type": "opened", "time": _now(), "command": command, "dataset": search.shared.dataset}
     search.store.append_ledger({**entry, "models": [_about(one) for one in trained]})
     trials = tuple(dict.fromkeys(one.task.trial for one in trained))

@@ -222,7 +222,7 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 def _go_on(run: _Run, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
+    with cluster(run.options.address, this_machine(), run.again) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         job = _job(run, data, machine, portion)
         record = _amended(run, found)
@@ -260,6 +260,11 @@ class _Run:
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
     searching: bool = True
 
+    @property
+    def again(self) -> str:
+        """Return the command that goes on with the run, should it be cut short."""
+        return f"mnistlab resume {self.writer.path}" if self.searching else self.options.command
+
 
 def _to_the_end(run: _Run, work: Callable[[], None]) -> events.RunFinished:
     """Do the work; however that ends, the last event says how."""
@@ -283,7 +288,7 @@ def _search_and_confirm(run: _Run, here: Machine, track: Tracking) -> None:
     _say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, here) as machine, _cut_short(run):
+    with cluster(run.options.address, here, run.again) as machine, _cut_short(run):
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -306,7 +311,7 @@ def _finish_tracking(run: _Run, track: Tracking) -> None:
 
 def _confirm_more(run: _Run, data: Data, record: RunRecord) -> None:
     _say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine, _cut_short(run):
+    with cluster(run.options.address, this_machine(), run.again) as machine, _cut_short(run):
         job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))
@@ -328,6 +333,7 @@ def _job(run: _Run, data: Data, machine: Machine, portion: Share) -> Search:
         emit=run.emit,
         stopping=lambda: _stopping(run),
         reason=run.requests.reason,
+        again=run.again,
         tick=_ticker(run),
     )
 

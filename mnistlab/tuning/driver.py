@@ -86,7 +86,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         recorder.close()
         bridge.close()
     if bridge.short and not stopping():
-        raise DiskLowError(f"{bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
+        raise DiskLowError(f"{bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 
 
 def _time_is_up(deadline: float | None) -> bool:

@@ -96,7 +96,7 @@ def run_tasks(
     while waiting or running:
         short = shortage(search.store.path) if waiting and not whatever_the_disk else ""
         if short and not running:
-            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `mnistlab resume`")
+            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `{search.again}`")
         while waiting and not short and _may_begin(waiting[0], running.values(), search.share.parallel):
             job = waiting.pop(0)
             if job.begun is None:
