@@ -127,7 +127,7 @@ def _given_back(about: Mapping[str, Any]) -> str:
 
 def _words(about: Mapping[str, Any]) -> str:
     gone = [name for name, pid in about.get("ray", {}).items() if _is_gone(pid)]
-    what = f"Ray's {' and '.join(gone)} ended, and Ray has ended this process" if gone else "this process was killed"
+    what = f"Ray's {' and '.join(gone)} ended, and this process with it" if gone else "this process was killed"
     return kept(what, about["again"])
 
 

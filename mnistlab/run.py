@@ -35,6 +35,7 @@ from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, room, share, this_machine
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
 from mnistlab.tuning.past import Past, past_of
+from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking, tracking
 from mnistlab.tuning.worker import Shared
 from mnistlab.usage import Usage
@@ -374,6 +375,7 @@ def _ticker(run: _Run) -> Callable[[], None]:
 
     def tick() -> None:
         nonlocal due
+        check_pulse()
         run.requests.claim()  # Tune takes SIGUSR1 for itself, and has no setting against that
         _stopping(run)
         if run.requests.status:

@@ -38,6 +38,18 @@ class ClusterLostError(MnistlabError):
         super().__init__(kept(what, again))
 
 
+_pulses: list[Pulse] = []  # of the Ray that this process is in, if it is in one
+
+
+def check_pulse() -> None:
+    """Break off whatever the calling thread does, once Ray is gone.
+
+    To be called again and again by whoever drives: only the main thread is told by a signal.
+    """
+    if any(pulse.lost for pulse in _pulses):
+        raise _Gone
+
+
 class Pulse:
     """Looks at Ray from a thread of its own; `lost` says in words what is gone, or "" while all is well."""
 
@@ -55,9 +67,13 @@ class Pulse:
                 _disarm()
                 _thread.interrupt_main(LOST)
                 if not self._over.wait(LEAVE_SECONDS):  # it waits for what is gone, deaf
-                    sys.stderr.write(f"mnistlab: {ClusterLostError(found, self._again)}\n")
+                    sys.stderr.write(f"mnistlab: {self.error()}\n")
                     _leave()
                 return
+
+    def error(self) -> ClusterLostError:
+        """Return the error that says what is gone."""
+        return ClusterLostError(self.lost, self._again)
 
     def stop(self) -> None:
         """Look no more."""
@@ -65,7 +81,7 @@ class Pulse:
 
 
 class _Gone(BaseException):
-    """Breaks off whatever the main thread does: no exception for anybody to take for one of his own."""
+    """Breaks off whatever a thread does: no Exception, for which Tune would clean up, and wait for what is gone."""
 
 
 @contextmanager
@@ -76,6 +92,7 @@ def felt(*, private: bool, again: str) -> Generator[Pulse]:
     """
     pulse = Pulse(private=private, again=again)
     note_ray(_processes())
+    _pulses.append(pulse)
     with _interrupted(pulse):
         threading.Thread(target=pulse.run, name="mnistlab-pulse", daemon=True).start()
         try:
@@ -84,15 +101,16 @@ def felt(*, private: bool, again: str) -> Generator[Pulse]:
             if not pulse.lost and not isinstance(error, MnistlabError):  # what Ray raises may come first
                 time.sleep(2 * LOOK_SECONDS)
             if pulse.lost:
-                raise ClusterLostError(pulse.lost, again) from error
+                raise pulse.error() from error
             raise
         finally:
             pulse.stop()
+            _pulses.remove(pulse)
 
 
 @contextmanager
 def _interrupted(pulse: Pulse) -> Generator[None]:
-    """Have the signal `LOST` break off the main thread. Only that may say so: in another one, Ray's errors must do.
+    """Have the signal `LOST` break off the main thread. Another one finds out by `check_pulse`, or by Ray's errors.
 
     Batch systems send the same signal as a warning: without a loss it means nothing.
     """

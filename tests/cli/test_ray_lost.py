@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -71,9 +74,46 @@ def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Pat
     code, _, err = end(driver)
     assert time.monotonic() - killed < AT_ONCE
     assert code in {1, ExitCode.RESOURCES_VANISHED}, err  # whoever comes first: Ray, or the thread that looks at it
-    what = r"Ray's raylet( and gcs_server)? ended(, and Ray has ended this process)?"
+    what = r"Ray's raylet( and gcs_server)? ended(, and this process with it)?"
     assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
     assert err.count("go on with") == 1
+    check_gone_on_with(home)
+
+
+IN_A_THREAD = """
+import sys, threading, mnistlab
+
+def drive():
+    try:
+        mnistlab.search("tiny.toml", ui="quiet")
+    except BaseException as error:
+        print(type(error).__name__, error, flush=True)
+
+thread = threading.Thread(target=drive)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(home: Path, part: str) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", IN_A_THREAD],
+        cwd=home,
+        env=os.environ | {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(home, "trial_epoch")
+    part_of(driver.pid, part).kill()
+    killed = time.monotonic()
+    code, out, err = end(driver)
+    assert time.monotonic() - killed < LONGEST
+    assert code in {1, ExitCode.RESOURCES_VANISHED}
+    # By an exception where the thread comes by; it may wait for Ray, deaf, and then the process ends.
+    assert re.search(rf"Ray's .*{part}.* ended.*: .*; go on with `{resume_of(home)}`", out or err), (out, err)
     check_gone_on_with(home)
 
 

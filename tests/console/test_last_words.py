@@ -65,7 +65,7 @@ def test_where_ray_lives_it_was_not_ray(tmp_path: Path) -> None:
 
 def test_a_process_that_ray_took_along_is_told_with_what_of_ray_was_gone(tmp_path: Path) -> None:
     code, said = said_of(tmp_path, RAY + "ray.kill(); time.sleep(0.2); os._exit(1)")
-    assert (code, said) == (1, f"mnistlab: Ray's raylet ended, and Ray has ended this process: {KEPT}")
+    assert (code, said) == (1, f"mnistlab: Ray's raylet ended, and this process with it: {KEPT}")
 
 
 @pytest.mark.parametrize("kind", ["live", "full"])
