@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, Trial
 from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import WEIGHTS, read_run
+from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.job import Search
@@ -241,7 +243,11 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
     def say_started(task: ReplicateTask) -> None:
         search.emit(events.ReplicateStarted(trial=task.trial, replicate=task.replicate, seed=task.seed))
 
-    for task, answer in run_tasks(search, train_replicate, tasks, started=say_started, stopping=search.stopping):
+    limit = search.spec.search.trial_timeout  # a replicate is a training of the same budget
+    anew = partial(_say_anew, search)
+    for task, answer in run_tasks(
+        search, train_replicate, tasks, started=say_started, anew=anew, limit=limit, stopping=search.stopping
+    ):
         if isinstance(answer, ReplicateProgress):
             about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, **asdict(answer)}
             search.emit(events.ReplicateEpoch(**about))
@@ -266,18 +272,35 @@ def _refit(search: Search, work: Work) -> list[_Trained]:
         return []
     search.emit(events.RefitStarted(trial=name, seed=seed))
     task = ReplicateTask(name, REFIT, seed, plans[name])
-    answers = [answer for _, answer in run_tasks(search, train_replicate, [task], stopping=search.stopping)]
-    last = answers[-1] if answers else None
+    anew = partial(_say_anew, search)
+    said = [said for _, said in run_tasks(search, train_replicate, [task], anew=anew, stopping=search.stopping)]
+    last = said[-1] if said else None
     return [] if last is None or isinstance(last, ReplicateProgress) else _keep_refit(search, task, last)
+
+
+def _say_anew(search: Search, task: ReplicateTask | TestTask, lost: Lost) -> None:
+    """Write down what a task has left that lost its worker, and say that it begins anew."""
+    _append_log(search, task, lost)
+    how = " with all of a device" if lost.cause == "memory" else ""
+    search.emit(events.Warned(message=f"trial {task.trial}, {task.part} begins anew{how}: {lost.message}"))
+
+
+def _append_log(search: Search, task: ReplicateTask | TestTask, said: Answer | Lost) -> None:
+    """Add what a task has printed to its trial's log, under a heading."""
+    search.store.append_log(task.trial, said.log and f"\n[{task.part}]\n{said.log}", final=bool(said.cause))
+
+
+def _answer_of(said: ReplicateAnswer | Lost) -> ReplicateAnswer:
+    """Return the answer of a replicate that may have lost its worker."""
+    return ReplicateAnswer(cause=said.cause, message=said.message, log=said.log) if isinstance(said, Lost) else said
 
 
 def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> list[_Trained]:
     """Write a refit into the run directory, without what was measured on images that it was trained on."""
-    if isinstance(answer, Lost):
-        answer = ReplicateAnswer(cause="worker", message=answer.message)
+    answer = _answer_of(answer)
     history = [{key: value for key, value in epoch.items() if not key.startswith("val_")} for epoch in answer.history]
     result = _result(task, replace(answer, history=tuple(history), correct=None))
-    search.store.append_log(task.trial, answer.log and f"\n[refit]\n{answer.log}", final=bool(answer.cause))
+    _append_log(search, task, answer)
     search.store.write_replicate(result, answer.weights or None)
     if answer.cause:
         said = f"the refit of trial {task.trial} came to nothing ({answer.cause}): {answer.message}"
@@ -290,15 +313,14 @@ def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | L
 
 def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:
     """Write an answer into the run directory and say so; return what was trained, if anything was."""
-    if isinstance(answer, Lost):
-        answer = ReplicateAnswer(cause="worker", message=answer.message)
+    answer = _answer_of(answer)
     result = _result(task, answer)
-    log = answer.log and f"\n[replicate {task.replicate}]\n{answer.log}"
-    search.store.append_log(task.trial, log, final=bool(answer.cause))
+    _append_log(search, task, answer)
     search.store.write_replicate(result, answer.weights or None)
     about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
     if answer.cause:
-        search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message))
+        log = f"trials/{task.trial}/log.txt"
+        search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message, log=log))
         return None
     search.emit(events.ReplicateFinished(**about, metrics=result.metrics, seconds=result.seconds))
     return _Trained(task, result, answer.weights)
@@ -336,7 +358,7 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
         DiskLowError: before that, where there may not be room for the scores.
     """
     if short := shortage(search.store.path):
-        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `mnistlab resume`")
+        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `{search.again}`")
     entry = {"type": "opened", "time": _now(), "command": command, "dataset": search.shared.dataset}
     search.store.append_ledger({**entry, "models": [_about(one) for one in trained]})
     trials = tuple(dict.fromkeys(one.task.trial for one in trained))
@@ -344,7 +366,9 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
     ours = {(one.task.trial, one.task.replicate): one for one in trained}
     tasks = [TestTask(one.task, one.weights) for one in trained]
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
-    for task, answer in run_tasks(search, evaluate_on_test, tasks, whatever_the_disk=True):
+    anew = partial(_say_anew, search)
+    for task, answer in run_tasks(search, evaluate_on_test, tasks, anew=anew, whatever_the_disk=True):
+        _append_log(search, task, answer)
         _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
 
 
@@ -354,7 +378,7 @@ def _score(search: Search, one: _Trained, answer: TestAnswer | Lost, command: st
     if isinstance(answer, Lost) or answer.correct is None:
         message = answer.message
         place = f"trial {one.result.trial}, replicate {one.result.replicate}"
-        search.store.append_ledger({"type": "failed", **about, "message": message})
+        search.store.append_ledger({"type": "failed", **about, "cause": answer.cause, "message": message})
         search.emit(events.Warned(message=f"{place} could not be evaluated on the test set: {message}"))
         return
     score = TestScore(correct=int(answer.correct.sum()), images=len(answer.correct), loss=answer.loss)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from mnistlab.results import TrialResult
 from mnistlab.signals import Requests
 from mnistlab.store import RunWriter
 from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking
 from mnistlab.usage import Usage
 
@@ -55,6 +57,11 @@ class Drive:
     emit: events.Emit
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
     searching: bool = True
+
+    @property
+    def again(self) -> str:
+        """Return the command that goes on with the run, should it be cut short."""
+        return f"mnistlab resume {shlex.quote(str(self.writer.path))}" if self.searching else self.options.command
 
 
 def emitter(writer: RunWriter, requests: Requests, handle: Callable[[Stamped], None], track: Tracking) -> events.Emit:
@@ -124,6 +131,7 @@ def ticker(run: Drive) -> Callable[[], None]:
 
     def tick() -> None:
         nonlocal due
+        check_pulse()
         run.requests.claim()  # Tune takes SIGUSR1 for itself, and has no setting against that
         stopping(run)
         if run.requests.status:

@@ -191,7 +191,7 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
     say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine, cut_short(run):
+    with cluster(run.options.address, this_machine(), run.again) as machine, cut_short(run):
         portion = share(machine, spec.resources)
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
@@ -223,7 +223,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, here) as machine, cut_short(run):
+    with cluster(run.options.address, here, run.again) as machine, cut_short(run):
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -246,7 +246,7 @@ def _finish_tracking(run: Drive, track: Tracking) -> None:
 
 def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
     say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine()) as machine, cut_short(run):
+    with cluster(run.options.address, this_machine(), run.again) as machine, cut_short(run):
         job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))
@@ -266,6 +266,7 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         emit=run.emit,
         stopping=lambda: stopping(run),
         reason=run.requests.reason,
+        again=run.again,
         tick=ticker(run),
     )
 

@@ -52,7 +52,7 @@ def confirm(
         finished = add_confirmation(
             found,
             Options(runs=runs, place=place, address=address, command=command),
-            lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
+            lambda path: open_console(view, path / "driver.log", past=store.read_events(path), again=command),
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process

@@ -40,6 +40,8 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"
 ENTER, LEAVE = "\x1b[?1049h\x1b[H", "\x1b[?1049l"
 CROP, WRAP = "\x1b[?7l", "\x1b[?7h"  # the terminal may have become narrower since it was asked for its width
 ERASE_LINE, ERASE_BELOW = "\x1b[2K", "\x1b[J"
+# What gives the terminal back wherever the drawing was broken off, by view.
+GIVE_BACK = {"live": f"{END}{WRAP}\r{ERASE_BELOW}{SHOW}", "full": f"{END}{WRAP}{SHOW}{LEAVE}"}
 
 
 class TerminalGoneError(Exception):

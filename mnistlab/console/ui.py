@@ -15,11 +15,12 @@ from typing import Literal, TextIO, cast, get_args
 from mnistlab.console.guard import Streams, guarded
 from mnistlab.console.lines import Lines, in_words
 from mnistlab.console.look import DRIVER_HINT
-from mnistlab.console.screen import Painter, Screen
+from mnistlab.console.screen import GIVE_BACK, Painter, Screen
 from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, Stamped, to_json
+from mnistlab.lastwords import last_words
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
@@ -88,15 +89,25 @@ def _can_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def open_console(
-    ui: Ui, log: Path, clock: Callable[[], float] = time.monotonic, past: Iterable[Stamped] = ()
+    ui: Ui,
+    log: Path,
+    clock: Callable[[], float] = time.monotonic,
+    past: Iterable[Stamped] = (),
+    again: str = "",
 ) -> Generator[Handle]:
     """Yield what is to be called with every event, and keep the terminal for the view alone until the context ends.
 
     Progress goes to standard error; the event stream of `json` goes to standard output. Whatever else writes there
     meanwhile is appended to `log`. `past` are the events of a run that is gone on with: views that say where it
-    stands know them, and nothing of them is said again.
+    stands know them, and nothing of them is said again. Should this process be killed meanwhile, the terminal is given
+    back and told `again`, the command that goes on with the run.
     """
-    with guarded(log) as streams, open_view(ui, streams, clock, past=past) as handle:
+    again = again or f"mnistlab resume {log.parent}"
+    with (
+        last_words(again, GIVE_BACK.get(ui.kind, "")),
+        guarded(log) as streams,
+        open_view(ui, streams, clock, past=past) as handle,
+    ):
         yield handle
 
 

@@ -230,7 +230,7 @@ class ReplicateFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicateFailed(Event):
-    """One (plan, seed) of the confirmation has come to nothing."""
+    """One (plan, seed) of the confirmation has come to nothing; `cause` as of a trial."""
 
     type: ClassVar[str] = "replicate_failed"
     trial: str
@@ -238,6 +238,7 @@ class ReplicateFailed(Event):
     seed: int
     cause: str
     message: str
+    log: str = ""  # path of its trial's log, relative to the run directory; "" in streams of before it was told
 
 
 @dataclass(frozen=True, kw_only=True)

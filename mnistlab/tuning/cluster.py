@@ -47,8 +47,10 @@ LONGEST_BASE = 22
 
 
 @contextmanager
-def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
+def cluster(address: str | None, machine: Machine, again: str = "mnistlab resume") -> Generator[Machine]:
     """Start a private Ray with the CPUs and GPUs of `machine`, or join the one at `address`; yield what it has.
+
+    `again` is the command that goes on with what needs it, should it be lost.
 
     Raises:
         ResourceError: if the cluster at `address` can't be reached, or this process is in a Ray already (a notebook's
@@ -66,7 +68,7 @@ def cluster(address: str | None, machine: Machine) -> Generator[Machine]:
         lost = False
         try:
             _start(address, machine, folder)
-            with felt(private=address is None):
+            with felt(private=address is None, again=again):
                 yield machine if address is None else _reached()
         except ClusterLostError:
             lost = True

@@ -47,7 +47,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         parts.recorder.close()
         parts.bridge.close()
     if parts.bridge.short and not parts.stopping():
-        raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `mnistlab resume`")
+        raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 
 
 def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:

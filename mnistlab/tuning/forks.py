@@ -6,8 +6,10 @@ import os
 import socket
 import stat
 from contextlib import suppress
+from functools import cache
 
 
+@cache  # a process that does one task after another says so once
 def keep_from_children() -> None:
     """Have each process that is forked from this one let go of the sockets that lead to Ray.
 

@@ -37,6 +37,7 @@ class Search:
     emit: Emit
     stopping: Stopping  # whether the user (or the machine) has asked to stop
     reason: Callable[[], str] = lambda: "stop request"  # who asked, in words: "Ctrl-C", "SIGTERM"
+    again: str = "mnistlab resume"  # the command that goes on with the run
     tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
 
 

@@ -15,19 +15,25 @@ from mnistlab.tuning.capture import ends_of
 
 FOLDER = "mnistlab-logs"
 ANSWER_SECONDS = 10.0
+DYING_SECONDS = 0.5
 
 
 def place_of(name: str) -> Path:
-    """Return where this process keeps what it prints for the trial of that name: in Ray's own folder on this node.
+    """Return where this process keeps what it prints for the trial or task of that name: in Ray's folder on this node.
 
     With the process in it: where paused trials change their workers, two have a file for the same trial for a while.
+    And with the driver: in a cluster that was joined, another run has tasks of the same names.
     """
-    return _folder() / f"{name}.{os.getpid()}.log"
+    return _folder() / f"{_own(name)}.{os.getpid()}.log"
 
 
 def _folder() -> Path:
     context = ray.get_runtime_context()
     return Path(context.get_temp_dir(), context.get_session_name(), FOLDER)
+
+
+def _own(name: str) -> str:
+    return f"{ray.get_runtime_context().get_job_id()}-{name}"
 
 
 def taken(name: str) -> str:
@@ -38,12 +44,23 @@ def taken(name: str) -> str:
 
 def _take(name: str) -> str:
     found: list[str] = []
-    for path in sorted(_folder().glob(f"{name}.*.log")):
+    for path in sorted(_folder().glob(f"{_own(name)}.*.log")):
         with suppress(OSError), path.open("rb") as file:
-            if not psutil.pid_exists(int(path.suffixes[-2][1:])):  # else it is a living worker's
+            if _is_over(int(path.suffixes[-2][1:])):  # else it is a living worker's
                 found.append(ends_of(file.fileno()))
                 path.unlink()
     return "".join(found)
+
+
+def _is_over(number: int) -> bool:
+    """Return whether a process has ended, or does so now: Ray knows of it before the kernel is done with it."""
+    try:
+        psutil.Process(number).wait(DYING_SECONDS)
+    except psutil.TimeoutExpired:
+        return False
+    except psutil.Error:
+        return True
+    return True
 
 
 def _elsewhere(name: str) -> list[str]:

@@ -28,8 +28,9 @@ class Places(Unsaved, Callback):
     On a cluster that was joined others may have them, and more nodes may come: there a search waits as long as it must.
     """
 
-    def __init__(self) -> None:
-        """Begin to look at the first turn of Tune's loop."""
+    def __init__(self, again: str) -> None:
+        """Begin to look at the first turn of Tune's loop; `again` is the command that goes on with the run."""
+        self._again = again
         self._since: float | None = None  # when it was seen first that nobody has a place
         self._next = 0.0
 
@@ -50,9 +51,8 @@ class Places(Unsaved, Callback):
         self._since = self._since or now
         if now - self._since >= PLACE_SECONDS:
             disarm()
-            raise ClusterLostError(
-                f"Ray has found no place for a worker for {PLACE_SECONDS:.0f} s, with nothing running"
-            )
+            found_none = f"Ray has found no place for a worker for {PLACE_SECONDS:.0f} s, with nothing running"
+            raise ClusterLostError(found_none, self._again)
 
 
 def _nobody_has_a_place() -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from ray._private import worker as ray_worker
 
 from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.lastwords import kept, note_ray
 from mnistlab.signals import LOST
 
 LOOK_SECONDS = 0.5
@@ -32,17 +33,29 @@ class ClusterLostError(MnistlabError):
 
     exit_code = ExitCode.RESOURCES_VANISHED
 
-    def __init__(self, what: str) -> None:
-        """Say `what` is gone."""
-        super().__init__(f"{what}: what was found so far is kept; go on with `mnistlab resume`")
+    def __init__(self, what: str, again: str) -> None:
+        """Say `what` is gone; `again` is the command that goes on with the run."""
+        super().__init__(kept(what, again))
+
+
+_pulses: list[Pulse] = []  # of the Ray that this process is in, if it is in one
+
+
+def check_pulse() -> None:
+    """Break off whatever the calling thread does, once Ray is gone.
+
+    To be called again and again by whoever drives: only the main thread is told by a signal.
+    """
+    if any(pulse.lost for pulse in _pulses):
+        raise _Gone
 
 
 class Pulse:
     """Looks at Ray from a thread of its own; `lost` says in words what is gone, or "" while all is well."""
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, *, private: bool, again: str) -> None:
         """Look at the processes of a private Ray, or else ask the head of the cluster that was joined."""
-        self.lost = ""
+        self.lost, self._again = "", again
         self.breaks_off = True  # whether a loss interrupts the main thread, which has not heard of it otherwise
         self._look = _dead_parts if private else _Asking().silence
         self._over = threading.Event()
@@ -55,9 +68,13 @@ class Pulse:
                 disarm()
                 _thread.interrupt_main(LOST)
                 if not self._over.wait(LEAVE_SECONDS):  # it waits for what is gone, deaf
-                    sys.stderr.write(f"mnistlab: {ClusterLostError(found)}\n")
+                    sys.stderr.write(f"mnistlab: {self.error()}\n")
                     _leave()
                 return
+
+    def error(self) -> ClusterLostError:
+        """Return the error that says what is gone."""
+        return ClusterLostError(self.lost, self._again)
 
     def stop(self) -> None:
         """Look no more."""
@@ -65,13 +82,18 @@ class Pulse:
 
 
 class _Gone(BaseException):
-    """Breaks off whatever the main thread does: no exception for anybody to take for one of his own."""
+    """Breaks off whatever a thread does: no Exception, for which Tune would clean up, and wait for what is gone."""
 
 
 @contextmanager
-def felt(*, private: bool) -> Generator[Pulse]:
-    """Raise a ClusterLostError in this context, whatever it does, once the Ray that is up is gone."""
-    pulse = Pulse(private=private)
+def felt(*, private: bool, again: str) -> Generator[Pulse]:
+    """Raise a ClusterLostError in this context, whatever it does, once the Ray that is up is gone.
+
+    `again` is the command that goes on with the run then.
+    """
+    pulse = Pulse(private=private, again=again)
+    note_ray(_processes())
+    _pulses.append(pulse)
     with _interrupted(pulse):
         threading.Thread(target=pulse.run, name="mnistlab-pulse", daemon=True).start()
         try:
@@ -81,15 +103,16 @@ def felt(*, private: bool) -> Generator[Pulse]:
             if not pulse.lost and not isinstance(error, MnistlabError):  # what Ray raises may come first
                 time.sleep(2 * LOOK_SECONDS)
             if pulse.lost:
-                raise ClusterLostError(pulse.lost) from error
+                raise pulse.error() from error
             raise
         finally:
             pulse.stop()
+            _pulses.remove(pulse)
 
 
 @contextmanager
 def _interrupted(pulse: Pulse) -> Generator[None]:
-    """Have the signal `LOST` break off the main thread. Only that may say so: in another one, Ray's errors must do.
+    """Have the signal `LOST` break off the main thread. Another one finds out by `check_pulse`, or by Ray's errors.
 
     Batch systems send the same signal as a warning: without a loss it means nothing.
     """
@@ -106,6 +129,13 @@ def _interrupted(pulse: Pulse) -> Generator[None]:
         yield
     finally:
         signal.signal(LOST, before)
+
+
+def _processes() -> dict[str, int]:
+    """Return the processes of a private Ray on which all depends; of one that was joined, none is ours."""
+    node: Any = vars(ray_worker)["_global_node"]
+    started = node.all_processes if node else {}
+    return {part: started[part][0].process.pid for part in PARTS if started.get(part)}
 
 
 def _dead_parts() -> str:

@@ -25,7 +25,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.losses import Leftover, Loss, Retries, loss_of
+from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import PastTrial
@@ -169,7 +169,7 @@ class Recorder(Unsaved, Callback):
         opened, limit = self._open[trial.trial_id], self._spec.search.trial_timeout
         left = self._leftover(trial)
         lost = loss_of(left, opened.seconds, limit)
-        self._store.append_log(opened.name, f"{left.log}\n{lost.message}\n", final=True)
+        self._store.append_log(opened.name, log_of(left, lost), final=True)
         if self._retries.takes(opened.name, lost.cause):
             self._go_on(trial.trial_id, opened, lost)
         else:

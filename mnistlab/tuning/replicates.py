@@ -20,8 +20,10 @@ from mnistlab.registry import select
 from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
+from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import cost_of
+from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
 from mnistlab.tuning.worker import Shared, data_for, dataset_of, device_of, one_line
@@ -36,13 +38,23 @@ class ReplicateTask:
     seed: int
     plan: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """Return what no other task of the run is called."""
+        return f"{self.trial}-{self.replicate}"
+
+    @property
+    def part(self) -> str:
+        """Return in words which training of the trial's plan this is."""
+        return "refit" if self.replicate == REFIT else f"replicate {self.replicate}"
+
     def data(self, common: DeviceData) -> DeviceData:
         """Return what this is trained on."""
         return whole(common) if self.replicate == REFIT else common
 
 
 @dataclass(frozen=True)
-class ReplicateProgress:
+class ReplicateProgress(Progress):
     """A replicate has ended an epoch; `metrics` as `training.run_epoch` gives them."""
 
     epoch: int
@@ -50,8 +62,8 @@ class ReplicateProgress:
     metrics: dict[str, float]
 
 
-@dataclass(frozen=True)
-class ReplicateAnswer:
+@dataclass(frozen=True, kw_only=True)
+class ReplicateAnswer(Answer):
     """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
 
     history: tuple[dict[str, float], ...] = ()
@@ -59,17 +71,12 @@ class ReplicateAnswer:
     correct: npt.NDArray[np.bool_] | None = None
     weights: bytes = b""
     cost: Cost | None = None
-    log: str = ""
-    cause: str = ""
-    message: str = ""
 
 
 def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicateProgress | ReplicateAnswer]:
     """Train a plan on a fresh seed for its full budget: yield each epoch, then the answer; a failure is one too."""
-    seal_for_good()
-    capture = Capture(place_of(f"{task.trial}-{task.replicate}"))
-    capture.start()
-    watch = Watch(capture.descriptor, shared.stall_seconds)
+    capture, watch = _watched(shared, task.name)
+    watch.begin(shared.trial_seconds)
     history: list[dict[str, float]] = []
     answer = ReplicateAnswer()
     try:
@@ -98,6 +105,15 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
     yield replace(answer, history=tuple(history), log=capture.take())
 
 
+def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
+    """Set this process up for a task: from here on what it prints is captured, and the test set is sealed."""
+    seal_for_good()
+    keep_from_children()
+    capture = Capture(place_of(name))
+    capture.start()
+    return capture, Watch(capture.descriptor, shared.stall_seconds)
+
+
 def _measured(one: Training) -> Cost | None:
     """Return what a prediction takes. Where that can't be measured, the training was good all the same."""
     try:
@@ -116,18 +132,30 @@ class TestTask:
     replicate: ReplicateTask
     weights: bytes
 
+    @property
+    def trial(self) -> str:
+        """Return whose plan it is."""
+        return self.replicate.trial
 
-@dataclass(frozen=True)
-class TestAnswer:
+    @property
+    def name(self) -> str:
+        """Return what no other task of the run is called."""
+        return f"{self.replicate.name}-test"
+
+    @property
+    def part(self) -> str:
+        """Return in words which training of the trial's plan this is about."""
+        return f"{self.replicate.part} on the test set"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestAnswer(Answer):
     """What came of it. `correct` is bool (test images,), `loss` the mean cross-entropy in nats."""
 
     __test__ = False
 
     correct: npt.NDArray[np.bool_] | None = None
     loss: float = 0.0
-    log: str = ""
-    cause: str = ""
-    message: str = ""
 
 
 def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
@@ -135,23 +163,21 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
     Only the confirmation sends this, once the ledger says so.
     """
-    seal_for_good()
-    capture = Capture(place_of(f"{task.replicate.trial}-{task.replicate.replicate}-test"))
-    capture.start()
+    capture, watch = _watched(shared, task.name)
     try:
         registry, device = select(shared.plugins), device_of(shared)
         data = task.replicate.data(data_for(shared, registry, device))
-        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
+        with watch.over():
+            model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
         weights.load_weights(model.module, task.weights)
         with opened():
             test = open_test(*dataset_of(shared, registry), shared.place)
         images, labels = upload(test, device)
-        watch = Watch(capture.descriptor, shared.stall_seconds)
         model.on_step = watch.step
         with watch.over():
             found = training.evaluate(model, images, labels)
         capture.remove()
-        yield TestAnswer(found.correct.cpu().numpy(), found.loss, capture.take())
+        yield TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss, log=capture.take())
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         capture.remove()

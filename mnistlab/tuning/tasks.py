@@ -1,61 +1,118 @@
-"""Work that is no trial: tasks in parallel workers, each of which yields answers (replicates, tests of models)."""
+"""Work that is no trial: tasks in parallel workers, each of which yields answers (replicates, tests of models).
+
+They fare as trials do when they lose their worker (see `losses`). Ray's own retries would try again what hangs, too,
+and forget what it had printed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 from ray.exceptions import RayError
 
+from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Search
+from mnistlab.tuning.leftovers import taken
+from mnistlab.tuning.losses import Cause, Leftover, Retries, log_of, loss_of
 from mnistlab.tuning.worker import Shared
 
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+
+class Named(Protocol):
+    """A task. What its worker prints lies under its `name`, which no other task of the run has (see `leftovers`)."""
+
+    @property
+    def name(self) -> str:
+        """Return the name."""
+        ...
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A task of which nothing more will be heard: its worker died, and so did those that tried again."""
+    """Why a task has lost its worker, and what that had printed and not yet reported."""
 
+    cause: Cause
     message: str
+    log: str = ""
+
+
+Task = TypeVar("Task", bound=Named)
+Said = TypeVar("Said")
+
+
+@dataclass
+class _Job(Generic[Task]):
+    """A task in one of its attempts: how much progress has come of this one, and how much was told of all of them."""
+
+    task: Task
+    room: bool = False  # whether it has all of a device
+    told: int = 0
+    come: int = 0
+    answered: bool = False
+    begun: float | None = None  # by the monotonic clock; None before the first attempt
+
+    def is_news(self, said: object) -> bool:
+        """Take in what the task has said; return whether no attempt before this one has said it."""
+        if not isinstance(said, Progress):
+            self.answered = True
+            return True
+        self.come += 1
+        news, self.told = self.come > self.told, max(self.come, self.told)
+        return news
+
+    def anew(self, lost: Lost) -> _Job[Task]:
+        """Return the next attempt; after a lack of memory it gets all of a device."""
+        return replace(self, room=self.room or lost.cause == "memory", come=0, answered=False)
 
 
 def run_tasks(
     search: Search,
-    function: Callable[[Shared, Task], Iterator[Answer]],
+    function: Callable[[Shared, Task], Iterator[Said]],
     tasks: Sequence[Task],
     *,
     started: Callable[[Task], None] = lambda _: None,
+    anew: Callable[[Task, Lost], None] = lambda _task, _lost: None,
+    limit: float | None = None,
     stopping: Callable[[], bool] = lambda: False,
     whatever_the_disk: bool = False,
-) -> Iterator[tuple[Task, Answer | Lost]]:
+) -> Iterator[tuple[Task, Said | Lost]]:
     """Run `function(search.shared, task)` in parallel workers; yield each task with whatever it yields, as it comes.
 
-    `started(task)` is called when a task is given to a worker. One whose worker dies begins anew, three times; what
-    it has yielded already is not yielded again. Once `stopping()`, no further task is started and what runs is
-    given up. On a disk that is nearly full none is started either, unless `whatever_the_disk`.
+    `started(task)` is called when a task is given to a worker for the first time. One that loses its worker, or lacks
+    memory, begins anew as often as `losses.AGAIN` says, after `anew(task, lost)`; progress that was told is not told
+    again. Of one that does not, `Lost` is the last word. An attempt may take `limit` seconds, which its worker finds in
+    `shared.trial_seconds`. Once `stopping()`, no further task is started and what runs is given up. On a disk that is
+    nearly full none is started either, unless `whatever_the_disk`.
+
+    Raises:
+        DiskLowError: if tasks are left, there is no disk for them, and nothing is running any more.
     """
-    common = ray.put(search.shared)
-    remote: Any = ray.remote(function).options(num_cpus=search.share.cpus, num_gpus=search.share.gpus, max_retries=3)
-    waiting, running = list(tasks), dict[Any, Task]()
+    begin, retries = _starter(search, function, limit), Retries(more_room=search.room is not None)
+    waiting, running = [_Job(task) for task in tasks], dict[Any, _Job[Task]]()
     while waiting or running:
         short = shortage(search.store.path) if waiting and not whatever_the_disk else ""
         if short and not running:
-            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `mnistlab resume`")
-        while waiting and len(running) < search.share.parallel and not short:
-            task = waiting.pop(0)
-            running[remote.remote(common, task)] = task
-            started(task)
-        ready: list[Any] = ray.wait(list(running), num_returns=1, timeout=0.5)[0]
-        for stream in ready:
-            try:
-                yield running[stream], _answer(next(stream))
-            except StopIteration:
-                del running[stream]
+            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `{search.again}`")
+        while waiting and not short and _may_begin(waiting[0], running.values(), search.share.parallel):
+            job = waiting.pop(0)
+            if job.begun is None:
+                started(job.task)
+            running[begin(job)] = job
+        for stream in ray.wait(list(running), num_returns=1, timeout=0.5)[0]:
+            job = running[stream]
+            said = _said_by(stream, job, limit)
+            lost = _begins_anew(job, said, retries)
+            if said is None or lost or isinstance(said, Lost):
+                del running[stream]  # nothing more is to be heard of it
+            if lost:
+                anew(job.task, lost)
+                waiting.insert(0, job.anew(lost))
+            elif said is not None and job.is_news(said):
+                yield job.task, said
         search.tick()
         if stopping():
             for stream in running:
@@ -63,9 +120,44 @@ def run_tasks(
             return
 
 
-def _answer(reference: Any) -> Any:
+def _starter(
+    search: Search, function: Callable[[Shared, Task], Iterator[Said]], limit: float | None
+) -> Callable[[_Job[Task]], Any]:
+    """Return what gives a task to a worker, and returns the stream of what it yields."""
+    common = ray.put(replace(search.shared, trial_seconds=limit))
+    remote: Any = ray.remote(function)
+
+    def begin(job: _Job[Task]) -> Any:
+        given = search.room if job.room and search.room else search.share
+        job.begun = time.monotonic()
+        return remote.options(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=0).remote(common, job.task)
+
+    return begin
+
+
+def _may_begin(job: _Job[Task], running: Collection[_Job[Task]], parallel: int) -> bool:
+    """Return whether there is a place for a task; one that gets all of a device has it alone."""
+    alone = job.room or any(one.room for one in running)
+    return len(running) < (1 if alone else parallel)
+
+
+def _said_by(stream: Any, job: _Job[Task], limit: float | None) -> Any:
+    """Return what a task has said next, that it is lost, or None where it has said all."""
     try:
-        return ray.get(reference)
+        return ray.get(next(stream))
+    except StopIteration:
+        return None
     except RayError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return Lost(f"worker lost: {first}")
+        if job.answered:  # its worker died when it had nothing more to say
+            return None
+        left = Leftover(str(error), taken(job.task.name))
+        loss = loss_of(left, time.monotonic() - (job.begun or 0.0), limit)
+        return Lost(loss.cause, loss.message, log_of(left, loss))
+
+
+def _begins_anew(job: _Job[Task], said: object, retries: Retries) -> Lost | None:
+    """Return why a task begins anew, and count that; None where it does not."""
+    lost = said if isinstance(said, Lost) else None
+    if isinstance(said, Answer) and said.cause == "memory":
+        lost = Lost("memory", said.message, said.log)
+    return lost if lost and retries.takes(job.task.name, lost.cause) else None

@@ -85,7 +85,7 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
             name=f"tune-{parts.drivers + 1}",
             storage_path=str((search.store.path / "ray").resolve()),
             stop=_StopAtEpoch(parts.stopping, parts.interruptions, parts.recorder.idle),
-            callbacks=[parts.recorder, Places()],
+            callbacks=[parts.recorder, Places(search.again)],
             progress_reporter=_NoReport(),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it

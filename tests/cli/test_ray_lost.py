@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,12 +23,29 @@ __all__ = ["home"]  # a fixture
 pytestmark = pytest.mark.e2e
 
 LONGEST = 60.0  # seconds that a search may take to notice that it has lost its Ray
+AT_ONCE = 10.0
 
 
 def part_of(driver: int, name: str) -> psutil.Process:
     """Return the process of the driver's Ray that runs this program."""
     children = psutil.Process(driver).children(recursive=True)
-    return next(child for child in children if (child.cmdline() or [""])[0].endswith(f"/{name}"))
+    return next(child for child in children if re.split(r"/|::", (child.cmdline() or [""])[0])[-1] == name)
+
+
+def resume_of(home: Path) -> str:
+    return f"mnistlab resume {run_of(home).relative_to(home)}"
+
+
+def check_gone_on_with(home: Path) -> None:
+    """What was left is sound, nothing of Ray is, and `resume` brings the run to its end."""
+    deadline = time.monotonic() + 60
+    while of_ours(home) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert of_ours(home) == []
+    assert check(run_of(home)).sound
+    code, _, err = end(start(home, "resume", run_of(home).name))
+    assert code == 0, err
+    check_whole(home)
 
 
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
@@ -39,19 +58,66 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     assert time.monotonic() - killed < LONGEST
     assert code == ExitCode.RESOURCES_VANISHED, err
     # The raylet does not outlive its GCS for long.
-    assert re.search(rf"Ray's (raylet and )?{part} ended: what was found so far is kept; go on with `mnistlab", err)
+    said = rf"Ray's (raylet and )?{part} ended: what was found so far is kept; go on with `{resume_of(home)}`"
+    assert re.search(said, err)
     assert re.search(r"run over: broken off: Ray's (raylet and )?" + part, err)
     code, said, _ = end(start(home, "status", plain=False))
     assert re.search(r"Run over: broken off: Ray's .*, exit code 75\.\nNext: mnistlab resume runs/", said)
     assert "Traceback" not in out + err
-    deadline = time.monotonic() + 30
-    while of_ours(home) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert of_ours(home) == []
-    assert check(run_of(home)).sound
-    code, _, err = end(start(home, "resume", run_of(home).name))
-    assert code == 0, err
-    check_whole(home)
+    check_gone_on_with(home)
+
+
+@pytest.mark.parametrize("agent", ["DashboardAgent", "RuntimeEnvAgent"])
+def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Path, agent: str) -> None:
+    # The raylet ends with its agents, at once, and the driver as soon as it needs something of the raylet.
+    driver = start(home, "search", "tiny.toml")
+    wait_for(home, "trial_epoch")
+    part_of(driver.pid, agent).kill()
+    killed = time.monotonic()
+    code, _, err = end(driver)
+    assert time.monotonic() - killed < AT_ONCE
+    assert code in {1, ExitCode.RESOURCES_VANISHED}, err  # whoever comes first: Ray, or the thread that looks at it
+    what = r"Ray's raylet( and gcs_server)? ended(, and this process with it)?"
+    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
+    assert err.count("go on with") == 1
+    check_gone_on_with(home)
+
+
+IN_A_THREAD = """
+import sys, threading, mnistlab
+
+def drive():
+    try:
+        mnistlab.search("tiny.toml", ui="quiet")
+    except BaseException as error:
+        print(type(error).__name__, error, flush=True)
+
+thread = threading.Thread(target=drive)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(home: Path, part: str) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", IN_A_THREAD],
+        cwd=home,
+        env=os.environ | {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(home, "trial_epoch")
+    part_of(driver.pid, part).kill()
+    killed = time.monotonic()
+    code, out, err = end(driver)
+    assert time.monotonic() - killed < LONGEST
+    assert code in {1, ExitCode.RESOURCES_VANISHED}
+    # By an exception where the thread comes by; it may wait for Ray, deaf, and then the process ends.
+    assert re.search(rf"Ray's .*{part}.* ended.*: .*; go on with `{resume_of(home)}`", out or err), (out, err)
+    check_gone_on_with(home)
 
 
 NODE, GCS = "NodeManagerService.grpc_client", "ray::rpc::{}GcsService.grpc_client"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,8 @@ from optuna.trial import TrialState
 from mnistlab import events
 from mnistlab.fsck import check
 from mnistlab.store import read_events
-from mnistlab.tuning.losses import Leftover, Loss, Retries, loss_of
+from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
+from tests.tuning import ray_texts
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
@@ -37,8 +39,36 @@ def test_why_a_worker_is_gone(log: str, seconds: float, limit: float | None, cau
 
 
 def test_what_ray_kills_for_the_memory_of_the_machine_had_too_little_of_it() -> None:
-    found = loss_of(Leftover("Task was killed due to the node running low on memory."), 1.0, None)
-    assert found == Loss("memory", "worker lost: Task was killed due to the node running low on memory.")
+    found = loss_of(Leftover(ray_texts.LOW_ON_MEMORY), 1.0, None)
+    said = "worker lost: Ray ended its process on node 192.0.2.2, whose memory was nearly full (4.84GB used / 23.54GB)"
+    assert found == Loss("memory", said)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ray_texts.ACTOR_KILLED, "process 7936 on node 192.0.2.2 ended without a word"),
+        (ray_texts.ACTOR_EXITED, "process 7935 on node 192.0.2.2 ended with exit code 3"),
+        (ray_texts.ACTOR_ENDED_BY_RAY, "process 8142 on node 192.0.2.2 was ended by Ray"),
+        (ray_texts.ACTOR_OUT_OF_REACH, "its process can't be reached any more"),
+        (ray_texts.NODE_OF_ACTOR_DIED, "its node 192.0.2.7 is gone"),
+        (ray_texts.NODE_OF_TASK_DIED, "its node 192.0.2.2 is gone"),
+        (ray_texts.TASK_KILLED, "its process ended without a word"),
+        (ray_texts.TASK_RAISED, "OSError: [Errno 28] No space left on device: '/x'"),
+        ("", "its process ended without a word"),
+    ],
+)
+def test_what_ray_says_at_length_is_one_plain_sentence(text: str, said: str) -> None:
+    in_a_traceback = f'Traceback (most recent call last):\n  File "x.py", line 1, in f\nray.exceptions.{text}'
+    for error in (text, in_a_traceback if text.startswith(("The ", "Task ")) else text):
+        assert loss_of(Leftover(error), 1.0, None) == Loss("worker", f"worker lost: {said}")
+
+
+def test_a_log_keeps_what_was_printed_the_sentence_and_all_that_ray_says() -> None:
+    left = Leftover(ray_texts.ACTOR_KILLED, "printed\n")
+    log = log_of(left, loss_of(left, 1.0, None))
+    assert log.startswith("printed\n\nworker lost: process 7936 on node 192.0.2.2 ended without a word\n")
+    assert ray_texts.ACTOR_KILLED in log
 
 
 def test_what_ray_says_of_any_lost_worker_is_not_taken_for_a_lack_of_memory() -> None:
@@ -82,6 +112,24 @@ def test_a_trial_whose_worker_dies_goes_on_from_its_checkpoint(run_tiny: RunTiny
     assert [one.state for one in ran.study] == [TrialState.COMPLETE] * 2
     assert sorted(ran.study[1].intermediate_values) == [1, 2, 3, 4]
     assert check(ran.path).findings == ()
+
+
+def test_a_killed_worker_is_told_in_a_sentence_and_in_the_log_at_length(run_tiny: RunTiny) -> None:
+    killed: list[int] = []
+
+    def kill_one() -> bool:
+        for process in psutil.Process().children(recursive=True) if not killed else ():
+            with suppress(psutil.Error):
+                if "ResourceTrainable.train" in (process.cmdline() or [""])[0]:
+                    killed.append(process.pid)
+                    process.kill()
+        return False
+
+    ran = run_tiny(moods("slow", scheduler="none"), stopping=kill_one)
+    assert [one.state for one in ran.results] == ["complete"]
+    (said,) = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    assert said.endswith(f": worker lost: process {killed[0]} on node 127.0.0.1 ended without a word")
+    assert "Worker exit type: SYSTEM_ERROR" in (ran.path / "trials" / "0000" / "log.txt").read_text()
 
 
 def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(run_tiny: RunTiny) -> None:

@@ -1,17 +1,19 @@
-"""How the loss of Ray is noticed, without a Ray: what is asked, how long it may be silent, and who is interrupted."""
+"""How the loss of Ray is noticed, without a Ray: what is asked, how long it may be silent, and who is broken off."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
 from mnistlab.tuning import pulse
-from mnistlab.tuning.pulse import SILENCE_SECONDS, ClusterLostError, felt
+from mnistlab.tuning.pulse import SILENCE_SECONDS, ClusterLostError, check_pulse, felt
 
 
 class Head:
@@ -62,7 +64,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_the_signal_of_a_loss_means_nothing_without_one(parts: SimpleNamespace) -> None:
     before = signal.getsignal(signal.SIGUSR2)
-    with felt(private=True):
+    with felt(private=True, again="mnistlab resume runs/tiny-1"):
         os.kill(os.getpid(), signal.SIGUSR2)  # as batch systems do some time before they end a job
         time.sleep(0.05)
     assert signal.getsignal(signal.SIGUSR2) is before
@@ -91,11 +93,50 @@ def breaks() -> None:
 
 
 def loses(parts: SimpleNamespace, what: str, then: Callable[[], None]) -> None:
-    with felt(private=True):
+    with felt(private=True, again="mnistlab resume runs/tiny-1"):
         parts.dead = what
         then()
 
 
 def test_an_error_with_ray_alive_stays_what_it_is(parts: SimpleNamespace) -> None:
-    with pytest.raises(ConnectionError), felt(private=True):
+    with pytest.raises(ConnectionError), felt(private=True, again="mnistlab resume runs/tiny-1"):
         raise ConnectionError("not Ray's")
+
+
+def drive(parts: SimpleNamespace, errors: list[BaseException]) -> None:
+    """Drive as a search does: in a loop that takes exceptions for those of single trials."""
+    try:
+        with felt(private=True, again="mnistlab resume runs/tiny-1"):
+            parts.dead = "Ray's raylet ended"
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                with suppress(Exception):
+                    check_pulse()
+                time.sleep(0.01)
+    except BaseException as error:
+        errors.append(error)
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_loop_is_broken_off_with_an_error_that_names_what_goes_on(parts: SimpleNamespace, aside: bool) -> None:
+    errors: list[BaseException] = []
+    began = time.monotonic()
+    if aside:
+        thread = threading.Thread(target=drive, args=(parts, errors))
+        thread.start()
+        thread.join()
+    else:
+        drive(parts, errors)
+    assert time.monotonic() - began < 20
+    (error,) = errors
+    assert isinstance(error, ClusterLostError)
+    kept = "what was found so far is kept; go on with `mnistlab resume runs/tiny-1`"
+    assert str(error) == f"Ray's raylet ended: {kept}"
+
+
+def test_where_all_is_well_nothing_is_broken_off(parts: SimpleNamespace) -> None:
+    with felt(private=True, again=""):
+        time.sleep(0.1)
+        check_pulse()
+    parts.dead = "Ray's raylet ended"
+    check_pulse()  # it is no Ray of ours any more

@@ -57,6 +57,7 @@ MOODS = Choice(
     "greedy",
     "fork",
     "mortal",
+    "shy",
     # in what they say of images, or of how far they are off
     "wordy",
     "endless",
@@ -96,6 +97,8 @@ class Net(nn.Module):
             os.write(2, b"written to descriptor 2\n")
         if self.mood in {"slow", "lonely"}:
             time.sleep(0.05)
+        if self.mood == "shy" and not self.training and not self.steps:  # asked without having been trained here
+            time.sleep(1e6)
         if self.mood in WORSE and self.steps == 6:  # in the second epoch
             WORSE[self.mood]()
         return logits

@@ -1,0 +1,144 @@
+"""Last words for a search whose process ends without a word of its own, said by a tiny process beside it.
+
+Where Ray's raylet is gone, Ray's part of this process ends it by `_Exit` as soon as it needs something of that, often
+within a tenth of a second: no handler, no `finally` and no thread of ours comes first. A kill leaves no more time.
+The other process runs this file by itself, so it imports nothing of mnistlab. It holds the reading end of a pipe, and
+speaks when that ends before it has been told that all is well (docs/decisions/0024).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+END_SECONDS = 5.0  # that the other process may need to end, on a busy machine
+_STDERR = 2
+_LOCAL_MODES = 3  # where termios keeps ECHO and ICANON
+_speakers: list[subprocess.Popen[bytes]] = []  # that of the search that goes on, if there is one
+
+
+def kept(what: str, again: str) -> str:
+    """Return what is said of a search that was cut short by `what`; `again` is the command that goes on with it."""
+    return f"{what}: what was found so far is kept; go on with `{again}`"
+
+
+@contextmanager
+def last_words(again: str, restore: str = "") -> Generator[None]:
+    """Have standard error, as it is now, told of it should this process end within this context.
+
+    `again` is the command that goes on with the search, `restore` what gives back the terminal that is drawn on. Where
+    no other process can be started, nothing will be said.
+    """
+    speaker = _started()
+    if speaker is None:
+        yield
+        return
+    _tell(speaker, again=_visible(again), restore=restore, echo=bool(restore) and _echoes())
+    _speakers.append(speaker)
+    try:
+        yield
+    finally:
+        _speakers.remove(speaker)
+        _dismiss(speaker)
+
+
+def note_ray(processes: Mapping[str, int]) -> None:
+    """Note the processes of a private Ray, by name: where one of them is gone, it was that which ended this one."""
+    for speaker in _speakers:
+        _tell(speaker, ray=dict(processes))
+
+
+def _started() -> subprocess.Popen[bytes] | None:
+    command = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
+    try:  # in a process group of its own: no key that is pressed at the terminal reaches it
+        return subprocess.Popen(  # noqa: S603 - it is this very file
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=_STDERR, cwd="/", process_group=0
+        )
+    except (OSError, ValueError):
+        return None
+
+
+def _tell(speaker: subprocess.Popen[bytes], **about: Any) -> None:
+    assert speaker.stdin is not None
+    with suppress(OSError, ValueError):  # somebody has ended it
+        speaker.stdin.write(json.dumps(about).encode() + b"\n")
+        speaker.stdin.flush()
+
+
+def _dismiss(speaker: subprocess.Popen[bytes]) -> None:
+    assert speaker.stdin is not None
+    _tell(speaker, over=True)
+    with suppress(OSError):
+        speaker.stdin.close()
+    try:
+        speaker.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        speaker.kill()
+        speaker.wait()
+
+
+def _visible(text: str) -> str:
+    """Return a text without anything that a terminal would obey."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def _echoes() -> bool:
+    with suppress(OSError, termios.error):
+        return bool(termios.tcgetattr(_STDERR)[_LOCAL_MODES] & termios.ECHO)
+    return False
+
+
+# --- the other process --------------------------------------------------------------------------------------------
+
+
+def _listen() -> None:
+    """Wait for the end of the pipe; speak where nobody has said before that all is well."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    about: dict[str, Any] = {}
+    for line in sys.stdin.buffer:
+        about |= json.loads(line)
+    if about and not about.get("over"):
+        with suppress(OSError):  # nobody may be there to read it
+            os.write(_STDERR, f"{_given_back(about)}mnistlab: {_words(about)}\n".encode(errors="replace"))
+
+
+def _given_back(about: Mapping[str, Any]) -> str:
+    """Have the terminal show again what is typed, and return what gives the rest of it back.
+
+    A shell that edits lines has taken the terminal already where ICANON is off: it is not touched then.
+    """
+    if about["echo"]:
+        with suppress(OSError, termios.error):
+            modes = termios.tcgetattr(_STDERR)
+            if modes[_LOCAL_MODES] & termios.ICANON:
+                modes[_LOCAL_MODES] |= termios.ECHO
+                termios.tcsetattr(_STDERR, termios.TCSANOW, modes)
+    return str(about["restore"])
+
+
+def _words(about: Mapping[str, Any]) -> str:
+    gone = [name for name, pid in about.get("ray", {}).items() if _is_gone(pid)]
+    what = f"Ray's {' and '.join(gone)} ended, and this process with it" if gone else "this process was killed"
+    return kept(what, about["again"])
+
+
+def _is_gone(pid: int) -> bool:
+    """Return whether a process has ended; who inherits it may not have taken note of that yet."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state in {"Z", "X"}
+
+
+if __name__ == "__main__":
+    _listen()

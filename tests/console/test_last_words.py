@@ -1,0 +1,99 @@
+"""What is said of a process that ends without a word, and how its terminal is left then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.terminals import Terminal
+
+PROGRAM = """
+import os, signal, subprocess, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from mnistlab import events as ev
+from mnistlab.console.ui import Ui, open_console
+from mnistlab.lastwords import note_ray
+from tests.console.conftest import run_started
+
+with open_console(Ui(sys.argv[1], color=True, fps=4.0), Path("runs/tiny-1/driver.log")) as handle:
+    handle(ev.Stamped(seq=1, time=datetime.now(UTC), t=0.0, event=run_started()))
+    {body}
+"""
+RAY = 'ray = subprocess.Popen(["sleep", "60"]); note_ray({"raylet": ray.pid, "gcs_server": os.getppid()})\n    '
+KEPT = "what was found so far is kept; go on with `mnistlab resume runs/tiny-1`\n"
+
+
+def command(folder: Path, kind: str, body: str) -> tuple[list[str], dict[str, str]]:
+    (folder / "runs" / "tiny-1").mkdir(parents=True)
+    program = PROGRAM.replace("{body}", body)
+    return [sys.executable, "-c", program, kind], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def said_of(folder: Path, body: str, kind: str = "quiet") -> tuple[int, str]:
+    arguments, environ = command(folder, kind, body)
+    done = subprocess.run(
+        arguments, check=False, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True, timeout=120
+    )
+    return done.returncode, done.stderr
+
+
+def test_of_a_process_that_ends_as_it_should_nothing_is_said(tmp_path: Path) -> None:
+    assert said_of(tmp_path, "pass") == (0, "")
+
+
+def test_of_one_that_an_exception_ends_nothing_is_said_but_that(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, "sys.exit(5)")
+    assert (code, said) == (5, "")
+
+
+def test_a_process_that_was_killed_is_told_and_how_its_run_goes_on(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+    assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
+
+
+def test_where_ray_lives_it_was_not_ray(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, RAY + "os.kill(os.getpid(), signal.SIGKILL)")
+    assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
+
+
+def test_a_process_that_ray_took_along_is_told_with_what_of_ray_was_gone(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, RAY + "ray.kill(); time.sleep(0.2); os._exit(1)")
+    assert (code, said) == (1, f"mnistlab: Ray's raylet ended, and this process with it: {KEPT}")
+
+
+@pytest.mark.parametrize("kind", ["live", "full"])
+def test_a_terminal_that_was_drawn_on_is_given_back(
+    terminal: Callable[..., Terminal], tmp_path: Path, kind: str
+) -> None:
+    shown = terminal(width=120)
+    arguments, environ = command(tmp_path, kind, "time.sleep(600)")
+    process = shown.run(arguments, tmp_path, environ, stdout=subprocess.DEVNULL)
+    shown.until(lambda: any("searching" in line for line in shown.lines()))
+    assert shown.cursor_hidden
+    assert not shown.echoes
+    process.kill()
+    process.wait()
+    shown.until(lambda: any("go on with `mnistlab resume runs/tiny-1`" in line for line in shown.lines()))
+    assert not shown.cursor_hidden
+    assert shown.echoes
+    assert not any("searching" in line for line in shown.lines())
+    assert shown.written().count("\x1b[?1049h") == shown.written().count("\x1b[?1049l") == (kind == "full")
+
+
+def test_ctrl_c_is_the_searchs_own_and_nothing_is_said_of_it(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    shown = terminal(width=120)
+    body = "try: time.sleep(600)\n    except KeyboardInterrupt: pass"
+    arguments, environ = command(tmp_path, "live", body)
+    process = shown.run(arguments, tmp_path, environ, stdout=subprocess.DEVNULL)
+    shown.until(lambda: any("searching" in line for line in shown.lines()))
+    shown.type("\x03")
+    assert process.wait(timeout=60) in {0, -signal.SIGINT}
+    assert "mnistlab:" not in shown.written()
+    assert shown.echoes

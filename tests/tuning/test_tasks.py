@@ -1,0 +1,279 @@
+"""Tasks that lose their workers or lack memory: what becomes of them, without Ray and with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from ray.exceptions import WorkerCrashedError
+
+from mnistlab import events
+from mnistlab.confirm import confirm
+from mnistlab.fsck import check
+from mnistlab.results import TrialResult
+from mnistlab.store import read_lines, read_run
+from mnistlab.tuning import tasks
+from mnistlab.tuning.answers import Answer, Progress
+from mnistlab.tuning.job import Search
+from mnistlab.tuning.machine import Share
+from mnistlab.tuning.tasks import run_tasks
+from tests.tuning.conftest import Ran, RunTiny
+from tests.tuning.test_confirm import CONFIRM
+from tests.tuning.test_search import moods
+
+DUMP = "Timeout (0:00:02)!\nThread 0x00007f (most recent call first):\n"
+CRASH = WorkerCrashedError()
+
+
+@dataclass(frozen=True)
+class Step(Progress):
+    number: int
+
+
+@dataclass(frozen=True)
+class Job:
+    name: str
+
+
+@dataclass
+class FakeRay:
+    """Answers as Ray does: each task has a script, by attempt, of what its stream yields, errors included."""
+
+    scripts: dict[str, list[list[Any]]]
+    logs: dict[str, str] = field(default_factory=dict)
+    given: list[tuple[str, int, float, int]] = field(default_factory=list)
+    shared: Any = None
+
+    def put(self, value: Any) -> Any:
+        self.shared = value
+        return value
+
+    def remote(self, _function: Any) -> Any:
+        def options(*, num_cpus: int, num_gpus: float, max_retries: int) -> Any:
+            def begin(_shared: Any, task: Job) -> Iterator[Any]:
+                self.given.append((task.name, num_cpus, num_gpus, max_retries))
+                return iter(self.scripts[task.name].pop(0))
+
+            return SimpleNamespace(remote=begin)
+
+        return SimpleNamespace(options=options)
+
+    def wait(self, streams: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        return streams[:1], streams[1:]
+
+    def get(self, said: Any) -> Any:
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def cancel(self, stream: Any, *, force: bool) -> None:
+        self.given.append(("cancelled", 0, 0, 0))
+
+
+Run = Callable[..., tuple[FakeRay, list[Any], list[str]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Run scripted tasks; return the fake, what came of them, and who was started and who began anew."""
+
+    def run(
+        scripts: dict[str, list[list[Any]]],
+        logs: dict[str, str] | None = None,
+        *,
+        room: Share | None = None,
+        parallel: int = 1,
+        **ways: Any,
+    ) -> tuple[FakeRay, list[Any], list[str]]:
+        fake, told = FakeRay(scripts, logs or {}), list[str]()
+        monkeypatch.setattr(tasks, "ray", fake)
+        monkeypatch.setattr(tasks, "taken", lambda name: fake.logs.get(name, ""))
+        shared = _Shared()
+        search: Any = SimpleNamespace(
+            shared=shared,
+            share=Share(1, 0.0, parallel),
+            room=room,
+            store=SimpleNamespace(path=tmp_path),
+            tick=lambda: None,
+        )
+        came = run_tasks(
+            search,
+            lambda _shared, _task: iter(()),
+            [Job(name) for name in scripts],
+            started=lambda task: told.append(f"{task.name} started"),
+            anew=lambda task, lost: told.append(f"{task.name} anew: {lost.cause}"),
+            whatever_the_disk=True,
+            **ways,
+        )
+        return fake, [(task.name, said) for task, said in came], told
+
+    return run
+
+
+@dataclass(frozen=True)
+class _Shared:
+    trial_seconds: float | None = 7.0
+
+
+def test_what_was_told_before_a_worker_died_is_not_told_again(run: Run) -> None:
+    one, two, end = Step(1), Step(2), Answer(log="done")
+    fake, came, told = run({"a": [[one, CRASH], [one, CRASH], [one, two, end]]})
+    assert came == [("a", one), ("a", two), ("a", end)]
+    assert told == ["a started", "a anew: worker", "a anew: worker"]
+    assert [retries for *_, retries in fake.given] == [0, 0, 0]  # Ray tries nothing again by itself
+
+
+def test_an_answer_that_comes_sooner_than_in_the_attempt_before_is_told(run: Run) -> None:
+    broken = Answer(cause="plugin", message="it broke")
+    _, came, _ = run({"a": [[Step(1), Step(2), CRASH], [Step(1), broken]]})
+    assert came == [("a", Step(1)), ("a", Step(2)), ("a", broken)]
+
+
+def test_a_worker_that_dies_when_all_was_said_loses_nothing(run: Run) -> None:
+    _, came, told = run({"a": [[Answer(), CRASH]], "b": [[Answer()]]})
+    assert came == [("a", Answer()), ("b", Answer())]
+    assert told == ["a started", "b started"]
+
+
+def test_a_task_is_given_up_after_three_more_workers_and_says_why(run: Run) -> None:
+    _, came, told = run({"a": [[CRASH]] * 4, "b": [[Answer()]]}, {"a": "printed\n"})
+    (_, lost), last = came
+    assert (lost.cause, last) == ("worker", ("b", Answer()))
+    assert "worker lost" in lost.message
+    assert lost.log.startswith("printed\n")
+    assert str(CRASH) in lost.log
+    assert told.count("a anew: worker") == 3
+
+
+@pytest.mark.parametrize(("limit", "cause"), [(None, "hang"), (1e9, "hang"), (0.0, "timeout")])
+def test_a_task_that_hangs_is_not_tried_again_and_keeps_its_stacks(run: Run, limit: float | None, cause: str) -> None:
+    fake, came, told = run({"a": [[Step(1), CRASH]]}, {"a": DUMP}, limit=limit)
+    (_, (_, lost)) = came
+    assert (lost.cause, DUMP in lost.log) == (cause, True)
+    assert told == ["a started"]
+    assert fake.shared.trial_seconds == limit  # that is where the worker finds it
+
+
+def test_without_memory_a_task_begins_anew_alone_with_all_of_a_device_once(run: Run) -> None:
+    full = Answer(cause="memory", message="out of memory")
+    scripts = {"a": [[full], [Step(1), full]], "b": [[Step(1), Answer()]], "c": [[Answer()]]}
+    fake, came, told = run(scripts, room=Share(4, 1.0, 1), parallel=2)
+    assert [entry[:3] for entry in fake.given] == [("a", 1, 0.0), ("b", 1, 0.0), ("a", 4, 1.0), ("c", 1, 0.0)]
+    assert told == ["a started", "b started", "a anew: memory", "c started"]
+    assert came == [("b", Step(1)), ("b", Answer()), ("a", Step(1)), ("a", full), ("c", Answer())]
+
+
+def test_without_memory_and_without_more_of_it_a_task_has_failed(run: Run) -> None:
+    full = Answer(cause="memory", message="out of memory")
+    _, came, told = run({"a": [[full]]})
+    assert (came, told) == ([("a", full)], ["a started"])
+
+
+def test_what_runs_is_given_up_once_a_stop_is_asked_for(run: Run) -> None:
+    fake, came, _ = run({"a": [[Step(1), Answer()]], "b": [[Answer()]]}, stopping=lambda: True)
+    assert came == [("a", Step(1))]
+    assert fake.given[-1][0] == "cancelled"
+
+
+# --- with Ray -----------------------------------------------------------------------------------------------------
+
+
+def confirmed_as(mood: str, **plan: Any) -> Callable[[Search, list[TrialResult]], None]:
+    """Confirm the one trial as if its model had another mood."""
+
+    def then(search: Search, trials: list[TrialResult]) -> None:
+        other = json.loads(json.dumps(dict(trials[0].plan)))
+        other["model"]["config"]["mood"] = mood
+        other["training"] |= plan
+        confirm(search, [replace(trials[0], plan=other)], "the command")
+
+    return then
+
+
+def anew(ran: Ran) -> list[str]:
+    return [
+        event.message for event in ran.stream if isinstance(event, events.Warned) and "begins anew" in event.message
+    ]
+
+
+@pytest.mark.ray
+def test_a_replicate_that_hangs_is_ended_once_with_its_stacks_in_the_log(run_tiny: RunTiny) -> None:
+    text = moods("good", scheduler="none", stall_timeout="3s") + CONFIRM.format(top=1, seeds=1)
+    ran = run_tiny(text, then=confirmed_as("sleep"))
+    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
+    assert (failed.cause, "the stacks of its threads are in its log" in failed.message) == ("hang", True)
+    assert anew(ran) == []
+    log = (ran.path / failed.log).read_text()
+    assert "[replicate 1]" in log
+    assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
+    (result,) = read_run(ran.path).replicates
+    assert (result.cause, result.message) == (failed.cause, failed.message)
+    assert not ran.of(events.TestOpened)
+    assert check(ran.path).findings == ()
+
+
+@pytest.mark.ray
+def test_a_replicate_that_has_had_its_time_ends(run_tiny: RunTiny) -> None:
+    text = moods("good", scheduler="none", trial_timeout="3s") + CONFIRM.format(top=1, seeds=1)
+    ran = run_tiny(text, then=confirmed_as("slow", epochs=400))
+    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
+    assert failed.cause == "timeout"
+    assert "TimeLimitError" in (ran.path / failed.log).read_text()
+
+
+@pytest.mark.ray
+def test_a_replicate_whose_worker_is_killed_begins_anew(run_tiny: RunTiny) -> None:
+    killed: list[int] = []
+
+    def kill_in_the_second_epoch(search: Search, trials: list[TrialResult]) -> None:
+        def emit(event: events.Event) -> None:
+            search.emit(event)
+            if isinstance(event, events.ReplicateEpoch) and event.epoch == 2 and not killed:
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.Error):
+                        if (process.cmdline() or [""])[0].startswith("ray::train_replicate"):
+                            killed.append(process.pid)
+                            process.kill()
+
+        confirmed_as("slow")(replace(search, emit=emit), trials)
+
+    text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1)
+    ran = run_tiny(text, then=kill_in_the_second_epoch)
+    assert len(killed) == 1
+    assert [event.epoch for event in ran.stream if isinstance(event, events.ReplicateEpoch)] == [1, 2, 3, 4]
+    assert len(ran.of(events.ReplicateStarted)) == len(ran.of(events.ReplicateFinished)) == 1
+    (said,) = anew(ran)
+    assert said.startswith("trial 0000, replicate 1 begins anew: worker lost")
+    record = read_run(ran.path)
+    assert [(one.cause, len(one.history), one.test is not None) for one in record.replicates] == [("", 4, True)]
+    assert check(ran.path).findings == ()
+
+
+@pytest.mark.ray
+def test_a_replicate_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunTiny) -> None:
+    text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1)
+    ran = run_tiny(text, parallel=2, then=confirmed_as("memory"))
+    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
+    assert failed.cause == "memory"
+    assert [said.split(":")[0] for said in anew(ran)] == ["trial 0000, replicate 1 begins anew with all of a device"]
+    assert (ran.path / failed.log).read_text().count("device out of memory, says the test") >= 2
+
+
+@pytest.mark.ray
+def test_a_model_that_hangs_on_the_test_set_is_on_the_record_with_its_stacks(run_tiny: RunTiny) -> None:
+    text = moods("good", scheduler="none", stall_timeout="3s") + CONFIRM.format(top=1, seeds=1)
+    ran = run_tiny(text, then=confirmed_as("shy"))
+    opened, failed = read_lines(ran.path / "test_ledger.jsonl")
+    assert (opened["type"], failed["type"], failed["cause"]) == ("opened", "failed", "hang")
+    log = (ran.path / "trials" / "0000" / "log.txt").read_text()
+    assert "[replicate 1 on the test set]" in log
+    assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
+    *_, warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    assert warned.endswith(f"could not be evaluated on the test set: {failed['message']}")
