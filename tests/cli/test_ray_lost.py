@@ -16,7 +16,8 @@ import pytest
 
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
-from tests.cli.test_resume import check_whole, end, home, of_ours, run_of, start, wait_for
+from tests.cli.test_resume import MNISTLAB, check_whole, end, home, of_ours, run_of, start, wait_for
+from tests.terminals import Terminal
 
 __all__ = ["home"]  # a fixture
 
@@ -81,6 +82,25 @@ def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Pat
     assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
     assert err.count("go on with") == 1
     check_gone_on_with(home)
+
+
+def test_a_search_that_ray_takes_along_gives_the_terminal_back(home: Path) -> None:
+    shown = Terminal(150, 30)
+    ours = {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home), "TERM": "xterm"}
+    environ = {name: value for name, value in os.environ.items() if name not in {"CI", "COLUMNS", "MNISTLAB_UI"}}
+    driver = shown.run([MNISTLAB, "search", "tiny.toml"], home, environ | ours)
+    try:
+        wait_for(home, "trial_epoch")
+        shown.until(lambda: shown.cursor_hidden and not shown.echoes)
+        part_of(driver.pid, "DashboardAgent").kill()
+        driver.wait(timeout=AT_ONCE)
+        shown.until(lambda: f"go on with `{resume_of(home)}`" in "".join(shown.lines()))  # it may fill two of them
+        assert not shown.cursor_hidden
+        assert shown.echoes
+    finally:
+        driver.kill()
+        driver.wait()
+        shown.hang_up()
 
 
 IN_A_THREAD = """

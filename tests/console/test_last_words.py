@@ -95,5 +95,5 @@ def test_ctrl_c_is_the_searchs_own_and_nothing_is_said_of_it(terminal: Callable[
     shown.until(lambda: any("searching" in line for line in shown.lines()))
     shown.type("\x03")
     assert process.wait(timeout=60) in {0, -signal.SIGINT}
-    assert "mnistlab:" not in shown.written()
+    assert "go on with" not in shown.written()
     assert shown.echoes
