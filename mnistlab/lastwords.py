@@ -56,6 +56,13 @@ def note_ray(processes: Mapping[str, int]) -> None:
         _tell(speaker, ray=dict(processes))
 
 
+def note_loss(what: str) -> bool:
+    """Note what is gone without which the search can't go on; return whether that will be said if it ends for it."""
+    for speaker in _speakers:
+        _tell(speaker, lost=what)
+    return bool(_speakers)
+
+
 def _started() -> subprocess.Popen[bytes] | None:
     command = [sys.executable, "-I", "-S", str(Path(__file__).resolve())]
     try:  # in a process group of its own: no key that is pressed at the terminal reaches it
@@ -126,6 +133,8 @@ def _given_back(about: Mapping[str, Any]) -> str:
 
 
 def _words(about: Mapping[str, Any]) -> str:
+    if lost := about.get("lost"):
+        return kept(lost, about["again"])
     gone = [name for name, pid in about.get("ray", {}).items() if _is_gone(pid)]
     what = f"Ray's {' and '.join(gone)} ended, and this process with it" if gone else "this process was killed"
     return kept(what, about["again"])

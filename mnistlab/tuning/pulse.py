@@ -19,7 +19,7 @@ from typing import Any
 from ray._private import worker as ray_worker
 
 from mnistlab.errors import ExitCode, MnistlabError
-from mnistlab.lastwords import kept, note_ray
+from mnistlab.lastwords import kept, note_loss, note_ray
 from mnistlab.signals import LOST
 
 LOOK_SECONDS = 0.5
@@ -65,10 +65,12 @@ class Pulse:
         while not self._over.wait(LOOK_SECONDS):
             if found := self._look():
                 self.lost = found
+                told = note_loss(found)
                 disarm()
                 _thread.interrupt_main(LOST)
                 if not self._over.wait(LEAVE_SECONDS):  # it waits for what is gone, deaf
-                    sys.stderr.write(f"mnistlab: {self.error()}\n")
+                    if not told:
+                        sys.stderr.write(f"mnistlab: {self.error()}\n")
                     _leave()
                 return
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from mnistlab import events as ev
 from mnistlab.console.ui import Ui, open_console
-from mnistlab.lastwords import note_ray
+from mnistlab.lastwords import note_loss, note_ray
 from tests.console.conftest import run_started
 
 with open_console(Ui(sys.argv[1], color=True, fps=4.0), Path("runs/tiny-1/driver.log")) as handle:
@@ -97,3 +97,12 @@ def test_ctrl_c_is_the_searchs_own_and_nothing_is_said_of_it(terminal: Callable[
     assert process.wait(timeout=60) in {0, -signal.SIGINT}
     assert "go on with" not in shown.written()
     assert shown.echoes
+
+
+def test_a_loss_that_was_seen_is_told_where_the_driver_is_deaf_to_it(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, 'note_loss("the head of the Ray cluster is silent"); os._exit(75)')
+    assert (code, said) == (75, f"mnistlab: the head of the Ray cluster is silent: {KEPT}")
+
+
+def test_a_loss_that_the_driver_has_told_is_not_told_again(tmp_path: Path) -> None:
+    assert said_of(tmp_path, 'note_loss("the head of the Ray cluster is silent")') == (0, "")

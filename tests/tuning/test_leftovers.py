@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from mnistlab.tuning import leftovers
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the logs, on a cluster of this node alone."""
     monkeypatch.setattr(leftovers, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(leftovers, "_own", lambda name: f"job-{name}")
     monkeypatch.setattr(leftovers, "_elsewhere", lambda _name: [])
     return tmp_path
 
@@ -27,19 +28,31 @@ def dead() -> int:
     return process.pid
 
 
-def test_a_trial_that_changed_its_worker_has_the_dead_one_s_log_taken_alone(folder: Path, dead: int) -> None:
-    living = leftovers.place_of("0001")  # as in a population: this process goes on with the trial
-    assert living == folder / f"0001.{os.getpid()}.log"
-    living.write_text("of the living")
-    gone = folder / f"0001.{dead}.log"
+@pytest.fixture
+def alive() -> Iterator[int]:
+    """The number of a process that is not."""
+    process = subprocess.Popen(["sleep", "100"])
+    yield process.pid
+    process.kill()
+    process.wait()
+
+
+def test_a_trial_that_changed_its_worker_has_the_dead_one_s_log_taken_alone(
+    folder: Path, dead: int, alive: int
+) -> None:
+    gone = folder / f"job-0001.{dead}.log"
     gone.write_text("of the dead")
-    (folder / f"0002.{dead}.log").write_text("another trial's")
-    (folder / f"0001-1.{dead}.log").write_text("a replicate's")
+    others = {
+        f"job-0001.{alive}.log": "of the living, which goes on with the trial: so it is in a population",
+        f"job-0002.{dead}.log": "another trial's",
+        f"job-0001-1.{dead}.log": "a replicate's",
+        f"other-0001.{dead}.log": "another run's",
+    }
+    for name, text in others.items():
+        (folder / name).write_text(text)
     assert leftovers.taken("0001") == "of the dead"
     assert leftovers.taken("0001") == ""  # once
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [living.name, f"0002.{dead}.log", f"0001-1.{dead}.log"]
-    )
+    assert {path.name: path.read_text() for path in folder.iterdir()} == others
 
 
 def test_what_is_not_here_is_asked_for_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
