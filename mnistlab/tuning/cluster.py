@@ -11,9 +11,7 @@ import ipaddress
 import logging
 import os
 import secrets
-import shutil
 import socket
-import tempfile
 import threading
 import time
 import warnings
@@ -31,6 +29,7 @@ from ray._private import worker as ray_worker
 
 from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
+from mnistlab.tuning.folders import in_use, private_folder
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
 from mnistlab.tuning.pulse import ClusterLostError, felt
 
@@ -41,9 +40,6 @@ CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": see `_loopback`
 
 # Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
 STORE_BYTES = 512 << 20
-
-# 107 bytes for a socket's path, less "/mnistlab-XXXXXXXX/r", Ray's session and "/sockets/plasma_store".
-LONGEST_BASE = 22
 
 
 @contextmanager
@@ -61,10 +57,7 @@ def cluster(address: str | None, machine: Machine, again: str = "mnistlab resume
         raise ResourceError(f"{rule}: call ray.shutdown() first, or search from another process")
     if address:
         _check_address(address)
-    folder = _private_folder()
-    private = {} if address else {**_credentials(folder), CLUSTERS: "0"}
-    with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
-        _reread_credentials()
+    with private_folder() as folder, _closed_to_others(address, folder):
         lost = False
         try:
             _start(address, machine, folder)
@@ -75,6 +68,15 @@ def cluster(address: str | None, machine: Machine, again: str = "mnistlab resume
             raise
         finally:
             _shut_down(folder, lost=lost)
+
+
+@contextmanager
+def _closed_to_others(address: str | None, folder: Path) -> Generator[None]:
+    """Have Ray's settings in the environment; of a Ray of ours, also a token that its every process must show."""
+    private = {} if address else {**_credentials(folder), CLUSTERS: "0"}
+    with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
+        _reread_credentials()
+        yield
 
 
 def _shut_down(folder: Path, *, lost: bool = False) -> None:
@@ -91,7 +93,7 @@ def _shut_down(folder: Path, *, lost: bool = False) -> None:
         while ending.is_alive() and time.monotonic() < deadline:
             hold()
             ending.join(0.02)
-        _clear(folder)
+        _kill_what_is_left(folder)
 
 
 def _end_ray() -> None:
@@ -100,21 +102,14 @@ def _end_ray() -> None:
         ray.shutdown()
 
 
-def _clear(folder: Path) -> None:
-    """Kill the processes of this one that have to do with `folder`, and remove it."""
-    left = [process for process in psutil.Process().children(recursive=True) if _names(process, folder)]
+def _kill_what_is_left(folder: Path) -> None:
+    """Kill the processes of this one that have to do with `folder`: until they end they may still write into it."""
+    ours = {process.pid for process in psutil.Process().children(recursive=True)}
+    left = [process for process in in_use(folder) if process.pid in ours]
     for process in left:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=ANSWER_SECONDS)  # until then they may still write into it
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _names(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return any(str(folder) in word for word in process.cmdline())
-    except psutil.Error:
-        return False
+    psutil.wait_procs(left, timeout=ANSWER_SECONDS)
 
 
 def _check_address(address: str) -> None:
@@ -145,15 +140,6 @@ def _speaks_grpc(line: socket.socket) -> bool:
     except OSError:  # it hangs up, or says nothing
         return False
     return len(head) == len(empty) and head[3] == settings
-
-
-def _private_folder() -> Path:
-    """Make a folder for Ray that only this user can read, where Ray's sockets fit into 107 bytes."""
-    for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes a folder of its own in it
-        if len(base) <= LONGEST_BASE and os.access(base, os.W_OK):
-            return Path(tempfile.mkdtemp(prefix="mnistlab-", dir=base))
-    rule = f"Ray needs a temporary folder whose path has at most {LONGEST_BASE} characters"
-    raise ResourceError(f"{rule}, but TMPDIR is {tempfile.gettempdir()} and /tmp can't be written")
 
 
 def _credentials(folder: Path) -> Mapping[str, str]:
