@@ -151,16 +151,18 @@ class _Asking:
     """Asks the head of a cluster for a sign of life."""
 
     def __init__(self) -> None:
-        self._heard = time.monotonic()
+        self._heard, self._unheard = time.monotonic(), 0
 
     def silence(self) -> str:
         """Return in words that the head has not answered for too long, or ""."""
         worker: Any = ray_worker.global_worker
         try:
             worker.gcs_client.internal_kv_get(b"mnistlab", None, timeout=5)
-            self._heard = time.monotonic()
+            self._heard, self._unheard = time.monotonic(), 0
         except Exception as error:
-            if time.monotonic() - self._heard > SILENCE_SECONDS:
+            self._unheard += 1
+            # More than once: a call during which this process was stopped (Ctrl-Z) has failed for that.
+            if self._unheard > 1 and time.monotonic() - self._heard > SILENCE_SECONDS:
                 return f"the head of the Ray cluster has not answered for {SILENCE_SECONDS:.0f} s ({error})"
         time.sleep(LOOK_SECONDS * 4)
         return ""

@@ -53,6 +53,16 @@ def test_each_answer_ends_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         assert asking.silence() == ""
 
 
+def test_a_call_during_which_the_driver_was_stopped_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = Head(monkeypatch)
+    asking = pulse._Asking()
+    head.answers = False
+    head.now += 10 * SILENCE_SECONDS  # Ctrl-Z, and `fg` after a while
+    assert asking.silence() == ""
+    head.answers = True
+    assert asking.silence() == ""
+
+
 @pytest.fixture
 def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What a look at Ray's processes finds dead; the tests' own process is not to end for it."""
