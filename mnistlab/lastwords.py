@@ -27,7 +27,7 @@ _speakers: list[subprocess.Popen[bytes]] = []  # that of the search that goes on
 
 def kept(what: str, again: str) -> str:
     """Return what is said of a search that was cut short by `what`; `again` is the command that goes on with it."""
-    return f"{what}: what was found so far is kept; go on with `{again}`"
+    return f"{_visible(what)}: what was found so far is kept; go on with `{again}`"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from mnistlab.events import Warned
 from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
+from mnistlab.signals import signals_held
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Parts, Search
@@ -44,8 +45,9 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
             raise refused from error
         raise
     finally:
-        parts.recorder.close()
-        parts.bridge.close()
+        with signals_held():  # all trials get their end, whoever insists on leaving, and if Ray is found gone only now
+            parts.recorder.close()
+            parts.bridge.close()
     if parts.bridge.short and not parts.stopping():
         raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 

@@ -29,13 +29,22 @@ def private_folder() -> Generator[Path]:
     """
     base = _base()
     _sweep(base)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    folder, descriptor = _locked_folder(base)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _locked_folder(base: Path) -> tuple[Path, int]:
+    """Make a folder and lock it. Another search may take it for abandoned before it is locked: then make another."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return folder, descriptor
         os.close(descriptor)
 
 
@@ -59,17 +68,16 @@ def _sweep(base: Path) -> None:
     """Remove this user's folders of which the driver is gone, and all that it had started."""
     for folder in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if folder.lstat().st_uid == os.getuid() and _is_abandoned(folder) and not any(in_use(folder)):
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder.lstat().st_uid == os.getuid():
+                _remove_if_abandoned(folder)
 
 
-def _is_abandoned(folder: Path) -> bool:
-    """Return whether nobody holds the folder's lock; one without a lock is somebody else's, or just being made."""
+def _remove_if_abandoned(folder: Path) -> None:
+    """Remove a folder of which nobody holds the lock; one without a lock is somebody else's, or just being made."""
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        if not any(in_use(folder)):
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)
-    return True

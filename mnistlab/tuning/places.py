@@ -20,6 +20,7 @@ from mnistlab.tuning.unsaved import Unsaved
 # On a private Ray a place takes milliseconds. What a worker needs to start comes later, and takes as long as it takes.
 PLACE_SECONDS = 30.0
 LOOK_SECONDS = 2.0
+LOOKS = 8
 
 
 class Places(Unsaved, Callback):
@@ -32,6 +33,7 @@ class Places(Unsaved, Callback):
         """Begin to look at the first turn of Tune's loop; `again` is the command that goes on with the run."""
         self._again = again
         self._since: float | None = None  # when it was seen first that nobody has a place
+        self._seen = 0  # and how often since: the clock alone goes on while a driver is stopped (Ctrl-Z)
         self._next = 0.0
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002 - Tune's signature
@@ -46,10 +48,10 @@ class Places(Unsaved, Callback):
         self._next = now + LOOK_SECONDS
         states = {trial.status for trial in trials}
         if Trial.PENDING not in states or Trial.RUNNING in states or not _nobody_has_a_place():
-            self._since = None
+            self._since, self._seen = None, 0
             return
-        self._since = self._since or now
-        if now - self._since >= PLACE_SECONDS:
+        self._since, self._seen = self._since or now, self._seen + 1
+        if now - self._since >= PLACE_SECONDS and self._seen >= LOOKS:
             disarm()
             found_none = f"Ray has found no place for a worker for {PLACE_SECONDS:.0f} s, with nothing running"
             raise ClusterLostError(found_none, self._again)

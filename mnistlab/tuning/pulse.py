@@ -63,7 +63,10 @@ class Pulse:
     def run(self) -> None:
         """Look until it is over; interrupt the main thread where something is gone."""
         while not self._over.wait(LOOK_SECONDS):
-            if found := self._look():
+            found = self._look()
+            if self._over.is_set():  # Ray was shut down while it was looked at
+                return
+            if found:
                 self.lost = found
                 told = note_loss(found)
                 disarm()

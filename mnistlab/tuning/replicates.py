@@ -5,13 +5,15 @@ A failure of the training is an answer like any other (`cause`, `message`), as i
 
 from __future__ import annotations
 
+import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mnistlab import training, weights
 from mnistlab.data import open_test
@@ -78,31 +80,47 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
     capture, watch = _watched(shared, task.name)
     watch.begin(shared.trial_seconds)
     history: list[dict[str, float]] = []
-    answer = ReplicateAnswer()
     try:
-        registry = select(shared.plugins)
-        data = task.data(data_for(shared, registry, device_of(shared)))
-        with watch.over():
-            one = training.begin(task.plan, task.seed, data, registry)
-            one.on_step = watch.step
-        while one.epoch < one.epochs:
-            with watch.over():
-                history.append(training.run_epoch(one))
-            yield ReplicateProgress(one.epoch, one.epochs, history[-1])
-        with watch.over():
-            found = training.evaluate(one, data.validation_images, data.validation_labels)
-        answer = replace(
-            answer,
-            parameters=training.count_parameters(one.module),
-            correct=found.correct.cpu().numpy(),
-            weights=weights.pack_weights(one.module),
-            cost=_measured(one),
-        )
+        answer = yield from _trained(shared, task, watch, history)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
-        answer = replace(answer, cause=training.cause_of(error), message=one_line(error))
+        answer = ReplicateAnswer(cause=training.cause_of(error), message=one_line(error))
+    _give_back_memory()
     capture.remove()
     yield replace(answer, history=tuple(history), log=capture.take())
+
+
+def _trained(
+    shared: Shared, task: ReplicateTask, watch: Watch, history: list[dict[str, float]]
+) -> Generator[ReplicateProgress, None, ReplicateAnswer]:
+    """Train and evaluate; add each epoch's metrics to `history`."""
+    registry = select(shared.plugins)
+    data = task.data(data_for(shared, registry, device_of(shared)))
+    with watch.over():
+        one = training.begin(task.plan, task.seed, data, registry)
+        one.on_step = watch.step
+    while one.epoch < one.epochs:
+        with watch.over():
+            history.append(training.run_epoch(one))
+        yield ReplicateProgress(one.epoch, one.epochs, history[-1])
+    with watch.over():
+        found = training.evaluate(one, data.validation_images, data.validation_labels)
+    return ReplicateAnswer(
+        parameters=training.count_parameters(one.module),
+        correct=found.correct.cpu().numpy(),
+        weights=weights.pack_weights(one.module),
+        cost=_measured(one),
+    )
+
+
+def _give_back_memory() -> None:
+    """Let go of a GPU's memory before the answer: who gets all of it next may be in another process than this one.
+
+    Ray keeps this process for the next task, and torch what it has freed.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
@@ -165,20 +183,26 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
     """
     capture, watch = _watched(shared, task.name)
     try:
-        registry, device = select(shared.plugins), device_of(shared)
-        data = task.replicate.data(data_for(shared, registry, device))
-        with watch.over():
-            model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
-        weights.load_weights(model.module, task.weights)
-        with opened():
-            test = open_test(*dataset_of(shared, registry), shared.place)
-        images, labels = upload(test, device)
-        model.on_step = watch.step
-        with watch.over():
-            found = training.evaluate(model, images, labels)
-        capture.remove()
-        yield TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss, log=capture.take())
+        answer = _tested(shared, task, watch)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
-        capture.remove()
-        yield TestAnswer(log=capture.take(), cause=training.cause_of(error), message=one_line(error))
+        answer = TestAnswer(cause=training.cause_of(error), message=one_line(error))
+    _give_back_memory()
+    capture.remove()
+    yield replace(answer, log=capture.take())
+
+
+def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
+    """Evaluate."""
+    registry, device = select(shared.plugins), device_of(shared)
+    data = task.replicate.data(data_for(shared, registry, device))
+    with watch.over():
+        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
+    weights.load_weights(model.module, task.weights)
+    with opened():
+        test = open_test(*dataset_of(shared, registry), shared.place)
+    images, labels = upload(test, device)
+    model.on_step = watch.step
+    with watch.over():
+        found = training.evaluate(model, images, labels)
+    return TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss)

@@ -110,3 +110,21 @@ def test_without_a_place_that_is_short_enough_it_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ResourceError, match="at most 22 characters, but TMPDIR is"), private_folder():
         pass
+
+
+def test_a_folder_that_another_search_removes_before_it_is_locked_is_made_anew(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = folders.fcntl.flock, list[Path]()
+
+    def sweep_first(descriptor: int, how: int) -> None:
+        if not swept:
+            swept.extend(base.iterdir())
+            folders._sweep(base)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(folders.fcntl, "flock", sweep_first)
+    with private_folder() as folder:
+        assert len(swept) == 1
+        assert not swept[0].exists()
+        assert folder.is_dir()

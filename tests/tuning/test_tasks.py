@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from ray.exceptions import WorkerCrashedError
 
 from mnistlab import events
@@ -19,7 +21,7 @@ from mnistlab.confirm import confirm
 from mnistlab.fsck import check
 from mnistlab.results import TrialResult
 from mnistlab.store import read_lines, read_run
-from mnistlab.tuning import tasks
+from mnistlab.tuning import replicates, tasks
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Share
@@ -277,3 +279,30 @@ def test_a_model_that_hangs_on_the_test_set_is_on_the_record_with_its_stacks(run
     assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
     *_, warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
     assert warned.endswith(f"could not be evaluated on the test set: {failed['message']}")
+
+
+def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        """What would be on the GPU; it is part of a cycle, as modules are."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    trained: list[weakref.ref[Model]] = []
+    freed: list[bool] = []
+
+    def out_of_memory(*_: Any) -> Iterator[Any]:
+        trained.append(weakref.ref(Model()))
+        model = Model()
+        trained.append(weakref.ref(model))
+        yield Step(1)
+        raise torch.OutOfMemoryError("no more")
+
+    nothing = SimpleNamespace(begin=lambda _: None, remove=lambda: None, take=lambda: "")
+    monkeypatch.setattr(replicates, "_watched", lambda *_: (nothing, nothing))
+    monkeypatch.setattr(replicates, "_trained", out_of_memory)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(all(one() is None for one in trained)))
+    shared: Any = SimpleNamespace(trial_seconds=None)
+    *_, answer = replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
+    assert (answer.cause, freed) == ("memory", [True])
