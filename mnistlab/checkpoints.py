@@ -7,7 +7,7 @@ whole. Nothing here is pickled.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,17 +51,21 @@ def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, valu
         _thin_out(folder)
 
 
-def newest_checkpoint(run: Path, trial: str, at_most: int) -> tuple[int, bytes] | None:
+def newest_checkpoint(
+    run: Path, trial: str, at_most: int, say: Callable[[str], object] = lambda _: None
+) -> tuple[int, bytes] | None:
     """Return epoch and state of the newest checkpoint of a trial that is whole, or None where there is none.
 
     One of a later epoch than `at_most` is passed over: with the power, what was said of that epoch may have been lost.
+    One that is damaged is passed over too; `say` is told so in words.
     """
     folder = run / "trials" / trial / FOLDER
-    for manifest in sorted(_manifests(folder), key=lambda one: -one.epoch):
+    for manifest in sorted(_manifests(folder, say), key=lambda one: -one.epoch):
         if manifest.epoch > at_most:
             continue
         if (state := state_of(folder, manifest)) is not None:
             return manifest.epoch, state
+        say(f"trial {trial}: its checkpoint of epoch {manifest.epoch} is damaged, and passed over")
     return None
 
 
@@ -125,12 +129,16 @@ def _remove(folder: Path, epoch: int) -> None:
     durable.remove(_state_file(folder, epoch))
 
 
-def _manifests(folder: Path) -> Iterator[Manifest]:
-    """Yield every manifest that can be read; one that is torn or of another version is no checkpoint to us."""
+def _manifests(folder: Path, say: Callable[[str], object] = lambda _: None) -> Iterator[Manifest]:
+    """Yield every manifest that can be read; of one that is torn or of another version, which is none to us, tell."""
     for path in folder.glob("epoch-*.json"):
-        with suppress(RunDirectoryError):
-            if (manifest := read_manifest(path)) is not None:
-                yield manifest
+        try:
+            manifest = read_manifest(path)
+        except RunDirectoryError as error:
+            say(f"{error}; it is passed over")
+            continue
+        if manifest is not None:
+            yield manifest
 
 
 def _state_file(folder: Path, epoch: int) -> Path:

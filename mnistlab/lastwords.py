@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -110,12 +111,48 @@ def _listen() -> None:
     """Wait for the end of the pipe; speak where nobody has said before that all is well."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTOU, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    about: dict[str, Any] = {}
-    for line in sys.stdin.buffer:
-        about |= json.loads(line)
-    if about and not about.get("over"):
+    about = _heard()
+    if "again" in about and not about.get("over"):
         with suppress(OSError):  # nobody may be there to read it
             os.write(_STDERR, f"{_given_back(about)}mnistlab: {_words(about)}\n".encode(errors="replace"))
+
+
+def _heard() -> dict[str, Any]:
+    """Return all that was told, and which processes of Ray had ended before the pipe did (`gone`), or with it (`with`).
+
+    What is killed takes its Ray along: only the order tells who went first, and so each end is waited for. On a busy
+    machine this process may come too late for it.
+    """
+    about: dict[str, Any] = {"gone": [], "with": []}
+    waiting, rest, pipe = select.poll(), b"", sys.stdin.fileno()
+    waiting.register(pipe, select.POLLIN)
+    watched: dict[int, str] = {}
+    while True:
+        ready = {descriptor for descriptor, _ in waiting.poll()}
+        if pipe in ready:
+            read = os.read(pipe, 1 << 16)
+            if not read:
+                about["with"] = [watched[descriptor] for descriptor in ready & watched.keys()]
+                return about
+            *lines, rest = (rest + read).split(b"\n")
+            for line in lines:
+                about |= json.loads(line)
+            _watch_ray(about, watched, waiting)
+        for descriptor in ready & watched.keys():
+            about["gone"].append(watched.pop(descriptor))
+            waiting.unregister(descriptor)
+
+
+def _watch_ray(about: dict[str, Any], watched: dict[int, str], waiting: select.poll) -> None:
+    """Have the ends of Ray's processes waited for; of one that has ended already, take note."""
+    for name, pid in about.pop("ray", {}).items():
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            about["gone"].append(name)
+            continue
+        watched[descriptor] = name
+        waiting.register(descriptor, select.POLLIN)
 
 
 def _given_back(about: Mapping[str, Any]) -> str:
@@ -135,18 +172,12 @@ def _given_back(about: Mapping[str, Any]) -> str:
 def _words(about: Mapping[str, Any]) -> str:
     if lost := about.get("lost"):
         return kept(lost, about["again"])
-    gone = [name for name, pid in about.get("ray", {}).items() if _is_gone(pid)]
-    what = f"Ray's {' and '.join(gone)} ended, and this process with it" if gone else "this process was killed"
+    what = "this process was killed"
+    if gone := about["gone"]:
+        what = f"Ray's {' and '.join(gone)} ended, and this process with it"
+    elif together := about["with"]:
+        what += f", or Ray's {' and '.join(together)} ended and took it along"
     return kept(what, about["again"])
-
-
-def _is_gone(pid: int) -> bool:
-    """Return whether a process has ended; who inherits it may not have taken note of that yet."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state in {"Z", "X"}
 
 
 if __name__ == "__main__":

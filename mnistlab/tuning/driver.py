@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -20,7 +19,7 @@ from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Parts, Search
 from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, common_failure
-from mnistlab.tuning.past import NOTHING, Past
+from mnistlab.tuning.past import NOTHING, Past, PastTrial
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.study import open_study
@@ -33,7 +32,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
     run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
-    states = _states(search.store.path, past)
+    states = _states(search, past)
     past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
     parts = _parts(search, ended, past, executor)
     parts.bridge.take_up(past, {name: state for name, (_, state) in states.items()})
@@ -117,12 +116,17 @@ def _fresh_study(search: Search) -> optuna.Study:
     return open_study(path, search.spec)
 
 
-def _states(run: Path, past: Past) -> dict[str, tuple[int, bytes]]:
+def _states(search: Search, past: Past) -> dict[str, tuple[int, bytes]]:
     """Return epoch and state of the newest whole checkpoint of each trial that goes on and has one.
 
     The last epoch is trained again in any case: whether the scheduler has judged it, and how, nobody has written down.
     """
-    found = {one.name: newest_checkpoint(run, one.name, max(one.history, default=0) - 1) for one in past.unended}
+
+    def newest(one: PastTrial) -> tuple[int, bytes] | None:
+        said = max(one.history, default=0) - 1
+        return newest_checkpoint(search.store.path, one.name, said, lambda text: search.emit(Warned(message=text)))
+
+    found = {one.name: newest(one) for one in past.unended}
     return {name: checkpoint for name, checkpoint in found.items() if checkpoint}
 
 

@@ -178,7 +178,8 @@ class Recorder(Unsaved, Callback):
 
     def _go_on(self, trial_id: str, opened: _Open, lost: Loss) -> None:
         """Hand a trial back to the bridge, as it stood at its newest checkpoint."""
-        epoch, state = newest_checkpoint(self._store.path, opened.name, len(opened.history)) or (0, None)
+        said = len(opened.history)
+        epoch, state = newest_checkpoint(self._store.path, opened.name, said, self._warn) or (0, None)
         one = PastTrial(
             name=opened.name,
             number=opened.number,
@@ -194,6 +195,9 @@ class Recorder(Unsaved, Callback):
         how = f" with {self._larger} to itself" if room else ""
         self._emit(events.TrialWaiting(trial=opened.name, epoch=epoch, reason=lost.message))
         self._emit(events.Warned(message=f"trial {opened.name} goes on {where}{how}: {lost.message}"))
+
+    def _warn(self, text: str) -> None:
+        self._emit(events.Warned(message=text))
 
     def close(self) -> None:
         """End the trials of which nothing more will be heard."""
@@ -222,7 +226,7 @@ class Recorder(Unsaved, Callback):
         if result.state != "interrupted":
             discard_checkpoints(self._store.path, result.trial)
         for trouble in self._registry.notify(_record(result)):
-            self._emit(events.Warned(message=trouble))
+            self._warn(trouble)
 
     def _note_best(self, result: TrialResult) -> None:
         metric = self._spec.search.metric[0]

@@ -78,7 +78,8 @@ def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Pat
     code, _, err = end(driver)
     assert time.monotonic() - killed < AT_ONCE
     assert code in {1, ExitCode.RESOURCES_VANISHED}, err  # whoever comes first: Ray, or the thread that looks at it
-    what = r"Ray's raylet( and gcs_server)? ended(, and this process with it)?"
+    ended = r"Ray's raylet( and gcs_server)? ended"
+    what = rf"({ended}(, and this process with it)?|this process was killed, or {ended} and took it along)"
     assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
     assert err.count("go on with") == 1
     check_gone_on_with(home)

@@ -58,6 +58,19 @@ def test_a_process_that_was_killed_is_told_and_how_its_run_goes_on(tmp_path: Pat
     assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
 
 
+def test_a_ray_that_goes_with_the_process_that_was_killed_was_not_the_reason(tmp_path: Path) -> None:
+    together = "ctypes.CDLL(None).prctl(1, signal.SIGKILL)"  # PR_SET_PDEATHSIG, as Ray's own processes have it
+    child = f"import ctypes, signal, time; {together}; print(flush=True); time.sleep(60)"
+    body = (
+        f'ray = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)\n    ray.stdout.readline();'
+        'note_ray({"raylet": ray.pid}); os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    code, said = said_of(tmp_path, body)
+    assert code == -signal.SIGKILL
+    assert said.startswith("mnistlab: this process was killed")  # on a busy machine: "or Ray's raylet ... took it"
+    assert said.endswith(f": {KEPT}")
+
+
 def test_where_ray_lives_it_was_not_ray(tmp_path: Path) -> None:
     code, said = said_of(tmp_path, RAY + "os.kill(os.getpid(), signal.SIGKILL)")
     assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")

@@ -119,7 +119,10 @@ def test_a_damaged_checkpoint_is_named_and_moved_away_and_the_one_before_it_is_g
     folder = running / "trials/0000/checkpoints"
     damage(folder)
     assert {one.file for one in faults(running)} == {f"trials/0000/checkpoints/epoch-00002.{kind}" for kind in named}
-    assert newest_checkpoint(running, "0000", 2) == (1, b"one" * 9)
+    said: list[str] = []
+    assert newest_checkpoint(running, "0000", 2, said.append) == (1, b"one" * 9)
+    (told,) = said
+    assert "passed over" in told
     assert len(repair(running)) == len(named)
     assert check(running).findings == ()
     assert newest_checkpoint(running, "0000", 2) == (1, b"one" * 9)
