@@ -59,8 +59,11 @@ class Work:
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
         """Return the models of earlier confirmations that the test set was never opened for."""
-        before = (*self.known, *self.refits)
-        kept = [one for one in before if one.weights_sha256 and not one.cause and one.test is None]
+        return self.untested_of((*self.known, *self.refits))
+
+    def untested_of(self, models: Sequence[ReplicateResult]) -> tuple[ReplicateResult, ...]:
+        """Return those of `models` that have weights and that the test set was never opened for."""
+        kept = [one for one in models if one.weights_sha256 and not one.cause and one.test is None]
         return tuple(one for one in kept if (one.trial, one.replicate) not in self.broken)
 
     @property
@@ -160,7 +163,8 @@ def _carry_out(search: Search, work: Work, command: str, before: RunRecord | Non
     search.store.append_confirmation(planned)
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
     train = _race if search.spec.confirm.racing else _train_all
-    trained = [*_from_disk(search, work), *train(search, work)]
+    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
+    trained = [*_from_disk(search, work.untested, plans), *train(search, work)]
     if search.spec.confirm.refit and not search.stopping():
         trained += _refit(search, work)
     if trained and not search.stopping():
@@ -174,15 +178,14 @@ def _now() -> str:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def _from_disk(search: Search, work: Work) -> list[_Trained]:
-    """Return the models that were trained before and never evaluated, with the weights that were kept.
+def _from_disk(search: Search, models: Sequence[ReplicateResult], plans: Mapping[str, dict[str, Any]]) -> list[_Trained]:
+    """Return `models`, which were trained before, with the weights that were kept; `plans` by their trials' names.
 
     Raises:
         RunDirectoryError: if these are not the weights that were written.
     """
-    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
     found: list[_Trained] = []
-    for one in work.untested:
+    for one in models:
         weights = _weights_of(search, one)
         if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
             raise RunDirectoryError(
@@ -259,7 +262,8 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
 def _refit(search: Search, work: Work) -> list[_Trained]:
     """Train the champion, which validation has chosen by now, on training and validation images together.
 
-    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again.
+    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again,
+    whichever confirmation that was in; if it was cut off there before the test set was opened, its model is returned.
     """
     record = read_run(search.store.path)
     about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
@@ -268,8 +272,9 @@ def _refit(search: Search, work: Work) -> list[_Trained]:
     if champion is None or champion.state != "confirmed":
         return []
     name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
-    if name in {one.trial for one in work.refits}:
-        return []
+    if before := [one for one in record.refits if one.trial == name]:
+        there = {one.trial for one in work.refits}  # among the models that the test set is to be opened for
+        return [] if name in there else _from_disk(search, work.untested_of(before), plans)
     search.emit(events.RefitStarted(trial=name, seed=seed))
     task = ReplicateTask(name, REFIT, seed, plans[name])
     anew = partial(_say_anew, search)
