@@ -15,7 +15,7 @@ import pytest
 
 from mnistlab import confirm as confirmation
 from mnistlab.confirm import confirm, go_on
-from mnistlab.events import Event, RefitFinished
+from mnistlab.events import Event, PlanDropped, RefitFinished, ReplicateFinished
 from mnistlab.results import REFIT, RunRecord, TrialResult
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
@@ -121,6 +121,74 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     yield make
     for run in made:
         run.store.close()
+
+
+# --- a race -------------------------------------------------------------------------------------------------------
+
+RACE: dict[str, Any] = {"top": 4, "seeds": 6, "racing": True}
+
+
+def outcome(run: Run) -> tuple[list[Any], dict[tuple[str, int], bool]]:
+    """Who left the race, when and by what, and which trainings have been evaluated."""
+    return run.of(PlanDropped), {(one.trial, one.replicate): one.test is not None for one in run.record.replicates}
+
+
+def test_a_race_ends_alike_wherever_it_is_cut_off(make_run) -> None:
+    whole = make_run("whole")
+    whole.confirm(TRIALS, **RACE)
+    left, trainings = outcome(whole)
+    assert {one.trial for one in left} == {"0002", "0003"}
+    assert len({one.seeds for one in left}) == 2  # they leave at different looks: a cut can fall in between
+    for cut in range(1, len(trainings) + 1):
+        run = make_run(f"cut-{cut}")
+        for _ in range(2):  # each attempt makes so many trainings
+            run.confirm(TRIALS, after_trainings(cut), **RACE)
+        run.confirm(TRIALS, **RACE)
+        assert outcome(run) == (left, trainings), cut
+
+
+def after_trainings(number: int) -> Callable[[Event], bool]:
+    ended: list[Event] = []
+
+    def reached(event: Event) -> bool:
+        ended.extend([event] if isinstance(event, ReplicateFinished) else [])
+        return len(ended) >= number
+
+    return reached
+
+
+def test_another_race_in_between_makes_one_that_is_gone_on_with_no_stricter(make_run) -> None:
+    whole, cut = make_run("whole"), make_run("cut")
+    whole.confirm(TRIALS, **RACE)
+    cut.confirm(TRIALS, after_trainings(6), **RACE)
+    own = {"top": 2, "seeds": 5, "racing": True}
+    cut.confirm(TRIALS, **own)
+    cut.go_on(**own)
+    assert outcome(cut) == outcome(whole)
+
+
+BAD_LUCK = {("0001", number): 0.3 for number in (1, 2, 3)}
+
+
+def test_a_look_sees_no_seed_that_it_would_not_have_seen_without_the_cut(make_run, monkeypatch) -> None:
+    monkeypatch.setattr("tests.test_confirm_cut.LUCK", BAD_LUCK)
+    whole, cut = make_run("whole"), make_run("cut")
+    whole.confirm(TRIALS, **RACE)
+    cut.confirm(TRIALS, after_trainings(12), **RACE)  # three seeds of each plan, and nobody has looked
+    own = {"top": 2, "seeds": 5}
+    cut.confirm(TRIALS, **own)
+    cut.go_on(racing=True, **own)
+    assert cut.of(PlanDropped) == whole.of(PlanDropped)
+    assert "0001" in {one.trial for one in whole.of(PlanDropped)}
+
+
+def test_a_plan_is_judged_by_all_seeds_that_its_rivals_have_too(make_run, monkeypatch) -> None:
+    """One that has made up for a bad beginning does not leave a later race for that beginning."""
+    monkeypatch.setattr("tests.test_confirm_cut.LUCK", BAD_LUCK)
+    run = make_run("run")
+    run.confirm(TRIALS, top=2, seeds=8)
+    run.confirm(TRIALS, top=2, seeds=10, racing=True)
+    assert run.of(PlanDropped) == []
 
 
 # --- the refit ----------------------------------------------------------------------------------------------------
