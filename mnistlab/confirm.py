@@ -368,8 +368,9 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
     anew = partial(_say_anew, search)
     for task, answer in run_tasks(search, evaluate_on_test, tasks, anew=anew, whatever_the_disk=True):
-        _append_log(search, task, answer)
+        # First the score: a model whose log the disk refuses has been evaluated all the same, and must not be again.
         _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
+        _append_log(search, task, answer)
 
 
 def _score(search: Search, one: _Trained, answer: TestAnswer | Lost, command: str) -> None:

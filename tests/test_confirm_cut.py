@@ -15,6 +15,7 @@ import pytest
 
 from mnistlab import confirm as confirmation
 from mnistlab.confirm import confirm, go_on
+from mnistlab.errors import RunWriteError
 from mnistlab.events import Event, PlanDropped, RefitFinished, ReplicateFinished
 from mnistlab.results import REFIT, RunRecord, TrialResult
 from mnistlab.spec import Draft, ExperimentSpec, validate
@@ -215,3 +216,22 @@ def test_a_refit_that_was_cut_off_before_its_test_is_evaluated_and_not_made_agai
     assert [one.test is not None for one in record.refits] == [True]
     assert len(run.of(RefitFinished)) == 1
     assert run.evaluated() == [("0001", 1), ("0000", REFIT)]
+
+
+# --- the test set -------------------------------------------------------------------------------------------------
+
+
+def test_a_model_whose_log_the_disk_refuses_keeps_the_score_of_its_only_evaluation(make_run, monkeypatch) -> None:
+    run, append = make_run("run"), RunWriter.append_log
+
+    def refuse(writer: RunWriter, name: str, text: str, *, final: bool = False) -> None:
+        if "on the test set" in text:
+            raise RunWriteError("can't write log.txt: No space left on device")
+        append(writer, name, text, final=final)
+
+    with monkeypatch.context() as patch, pytest.raises(RunWriteError):
+        patch.setattr(RunWriter, "append_log", refuse)
+        run.confirm(TRIALS[:1], top=1, seeds=1)
+    assert run.record.replicates[0].test
+    run.confirm(TRIALS[:1], top=1, seeds=1)
+    assert run.evaluated() == [("0000", 1)]
