@@ -229,9 +229,10 @@ def test_a_model_whose_log_the_disk_refuses_keeps_the_score_of_its_only_evaluati
             raise RunWriteError("can't write log.txt: No space left on device")
         append(writer, name, text, final=final)
 
-    with monkeypatch.context() as patch, pytest.raises(RunWriteError):
+    with monkeypatch.context() as patch:
         patch.setattr(RunWriter, "append_log", refuse)
-        run.confirm(TRIALS[:1], top=1, seeds=1)
+        with pytest.raises(RunWriteError):
+            run.confirm(TRIALS[:1], top=1, seeds=1)
     assert run.record.replicates[0].test
     run.confirm(TRIALS[:1], top=1, seeds=1)
     assert run.evaluated() == [("0000", 1)]
