@@ -98,6 +98,19 @@ def test_who_has_left_a_race_stays_out_when_it_is_gone_on_with(recording):
     assert after(recording, *race, ev.ConfirmationStarted(trials=("0000", "0001"), seeds=5)).dropped == ()
 
 
+def test_a_race_that_is_gone_on_with_after_a_shorter_one_is_as_it_was(recording):
+    """Who left it is out of it again, and what was trained in it beyond the shorter one counts again."""
+    out = ev.PlanDropped(trial="0001", leader="0000", seeds=3, difference=0.1, low=0.1, high=0.1, confidence=0.9)
+    longer = ev.ConfirmationStarted(trials=("0000", "0001"), seeds=10)
+    sixth = ev.ReplicateFinished(trial="0000", replicate=6, seed=75, metrics={"val_accuracy": 0.99}, seconds=30.0)
+    shorter = ev.ConfirmationStarted(trials=("0000", "0001"), seeds=5)
+    between = after(recording, longer, out, sixth, shorter)
+    assert (between.dropped, between.replicated) == (("0001",), 2)
+    state = after(recording, longer, out, sixth, shorter, resumed(), longer)
+    assert (state.dropped, state.trainings, state.replicated) == (("0001",), 10, 3)
+    assert state.replicates[sixth.trial, 6].value == 0.99
+
+
 def test_what_a_dead_driver_had_at_work_is_not_shown_while_another_one_starts(recording):
     state = after(recording[:6], ev.RunPreparing(run="cnn-1", step="starting Ray"))
     assert (state.phase, state.running) == ("starting", {})
