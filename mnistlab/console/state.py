@@ -154,7 +154,7 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
     if state.start:  # a run that was over, or whose driver has died, is gone on with: nothing of it runs
-        state = replace(state, phase="starting", end=None, running={}, **_NOBODY_ASKED)
+        state = replace(state, phase="starting", end=None, running={}, replicates=_ended_of(state), **_NOBODY_ASKED)
     return replace(state, step=event.step)
 
 
@@ -177,9 +177,8 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
     recent = tuple(one for one in state.recent if one.trial not in event.again)
     failures = {} if counts["failed"] < state.failed else state.failures  # they were started once more, all of them
-    kept = {key: one for key, one in state.replicates.items() if one.state != "running"}
     after = replace(after, failures=failures, last_failure=None, warnings=(), warned=0)
-    return replace(after, **counts, recent=recent, replicates=kept, outdated=bool(state.confirming))
+    return replace(after, **counts, recent=recent, replicates=_ended_of(state), outdated=bool(state.confirming))
 
 
 @_fold.register
@@ -365,6 +364,11 @@ def _ended(state: ViewState, event: TrialEnd, how: str, seconds: float) -> ViewS
         durations=(*state.durations, Duration(seconds, full=how == "complete"))[-DURATIONS:],
         recent=(*state.recent, one)[-RECENT:],
     )
+
+
+def _ended_of(state: ViewState) -> Replicates:
+    """Return the trainings of the confirmation that have ended: what runs of it dies with its driver."""
+    return {key: one for key, one in state.replicates.items() if one.state != "running"}
 
 
 def _end_replicate(

@@ -114,6 +114,10 @@ def test_a_race_that_is_gone_on_with_after_a_shorter_one_is_as_it_was(recording)
 def test_what_a_dead_driver_had_at_work_is_not_shown_while_another_one_starts(recording):
     state = after(recording[:6], ev.RunPreparing(run="cnn-1", step="starting Ray"))
     assert (state.phase, state.running) == ("starting", {})
+    begun = ev.ReplicateStarted(trial="0000", replicate=2, seed=71)
+    assert ("0000", 2) in after(recording[:14], begun).replicates
+    state = after(recording[:14], begun, ev.RunPreparing(run="cnn-1", step="starting Ray"))
+    assert {key: one.state for key, one in state.replicates.items()} == {("0000", 1): "done"}
 
 
 def test_a_trial_that_has_lost_its_worker_waits(recording):
