@@ -347,8 +347,9 @@ def _run_interrupted(event: ev.RunInterrupted, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
-    outdated = state.outdated and event.exit_code != 0  # what has come to its end lacks no seed of its best plans
-    return replace(state, phase="over", end=event, running={}, outdated=outdated)
+    # What has come to its end lacks no seed of its best plans, if the experiment itself confirms them.
+    confirmed = event.exit_code == 0 and state.start is not None and state.start.confirm_top > 0
+    return replace(state, phase="over", end=event, running={}, outdated=state.outdated and not confirmed)
 
 
 TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
