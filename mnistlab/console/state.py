@@ -70,9 +70,7 @@ class ViewState:
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     dropped: tuple[str, ...] = ()  # plans that get no more seeds
     ended: Replicates = field(default_factory=dict[tuple[str, int], Replicate])  # those of all confirmations
-    left: Mapping[str, int] = field(
-        default_factory=dict[str, int]
-    )  # who left a race, and over how many seeds it was
+    left: Mapping[str, int] = field(default_factory=dict[str, int])  # who left a race, and over how many seeds it was
     refit: str = ""  # the trial that is trained once more, on training and validation images
     refitted: bool = False  # whether that has ended
     openings: int = 0

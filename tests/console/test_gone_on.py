@@ -81,8 +81,8 @@ def test_the_confirmation_of_before_makes_way_for_what_runs(recording):
     assert "confirmation" not in html.dashboard(state, state.t)
     stopped = after(recording, resumed(), begun, ev.StopAsked(signal="SIGINT"))
     assert "confirmation" not in text_of(stopped)
-    # Cut off, it is what there is, and said to be old. At the end of all it holds where the experiment confirms: nothing
-    # was missing. Where it was `mnistlab confirm` alone that did, other plans may be the best by now.
+    # Cut off, it is what there is, and said to be old. At the end of all it holds where the experiment confirms:
+    # nothing was missing. Where it was `mnistlab confirm` alone that did, other plans may be the best by now.
     cut = after(recording, resumed(), begun, finished(130, "interrupted"))
     assert "confirmation of before the search went on: 2 of 2 trainings" in text_of(cut)
     assert as_record(cut, cut.t, running=False)["confirmation"]["outdated"] is True
