@@ -21,7 +21,7 @@ from mnistlab import events
 from mnistlab.errors import RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.leaderboard import rank
-from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
+from mnistlab.racing import LEAST, Beaten, beaten, confidence_of, left_a_race, races_before
 from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
@@ -53,14 +53,17 @@ class Work:
     refits: tuple[ReplicateResult, ...]
     refit_due: bool
     broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
-    earlier: int = 0  # confirmations before this one
+    earlier: int = 0  # races before this one, which may have begun in a confirmation that was cut off
     out: frozenset[str] = frozenset()  # plans that have left a race over at least as many seeds: they stay out
 
     @property
     def untested(self) -> tuple[ReplicateResult, ...]:
         """Return the models of earlier confirmations that the test set was never opened for."""
-        before = (*self.known, *self.refits)
-        kept = [one for one in before if one.weights_sha256 and not one.cause and one.test is None]
+        return self.untested_of((*self.known, *self.refits))
+
+    def untested_of(self, models: Sequence[ReplicateResult]) -> tuple[ReplicateResult, ...]:
+        """Return those of `models` that have weights and that the test set was never opened for."""
+        kept = [one for one in models if one.weights_sha256 and not one.cause and one.test is None]
         return tuple(one for one in kept if (one.trial, one.replicate) not in self.broken)
 
     @property
@@ -109,31 +112,20 @@ def left_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunReco
 def _work(spec: ExperimentSpec, chosen: Sequence[TrialResult], seeds: int, before: RunRecord | None) -> Work:
     replicates, refits = (before.replicates, before.refits) if before else ((), ())
     there = {(one.trial, one.replicate) for one in replicates}
-    out = _left_a_race(before.confirmations if before else (), seeds)
+    entries = before.confirmations if before else ()
+    names, out = {trial.trial for trial in chosen}, left_a_race(entries, seeds)
     tasks = [
         ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
         for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
         for trial in chosen
         if (trial.trial, number) not in there and trial.trial not in out
     ]
-    names = {trial.trial for trial in chosen}
     known = tuple(one for one in replicates if one.trial in names)
     due = spec.confirm.refit and not refits and any(not one.cause for one in known)
     mine = tuple(one for one in refits if one.trial in names)
     broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
-    earlier = sum(entry.get("type") == "planned" for entry in (before.confirmations if before else ()))
+    earlier = races_before(entries, names, seeds)
     return Work(tuple(chosen), seeds, tuple(tasks), known, mine, due, broken, earlier, out)
-
-
-def _left_a_race(entries: Sequence[Mapping[str, Any]], seeds: int) -> frozenset[str]:
-    """Return the plans that have left a race over at least so many seeds; over more, they may run again."""
-    found, over = set[str](), 0
-    for entry in entries:
-        if entry.get("type") == "planned":
-            over = int(entry["seeds"])
-        elif entry.get("type") == "dropped" and over >= seeds:
-            found.add(str(entry["trial"]))
-    return frozenset(found)
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
@@ -160,7 +152,8 @@ def _carry_out(search: Search, work: Work, command: str, before: RunRecord | Non
     search.store.append_confirmation(planned)
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
     train = _race if search.spec.confirm.racing else _train_all
-    trained = [*_from_disk(search, work), *train(search, work)]
+    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
+    trained = [*_from_disk(search, work.untested, plans), *train(search, work)]
     if search.spec.confirm.refit and not search.stopping():
         trained += _refit(search, work)
     if trained and not search.stopping():
@@ -174,15 +167,16 @@ def _now() -> str:
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def _from_disk(search: Search, work: Work) -> list[_Trained]:
-    """Return the models that were trained before and never evaluated, with the weights that were kept.
+def _from_disk(
+    search: Search, models: Sequence[ReplicateResult], plans: Mapping[str, dict[str, Any]]
+) -> list[_Trained]:
+    """Return `models`, which were trained before, with the weights that were kept; `plans` by their trials' names.
 
     Raises:
         RunDirectoryError: if these are not the weights that were written.
     """
-    plans = {trial.trial: dict(trial.plan) for trial in work.trials}
     found: list[_Trained] = []
-    for one in work.untested:
+    for one in models:
         weights = _weights_of(search, one)
         if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
             raise RunDirectoryError(
@@ -208,19 +202,23 @@ def _train_all(search: Search, work: Work) -> list[_Trained]:
 def _race(search: Search, work: Work) -> list[_Trained]:
     """Train seed by seed; after each, from the third on, plans that can no longer win get no more of them.
 
-    A round is a seed, however many workers there are, so that the same results drop the same plans everywhere.
+    A round is a seed, however many workers there are, so that the same results drop the same plans everywhere, and
+    wherever a race was cut off: each look sees the seeds up to its own, or those that all who are left had before.
     """
     seeds, metric = work.seeds, search.spec.search.metric[0]
     confidence = confidence_of(len(work.trials), seeds, work.earlier)
     alive = [trial.trial for trial in work.trials if trial.trial not in work.out]
+    before = min((task.replicate - 1 for task in work.tasks), default=seeds)  # seeds that all of them had before
     trained: list[_Trained] = []
     for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
         trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])
         if search.stopping():
             break
-        good = [one for one in (*work.known, *(new.result for new in trained)) if not one.cause]
+        seen = max(last, before)
+        every = [*work.known, *(new.result for new in trained)]
+        good = [one for one in every if not one.cause and one.replicate <= seen]
         found = beaten({name: [one for one in good if one.trial == name] for name in alive}, metric, confidence)
-        for loser in found if last < seeds else ():
+        for loser in found if seen < seeds else ():
             alive.remove(loser.trial)
             _drop(search, loser)
     return trained
@@ -259,7 +257,8 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
 def _refit(search: Search, work: Work) -> list[_Trained]:
     """Train the champion, which validation has chosen by now, on training and validation images together.
 
-    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again.
+    For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again,
+    whichever confirmation that was in; if it was cut off there before the test set was opened, its model is returned.
     """
     record = read_run(search.store.path)
     about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
@@ -268,8 +267,9 @@ def _refit(search: Search, work: Work) -> list[_Trained]:
     if champion is None or champion.state != "confirmed":
         return []
     name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
-    if name in {one.trial for one in work.refits}:
-        return []
+    if before := [one for one in record.refits if one.trial == name]:
+        there = {one.trial for one in work.refits}  # among the models that the test set is to be opened for
+        return [] if name in there else _from_disk(search, work.untested_of(before), plans)
     search.emit(events.RefitStarted(trial=name, seed=seed))
     task = ReplicateTask(name, REFIT, seed, plans[name])
     anew = partial(_say_anew, search)
@@ -368,8 +368,9 @@ def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, co
     # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
     anew = partial(_say_anew, search)
     for task, answer in run_tasks(search, evaluate_on_test, tasks, anew=anew, whatever_the_disk=True):
-        _append_log(search, task, answer)
+        # First the score: a model whose log the disk refuses has been evaluated all the same, and must not be again.
         _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
+        _append_log(search, task, answer)
 
 
 def _score(search: Search, one: _Trained, answer: TestAnswer | Lost, command: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,32 @@ def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: fl
 def bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Return "0110" strings of one length as bool (seeds, images)."""
     return (np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8) == ord("1")).reshape(len(texts), -1)
+
+
+def races_before(entries: Iterable[Mapping[str, Any]], trials: Iterable[str], seeds: int) -> int:
+    """Return how many races a run has begun before the first beginning of that of `trials` over `seeds` seeds.
+
+    `entries` are those of `confirmation.jsonl`. A race that was cut off and is gone on with is planned anew, but looks
+    at the same trainings: it is one race, and judged as if it had not been cut.
+    """
+    planned = (entry for entry in entries if entry.get("type") == "planned")
+    begun = list(dict.fromkeys((frozenset(entry["trials"]), int(entry["seeds"])) for entry in planned))
+    this = (frozenset(trials), seeds)
+    return begun.index(this) if this in begun else len(begun)
+
+
+def left_a_race(entries: Iterable[Mapping[str, Any]], seeds: int) -> frozenset[str]:
+    """Return the plans that have left a race over at least so many seeds; over more, they may run again.
+
+    `entries` are those of `confirmation.jsonl`.
+    """
+    found, over = set[str](), 0
+    for entry in entries:
+        if entry.get("type") == "planned":
+            over = int(entry["seeds"])
+        elif entry.get("type") == "dropped" and over >= seeds:
+            found.add(str(entry["trial"]))
+    return frozenset(found)
 
 
 def confidence_of(plans: int, seeds: int, earlier: int = 0) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mnistlab.racing import LEAST, RISK, beaten, confidence_of, difference
+from mnistlab.racing import LEAST, RISK, beaten, confidence_of, difference, races_before
 from mnistlab.results import ReplicateResult
 
 IMAGES = 2000
@@ -102,3 +102,20 @@ def test_the_best_of_equal_plans_survives_confirmation_after_confirmation() -> N
             fell = fell or "0" not in alive
         lost += fell
     assert lost <= RISK * runs
+
+
+# --- which race this is -------------------------------------------------------------------------------------------
+
+
+def planned(trials: str, seeds: int) -> dict[str, object]:
+    return {"type": "planned", "trials": list(trials), "seeds": seeds}
+
+
+def test_a_race_that_is_gone_on_with_is_the_same_race_whatever_came_in_between() -> None:
+    first, dropped = planned("abc", 10), {"type": "dropped", "trial": "c"}
+    assert races_before([], "abc", 10) == 0
+    assert races_before([first, dropped, first, first], "abc", 10) == 0
+    assert races_before([first, planned("ab", 5), first], "cba", 10) == 0
+    assert races_before([first, first, dropped], "abc", 12) == 1
+    assert races_before([first, first, planned("abd", 10)], "abd", 10) == 1
+    assert races_before([first, planned("abd", 10)], "abde", 10) == 2

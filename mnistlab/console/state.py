@@ -2,7 +2,7 @@
 
 `ViewState` is frozen and `advance` pure, so a refresh thread may draw one state while the driver makes the next, and
 a recorded run can be replayed. Memory does not grow with the number of trials: only running trials, counts, the
-leading labels, a sample of durations, the last warnings and the confirmation's table are kept.
+leading labels, a sample of durations, the last warnings and the confirmations' trainings are kept.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class ViewState:
     outdated: bool = False  # whether the search has gone on since that confirmation: other plans may be the best by now
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     dropped: tuple[str, ...] = ()  # plans that get no more seeds
+    ended: Replicates = field(default_factory=dict[tuple[str, int], Replicate])  # those of all confirmations
+    left: Mapping[str, int] = field(default_factory=dict[str, int])  # who left a race, and over how many seeds it was
     refit: str = ""  # the trial that is trained once more, on training and validation images
     refitted: bool = False  # whether that has ended
     openings: int = 0
@@ -150,7 +152,7 @@ def _fold(_event: ev.Event, state: ViewState) -> ViewState:
 @_fold.register
 def _run_preparing(event: ev.RunPreparing, state: ViewState) -> ViewState:
     if state.start:  # a run that was over, or whose driver has died, is gone on with: nothing of it runs
-        state = replace(state, phase="starting", end=None, running={}, **_NOBODY_ASKED)
+        state = replace(state, phase="starting", end=None, running={}, replicates=_ended_of(state), **_NOBODY_ASKED)
     return replace(state, step=event.step)
 
 
@@ -173,9 +175,8 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
     recent = tuple(one for one in state.recent if one.trial not in event.again)
     failures = {} if counts["failed"] < state.failed else state.failures  # they were started once more, all of them
-    kept = {key: one for key, one in state.replicates.items() if one.state != "running"}
     after = replace(after, failures=failures, last_failure=None, warnings=(), warned=0)
-    return replace(after, **counts, recent=recent, replicates=kept, outdated=bool(state.confirming))
+    return replace(after, **counts, recent=recent, replicates=_ended_of(state), outdated=bool(state.confirming))
 
 
 @_fold.register
@@ -258,10 +259,10 @@ def _rung_decided(event: ev.RungDecided, state: ViewState) -> ViewState:
 @_fold.register
 def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> ViewState:
     wanted = {(trial, number) for trial in event.trials for number in range(1, event.seeds + 1)}
-    kept = {key: one for key, one in state.replicates.items() if key in wanted and one.state != "running"}
+    kept = {key: one for key, one in state.ended.items() if key in wanted}
     after = replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, outdated=False)
-    # Who has left a race stays out of another one over no more seeds.
-    out = tuple(trial for trial in state.dropped if trial in event.trials) if event.seeds <= state.seeds else ()
+    # Who has left a race stays out of another one over no more seeds, whatever came in between.
+    out = tuple(trial for trial, over in state.left.items() if trial in event.trials and over >= event.seeds)
     return replace(after, replicates=kept, dropped=out)
 
 
@@ -303,7 +304,8 @@ def _replicate_failed(event: ev.ReplicateFailed, state: ViewState) -> ViewState:
 
 @_fold.register
 def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> ViewState:
-    return replace(state, dropped=(*state.dropped, event.trial))
+    over = max(state.seeds, state.left.get(event.trial, 0))
+    return replace(state, dropped=(*state.dropped, event.trial), left={**state.left, event.trial: over})
 
 
 @_fold.register
@@ -343,8 +345,9 @@ def _run_interrupted(event: ev.RunInterrupted, state: ViewState) -> ViewState:
 
 @_fold.register
 def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
-    outdated = state.outdated and event.exit_code != 0  # what has come to its end lacks no seed of its best plans
-    return replace(state, phase="over", end=event, running={}, outdated=outdated)
+    # What has come to its end lacks no seed of its best plans, if the experiment itself confirms them.
+    confirmed = event.exit_code == 0 and state.start is not None and state.start.confirm_top > 0
+    return replace(state, phase="over", end=event, running={}, outdated=state.outdated and not confirmed)
 
 
 TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
@@ -362,12 +365,17 @@ def _ended(state: ViewState, event: TrialEnd, how: str, seconds: float) -> ViewS
     )
 
 
+def _ended_of(state: ViewState) -> Replicates:
+    """Return the trainings of the confirmation that have ended: what runs of it dies with its driver."""
+    return {key: one for key, one in state.replicates.items() if one.state != "running"}
+
+
 def _end_replicate(
     state: ViewState, trial: str, number: int, end: Literal["done", "failed"], value: float | None
 ) -> ViewState:
     before = state.replicates.get((trial, number), Replicate("running", state.t))
     after = replace(before, state=end, value=value)
-    return _with_replicate(state, trial, number, after)
+    return replace(_with_replicate(state, trial, number, after), ended={**state.ended, (trial, number): after})
 
 
 def _with_replicate(state: ViewState, trial: str, number: int, replicate: Replicate) -> ViewState:

@@ -157,7 +157,11 @@ class RunWriter:
         write_json(self.trial_folder(result.trial) / RESULT, body)
 
     def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
-        """Write a replicate's weights (safetensors), then its result; return its folder."""
+        """Write a replicate's weights (safetensors), then its result; return its folder.
+
+        What it rests on, as with a trial, is on the disk before it.
+        """
+        self._flush()
         folder = self.trial_folder(result.trial, *result.place)
         if weights is not None:
             write_bytes(folder / WEIGHTS, weights)

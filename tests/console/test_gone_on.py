@@ -81,11 +81,15 @@ def test_the_confirmation_of_before_makes_way_for_what_runs(recording):
     assert "confirmation" not in html.dashboard(state, state.t)
     stopped = after(recording, resumed(), begun, ev.StopAsked(signal="SIGINT"))
     assert "confirmation" not in text_of(stopped)
-    # Cut off, it is what there is, and said to be old. At the end of all it holds: nothing was missing.
+    # Cut off, it is what there is, and said to be old. At the end of all it holds where the experiment confirms:
+    # nothing was missing. Where it was `mnistlab confirm` alone that did, other plans may be the best by now.
     cut = after(recording, resumed(), begun, finished(130, "interrupted"))
     assert "confirmation of before the search went on: 2 of 2 trainings" in text_of(cut)
     assert as_record(cut, cut.t, running=False)["confirmation"]["outdated"] is True
-    done = after(recording, resumed(), begun, finished(0, "done"))
+    by_hand = after(recording, resumed(), begun, finished(0, "done"))
+    assert "confirmation of before the search went on: 2 of 2 trainings" in text_of(by_hand)
+    own = [*stamp([(0.0, run_started(confirm_top=1, confirm_seeds=2))]), *recording[1:]]
+    done = after(own, resumed(), begun, finished(0, "done"))
     assert "confirmation: 2 of 2 trainings on fresh seeds have ended" in text_of(done)
     again = after(recording, resumed(), begun, ev.ConfirmationStarted(trials=("0000",), seeds=3))
     assert "confirmation: 2 of 3 trainings on fresh seeds have ended" in text_of(again)
@@ -98,9 +102,26 @@ def test_who_has_left_a_race_stays_out_when_it_is_gone_on_with(recording):
     assert after(recording, *race, ev.ConfirmationStarted(trials=("0000", "0001"), seeds=5)).dropped == ()
 
 
+def test_a_race_that_is_gone_on_with_after_a_shorter_one_is_as_it_was(recording):
+    """Who left it is out of it again, and what was trained in it beyond the shorter one counts again."""
+    out = ev.PlanDropped(trial="0001", leader="0000", seeds=3, difference=0.1, low=0.1, high=0.1, confidence=0.9)
+    longer = ev.ConfirmationStarted(trials=("0000", "0001"), seeds=10)
+    sixth = ev.ReplicateFinished(trial="0000", replicate=6, seed=75, metrics={"val_accuracy": 0.99}, seconds=30.0)
+    shorter = ev.ConfirmationStarted(trials=("0000", "0001"), seeds=5)
+    between = after(recording, longer, out, sixth, shorter)
+    assert (between.dropped, between.replicated) == (("0001",), 2)
+    state = after(recording, longer, out, sixth, shorter, resumed(), longer)
+    assert (state.dropped, state.trainings, state.replicated) == (("0001",), 10, 3)
+    assert state.replicates[sixth.trial, 6].value == 0.99
+
+
 def test_what_a_dead_driver_had_at_work_is_not_shown_while_another_one_starts(recording):
     state = after(recording[:6], ev.RunPreparing(run="cnn-1", step="starting Ray"))
     assert (state.phase, state.running) == ("starting", {})
+    begun = ev.ReplicateStarted(trial="0000", replicate=2, seed=71)
+    assert ("0000", 2) in after(recording[:14], begun).replicates
+    state = after(recording[:14], begun, ev.RunPreparing(run="cnn-1", step="starting Ray"))
+    assert {key: one.state for key, one in state.replicates.items()} == {("0000", 1): "done"}
 
 
 def test_a_trial_that_has_lost_its_worker_waits(recording):

@@ -13,8 +13,8 @@ from mnistlab import durable, events
 from mnistlab.checkpoints import newest_checkpoint, write_checkpoint
 from mnistlab.fsck import check, repair
 from mnistlab.fsck.repair import end_event
-from mnistlab.results import TrialResult
-from mnistlab.store import RunWriter, create_run, read_run
+from mnistlab.results import ReplicateResult, TrialResult
+from mnistlab.store import RunWriter, create_run, read_events, read_run
 from tests.faults.sample import DAY, attempt, begin, epoch, faults, result, whole_run
 
 WHOLE = result(0, "complete")
@@ -194,11 +194,9 @@ def test_a_replicate_that_says_otherwise_than_its_event_is_a_fault(tmp_path: Pat
 # --- the power ----------------------------------------------------------------------------------------------------
 
 
-def test_the_beginning_of_a_trial_is_on_the_disk_before_its_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else the power could leave a result of a trial of which nothing tells that it was ever begun."""
-    path, on_disk, fsync = told(tmp_path), [0], durable.fsync
+def power_fails_after(path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[RunWriter], object]) -> None:
+    """Do `work`, then take from the event stream what was not flushed by then."""
+    on_disk, fsync = [0], durable.fsync
 
     def noting(descriptor: int) -> None:
         fsync(descriptor)
@@ -208,10 +206,41 @@ def test_the_beginning_of_a_trial_is_on_the_disk_before_its_result(
     writer = RunWriter(path)
     with monkeypatch.context() as patch:
         patch.setattr(durable, "fsync", noting)
+        work(writer)
+    writer.close()
+    os.truncate(path / "events.jsonl", on_disk[0])
+
+
+def test_the_beginning_of_a_trial_is_on_the_disk_before_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the power could leave a result of a trial of which nothing tells that it was ever begun."""
+
+    def end_a_trial(writer: RunWriter) -> None:
         for event in (*FIRST, epoch(WHOLE, 2)):
             writer.append(event)
         writer.write_trial(WHOLE)
-    writer.close()
-    os.truncate(path / "events.jsonl", on_disk[0])  # the power fails before the event that tells the end
+
+    path = told(tmp_path)
+    power_fails_after(path, monkeypatch, end_a_trial)  # before the event that tells the end
     (found,) = check(path).findings
     assert (found.level, found.mend) == ("note", "tell")
+
+
+def test_the_beginning_of_a_replicate_is_on_the_disk_before_its_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [
+        events.ReplicateStarted(trial="0000", replicate=1, seed=99),
+        events.ReplicateEpoch(trial="0000", replicate=1, epoch=1, epochs=1, metrics={"seconds": 0.1}),
+    ]
+
+    def end_a_replicate(writer: RunWriter) -> None:
+        for event in said:
+            writer.append(event)
+        writer.write_replicate(ReplicateResult(trial="0000", replicate=1, seed=99), b"weights")
+
+    path = told(tmp_path)
+    power_fails_after(path, monkeypatch, end_a_replicate)
+    assert [one.seed for one in read_run(path).replicates] == [99]
+    assert [one.event for one in read_events(path)] == said
