@@ -63,6 +63,15 @@ def test_the_end_of_a_search_names_what_goes_on_with_what_is_left(run: Path) -> 
     ]
 
 
+def test_every_command_at_the_end_can_be_typed_wherever_the_run_lies(run: Path) -> None:
+    run, text = run.rename(run.with_name("my run")), io.StringIO()
+    print_ranking(run, events.RunFinished(outcome="interrupted", exit_code=130, counts={}, seconds=1.0), text)
+    print_ranking(run, events.RunFinished(outcome="done", exit_code=0, counts={}, seconds=1.0), text)
+    said = [line for line in text.getvalue().splitlines() if line.startswith("Next: ")]
+    assert len(said) >= 3
+    assert all(line.endswith(f" '{run}'") for line in said)
+
+
 def test_retry_takes_the_changes_that_resume_takes_and_no_others(run: Path, run_cli: RunCli) -> None:
     done = run_cli("retry", "golden-1", "--failed", "--set", "seed=3")
     assert done.code == 2
