@@ -78,9 +78,11 @@ def _as_it_was(table: Table, found: Iterable[Fault], recorded: Mapping[str, Any]
         inner, had = mended.get(section), recorded.get(section)
         if not isinstance(inner, dict):
             continue
-        cast("Table", inner).pop(key, None)
         was = cast("Table", had).get(key) if isinstance(had, dict) else None
-        cast("Table", inner).update({} if was is None else {key: was})
+        if was is None:
+            cast("Table", inner).pop(key, None)
+        else:  # in its own place: the order of transforms is compared too
+            cast("Table", inner)[key] = was
     return mended
 
 

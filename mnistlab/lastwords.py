@@ -32,23 +32,29 @@ def kept(what: str, again: str) -> str:
 
 
 @contextmanager
-def last_words(again: str, restore: str = "") -> Generator[None]:
+def last_words(again: str, restore: str = "", *, begun: bool = True) -> Generator[None]:
     """Have standard error, as it is now, told of it should this process end within this context.
 
-    `again` is the command that goes on with the search, `restore` what gives back the terminal that is drawn on. Where
-    no other process can be started, nothing will be said.
+    `again` is the command that goes on with the search once that has `begun` (see `note_begun`), `restore` what gives
+    back the terminal that is drawn on. Where no other process can be started, nothing will be said.
     """
     speaker = _started()
     if speaker is None:
         yield
         return
-    _tell(speaker, again=_visible(again), restore=restore, echo=bool(restore) and _echoes())
+    _tell(speaker, again=_visible(again), begun=begun, restore=restore, echo=bool(restore) and _echoes())
     _speakers.append(speaker)
     try:
         yield
     finally:
         _speakers.remove(speaker)
         _dismiss(speaker)
+
+
+def note_begun() -> None:
+    """Note that from here on there is a run that can be gone on with."""
+    for speaker in _speakers:
+        _tell(speaker, begun=True)
 
 
 def note_ray(processes: Mapping[str, int]) -> None:
@@ -171,13 +177,18 @@ def _given_back(about: Mapping[str, Any]) -> str:
 
 def _words(about: Mapping[str, Any]) -> str:
     if lost := about.get("lost"):
-        return kept(lost, about["again"])
+        return _left(lost, about)
     what = "this process was killed"
     if gone := about["gone"]:
         what = f"Ray's {' and '.join(gone)} ended, and this process with it"
     elif together := about["with"]:
         what += f", or Ray's {' and '.join(together)} ended and took it along"
-    return kept(what, about["again"])
+    return _left(what, about)
+
+
+def _left(what: str, about: Mapping[str, Any]) -> str:
+    """Return what is said of an end by `what`: before a run has begun there is nothing that can be gone on with."""
+    return kept(what, about["again"]) if about["begun"] else f"{_visible(what)}: nothing had begun yet; start it anew"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.tuning.machine import Machine, Share
-from mnistlab.tuning.past import Past
 
 
 def rule_of(spec: ExperimentSpec) -> str:
@@ -72,12 +71,15 @@ def resumed(
     found: Reopened,
     machine: Machine,
     portion: Share,
-    past: Past,
+    again: Sequence[str],
     ended: Mapping[str, int],
     number: int,
     command: str,
 ) -> events.RunResumed:
-    """Return the event with which a search goes on; `number` is that of the record that holds from here on."""
+    """Return the event with which a search goes on: trials that are started `again`, counts of those that `ended`.
+
+    `number` is that of the record that holds from here on.
+    """
     search = found.experiment.spec.search
     return events.RunResumed(
         command=command,
@@ -85,7 +87,7 @@ def resumed(
         parallel=portion.parallel,
         devices=str(machine),
         counts=dict(ended),
-        again=tuple(one.name for one in past.unended),
+        again=tuple(again),
         changes=dict(found.changes),
         amended={**found.untold, **found.added},
         record=number,

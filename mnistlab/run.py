@@ -148,14 +148,17 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         if record.number != found.record.number:
             raise RunDirectoryError(f"{found.path} was amended meanwhile, by another process: start again")
         past, spec = past_of(read_events(found.path), again=again), found.experiment.spec
-        idle = not _searchable(spec, past) and _confirmed(spec, _ended(record, past), record)
+        searching = _searchable(spec, past)
+        if not searching:  # what has failed is not tried again either: it stays as it ended
+            past = past_of(read_events(found.path))
+        ended = _ended(record, past) if searching else _all_ended(record, past)
+        idle = not searching and _confirmed(spec, ended, record)
         if idle and past.over:
             return None
         plans = {trial.trial: trial.plan for trial in record.trials}
         tracked = tracking(options.log, found.path, spec.name, plans)
         with signals_as(requests), view(found.path) as handle, sealed(), tracked as track:
             emit = emitter(writer, requests, handle, track)
-            ended = _all_ended(record, past) if idle else _ended(record, past)
             run = Drive(found.experiment, options, found.registry, writer, requests, emit, ended)
             work = (lambda: None) if idle else (lambda: _go_on(run, found, past, track))
             return Finished(found.path, to_the_end(run, work), end_only=idle)
@@ -196,8 +199,9 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
         if past.drivers:
+            again = [one.name for one in past.unended] if _searchable(spec, past) else []
             ended = Counter(trial.state for trial in run.trials)
-            run.emit(resumed(found, machine, portion, past, ended, number, run.options.command))
+            run.emit(resumed(found, machine, portion, again, ended, number, run.options.command))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
         for warning in differences(found.record):

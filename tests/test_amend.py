@@ -206,6 +206,20 @@ def test_a_wrong_setting_hides_no_other_fault(registry: Registry, tmp_path: Path
     }
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_wrong_setting_of_a_transform_is_no_fault_of_their_order(
+    registry: Registry, tmp_path: Path, turned: bool
+) -> None:
+    before, file = of(RUN, registry, tmp_path), tmp_path / "y.toml"
+    shift, noise = "[transform.shift]\nwrong = 1\n", "[transform.noise]\n"
+    both = noise + shift if turned else shift + noise
+    file.write_text(RUN.replace("[transform.shift]\n[transform.noise]\n", both))
+    with pytest.raises(SpecError) as caught:
+        read_amended(read(file), before, EVERYTHING, ["mnistlab"])
+    places = [one.place for one in caught.value.faults]
+    assert places == ["transform.shift.wrong", *["transform"] * turned]
+
+
 # --- distributions that were installed since ----------------------------------------------------------------------
 
 TINY = RUN.replace("[model.mlp]", "[model.tiny-net]\n[model.mlp]")

@@ -16,7 +16,6 @@ from mnistlab.errors import DataError
 from mnistlab.kept import open_data
 from mnistlab.record import run_record
 from mnistlab.registry import Registry
-from mnistlab.report.data import _public
 from mnistlab.results import RunRecord
 from mnistlab.store import RunWriter
 from mnistlab.tuning.machine import Machine, Share
@@ -108,8 +107,3 @@ def test_other_files_in_the_run_s_own_folder_are_refused(
         open_data(made, nowhere, builtins)
     with pytest.raises(DataError, match="was made with other data than is here"):
         open_data(made, replace(nowhere, data_dir=folder), builtins)
-
-
-def test_a_report_names_no_folder_of_a_machine() -> None:
-    assert _public("/somewhere/of/mine/mnist (fetched)") == "mnist (fetched)"
-    assert _public("scikit-learn, load_digits()") == "scikit-learn, load_digits()"

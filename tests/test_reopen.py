@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from mnistlab import run as runner
 from mnistlab.api import DataPlace
 from mnistlab.errors import PluginError, RunDirectoryError, SpecError
 from mnistlab.reopen import Reopened, reopen_search
+from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter, read_run
+from mnistlab.tuning.machine import Machine
 
 ASSET = Path(__file__).parent / "assets" / "run-of-format-1"
 FILE = """
@@ -110,6 +114,48 @@ def test_a_run_that_was_amended_since_it_was_read_is_not_written_to(run: Path, p
     with pytest.raises(RunDirectoryError, match="was amended meanwhile, by another process: start again"):
         runner.resume(found, options, lambda _: pytest.fail("nothing is to be shown"))
     assert (run / "events.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_where_only_the_confirmation_is_left_no_trial_is_taken_up_again_nor_forgotten(
+    run: Path, place: DataPlace, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    (run / "test_ledger.jsonl").unlink()
+    shutil.rmtree(run / "trials" / "0002" / "replicates")
+    went_on(run, 1, search__trials=9, search__time_budget=60.0)
+    plan = read_run(run).trials[0].plan
+    failed = {"trial": "0003", "cause": "nan", "message": "the loss became nan"}
+    cut: dict[str, Any] = {"trial": "0004"}
+    writing(
+        run,
+        lambda writer: (
+            writer.append(events.TrialStarted(trial="0003", number=3, seed=3, label="mlp", plan=plan)),
+            writer.append(events.TrialStarted(trial="0004", number=4, seed=4, label="mlp", plan=plan)),
+            writer.write_trial(TrialResult(number=3, state="failed", seed=3, label="mlp", plan=plan, **failed)),
+            writer.append(events.TrialFailed(epoch=0, log="log.txt", **failed)),
+            writer.write_trial(TrialResult(number=4, state="interrupted", seed=4, label="mlp", plan=plan, **cut)),
+            writer.append(events.TrialInterrupted(epoch=0, metrics={}, seconds=1.0, reason="time budget", **cut)),
+        ),
+    )
+
+    @contextmanager
+    def cluster(*_: object) -> Iterator[Machine]:
+        yield Machine(cpus=2, gpus=0.0)
+
+    confirmed: list[list[str]] = []
+    monkeypatch.setattr(runner, "cluster", cluster)
+    monkeypatch.setattr(runner, "run_search", lambda *_: pytest.fail("there is no time to search"))
+    monkeypatch.setattr(runner, "confirm", lambda _job, trials, *_: confirmed.append([one.trial for one in trials]))
+    options = runner.Options(runs=run.parent, place=place, address=None, command="mnistlab resume")
+    seen: list[events.Event] = []
+    view = nullcontext(lambda stamped: seen.append(stamped.event))
+    done = runner.resume(reopen_search(run, place), options, lambda _: view, again=again)
+    (told,) = [one for one in seen if isinstance(one, events.RunResumed)]
+    counts = {"complete": 3, "failed": 1, "interrupted": 1}
+    assert (told.again, told.counts) == ((), counts)
+    assert done is not None
+    assert done.end.counts == counts
+    assert len(confirmed) == 1
 
 
 def test_a_plugin_file_that_a_run_has_lost_is_no_mistake_of_who_goes_on_with_it(run: Path, place: DataPlace) -> None:

@@ -135,6 +135,15 @@ sys.stdin.read()
 """
 
 
+def test_the_command_that_looks_at_a_run_in_use_can_be_typed(tmp_path):
+    path = tmp_path / "my runs" / "one-1"
+    path.mkdir(parents=True)
+    writer = RunWriter(path)
+    with pytest.raises(RunDirectoryError, match=f"to see what it does: mnistlab watch '{path}'$"):
+        RunWriter(path)
+    writer.close()
+
+
 def test_a_directory_that_another_process_writes_is_refused_by_name_and_free_when_that_dies(folder):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

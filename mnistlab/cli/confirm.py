@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import suppress
 from typing import Annotated
@@ -60,6 +61,6 @@ def confirm(
     if finished is None:
         said = "all of these plans have all of these seeds: nothing was trained"
         if left_of(found.experiment.spec, found.record.trials, found.record):
-            said += f"; one that asked for more was cut off, and goes on by: mnistlab resume {path}"
+            said += f"; one that asked for more was cut off, and goes on by: mnistlab resume {shlex.quote(str(path))}"
         typer.echo(f"mnistlab: {said}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -98,5 +99,5 @@ def _summary(output: Path, size: int, found: Agreement) -> str:
         f"Written: {output} ({size:,} bytes) and {card_of(output)}\n"
         f"Read back, it classifies {found.correct:,} of {found.images:,} validation images correctly ({same}); "
         f"probabilities differ by at most {found.probabilities_apart:.1e}, logits by {found.logits_apart:.1e}\n"
-        f"Next: mnistlab predict {output} picture.png"
+        f"Next: mnistlab predict {shlex.quote(str(output))} picture.png"
     )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from pathlib import Path
 
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError, RunWriteError
+
+# Links of the system's own that lead to what this process has open already: nobody else can have put them there.
+_OPEN_ALREADY = re.compile(r"/dev/(stdout|stderr|fd/[0-9]+)|/proc/self/fd/[0-9]+")
 
 
 class NotWrittenError(MnistlabError):
@@ -14,8 +20,17 @@ class NotWrittenError(MnistlabError):
 
 
 def is_device(path: Path) -> bool:
-    """Return whether a path is one of the system's own, as /dev/stdout is: there links are no trap."""
-    return path.parts[1:2] in {("dev",), ("proc",)}
+    """Return whether a path is written to as it stands: /dev/stdout and its like, a device or a pipe.
+
+    A file under /dev or /proc, as in /dev/shm, is a file.
+    """
+    if _OPEN_ALREADY.fullmatch(str(path)):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # there is none, or nobody may look
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def write_output(path: Path, data: bytes) -> None:
@@ -28,7 +43,7 @@ def write_output(path: Path, data: bytes) -> None:
     """
     from mnistlab.store import write_bytes
 
-    is_file = not is_device(path) and (path.is_file() or not path.exists())
+    is_file = not is_device(path) and not os.path.isdir(path)  # Path.is_dir raises where nobody may look
     if is_file and path.is_symlink():
         raise NotWrittenError(f"can't write {path}: it is a symbolic link to {path.readlink()}; name that file itself")
     try:

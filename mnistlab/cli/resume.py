@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -157,14 +158,28 @@ def _notes(found: Reopened, amend: Path | None) -> Iterator[str]:
 
 def _nothing_left(found: Reopened, finished: Finished | None, *, again: bool) -> str:
     """Return in words why there is nothing to go on with, and what would be."""
-    trials, search = len(found.record.trials), found.experiment.spec.search
-    budget = "" if search.time_budget is None else " or --time-budget"
-    said = f"nothing is left to do: each of {search.trials} trials has ended, or the time is up"
-    said += f"; give it more by --trials{budget}"
-    if trials > search.trials:
-        said = f"nothing is left to do: the run has {trials} trials already, and --trials is the number in all"
-    if again:
-        said = "nothing is left to do: no trial has failed, and all else is done"
+    said = _why(found, again=again)
     if finished is not None:
         said = f"the driver died before it could write the end of the run: it is written now; {said}"
     return f"{said}; nothing was amended" if found.added else said
+
+
+def _why(found: Reopened, *, again: bool) -> str:
+    from mnistlab.console.onward import more_time, time_is_up
+    from mnistlab.labels import counted
+    from mnistlab.store import read_events
+
+    states, search = Counter(trial.state for trial in found.record.trials), found.experiment.spec.search
+    trials, ended, failed = states.total(), states.total() - states["interrupted"], states["failed"]
+    budget, seconds = search.time_budget or 0.0, max((one.t for one in read_events(found.path)), default=0.0)
+    time = f"--time-budget {more_time(budget, seconds)}" if time_is_up(budget, seconds) else ""
+    if again and failed and time:
+        return f"nothing is started: {counted(failed, 'trial')} failed, but the time is up; give it more by {time}"
+    if again and not failed and (not time or ended >= search.trials):
+        return "nothing is left to do: no trial has failed, and all else is done"
+    if trials > search.trials:
+        return f"nothing is left to do: the run has {trials} trials already, and --trials is the number in all"
+    if time and ended < search.trials:
+        return f"nothing is started: the time is up after {ended} of {search.trials} trials; give it more by {time}"
+    more = f"--trials and {time}" if time else "--trials"
+    return f"nothing is left to do: each of {search.trials} trials has ended; give it more by {more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -142,12 +143,13 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
 
 def _next(board: Leaderboard, *, cut: bool) -> list[str]:
     """Return what may be typed next: what a winner is for, or how a best trial becomes one; a cut run has neither."""
+    run = shlex.quote(str(board.path))
     if cut:
-        return [f"leaderboard {board.path}"]
+        return [f"leaderboard {run}"]
     if board.champion is None:
-        return [f"leaderboard {board.path}", f"replay {board.path}"]
+        return [f"leaderboard {run}", f"replay {run}"]
     confirmed = board.champion.state == "confirmed"
-    return [f"leaderboard {board.path}", f"report {board.path}" if confirmed else f"confirm {board.path}"]
+    return [f"leaderboard {run}", f"report {run}" if confirmed else f"confirm {run}"]
 
 
 def _written(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mnistlab.events import Stamped
 
 POLL_SECONDS = 0.25
+NOT_BEGUN = "Nothing had begun yet, so there is nothing to go on with; start it anew."
 
 
 def watch(run: RunName = None, runs: Runs = RUNS, ui: View = "auto", color: Color = "auto") -> None:
@@ -117,7 +119,7 @@ def status(
             typer.echo(line)
         if not running and state.end is None and at is None:
             typer.echo("The process that drove this run is gone; what it had written is kept.")
-            typer.echo(f"To go on with it: mnistlab resume {path}")
+            typer.echo(f"To go on with it: {again}" if (again := _resume(state, path)) else NOT_BEGUN)
 
 
 def _moment(at: str | None) -> float | None:
@@ -165,7 +167,13 @@ def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
         typer.echo("mnistlab: you have left the view; the run goes on", err=True)
     elif state.end is None:
         typer.echo(f"mnistlab: {path} has no end yet, and no process is driving it", err=True)
-        typer.echo(f"Next: mnistlab resume {path}", err=True)
+        typer.echo(f"Next: {again}" if (again := _resume(state, path)) else NOT_BEGUN, err=True)
     for line in how_it_ended(state, path):
         typer.echo(line, err=True)
-    typer.echo(f"Next: mnistlab leaderboard {path}", err=True)
+    if _resume(state, path):
+        typer.echo(f"Next: mnistlab leaderboard {shlex.quote(str(path))}", err=True)
+
+
+def _resume(state: ViewState, path: Path) -> str:
+    """Return the command that goes on with a run, or "" of one that died before it had begun."""
+    return f"mnistlab resume {shlex.quote(str(path))}" if state.start else ""

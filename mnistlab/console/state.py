@@ -49,6 +49,7 @@ class ViewState:
     began: float = 0.0  # when the search proper began
     warm_up: float = 0.0  # seconds that the first worker took to start
     t: float = 0.0
+    searched: float = 0.0  # when a trial has ended last
     running: Mapping[str, RunningTrial] = field(default_factory=dict[str, RunningTrial])
     complete: int = 0
     pruned: int = 0
@@ -359,6 +360,7 @@ def _ended(state: ViewState, event: TrialEnd, how: str, seconds: float) -> ViewS
     one = Ended(event.trial, how, state.label(event.trial), event.epoch, metrics.get(state.metric), seconds)
     return replace(
         state,
+        searched=state.t,
         running={name: running for name, running in state.running.items() if name != event.trial},
         durations=(*state.durations, Duration(seconds, full=how == "complete"))[-DURATIONS:],
         recent=(*state.recent, one)[-RECENT:],

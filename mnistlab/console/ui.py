@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -19,8 +20,8 @@ from mnistlab.console.screen import GIVE_BACK, Painter, Screen
 from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
-from mnistlab.events import RunFinished, Stamped, to_json
-from mnistlab.lastwords import last_words
+from mnistlab.events import RunFinished, RunStarted, Stamped, to_json
+from mnistlab.lastwords import last_words, note_begun
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]
@@ -100,15 +101,26 @@ def open_console(
     Progress goes to standard error; the event stream of `json` goes to standard output. Whatever else writes there
     meanwhile is appended to `log`. `past` are the events of a run that is gone on with: views that say where it
     stands know them, and nothing of them is said again. Should this process be killed meanwhile, the terminal is given
-    back and told `again`, the command that goes on with the run.
+    back and told `again`, the command that goes on with the run; before a run without a past has begun there is none.
     """
-    again = again or f"mnistlab resume {log.parent}"
+    again, past = again or f"mnistlab resume {shlex.quote(str(log.parent))}", list(past)
     with (
-        last_words(again, GIVE_BACK.get(ui.kind, "")),
+        last_words(again, GIVE_BACK.get(ui.kind, ""), begun=bool(past)),
         guarded(log) as streams,
         open_view(ui, streams, clock, past=past) as handle,
     ):
-        yield handle
+        yield handle if past else _noting(handle)
+
+
+def _noting(handle: Handle) -> Handle:
+    """Return what passes events on, and notes that their run has begun."""
+
+    def note(stamped: Stamped) -> None:
+        if isinstance(stamped.event, RunStarted):
+            note_begun()
+        handle(stamped)
+
+    return note
 
 
 @contextmanager

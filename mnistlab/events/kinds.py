@@ -56,10 +56,11 @@ class RunStarted(Event):
 class RunResumed(Event):
     """A search goes on that another driver has left: what it still may do, with what.
 
-    `counts` maps complete, pruned and failed to the numbers of trials that stay as they ended; those of `again` are
-    started once more. `changes` maps the dotted keys of the experiment that hold other values from here on, and
-    `amended` those of what its space has now and had not before: options that were added to a list, or the settings of
-    an additional table. `record` is the number of the record that holds from here on, 1 for `run.json`.
+    `counts` maps complete, pruned and failed to the numbers of trials that stay as they ended, and interrupted where
+    only the confirmation goes on; those of `again` are started once more. `changes` maps the dotted keys of the
+    experiment that hold other values from here on, and `amended` those of what its space has now and had not before:
+    options that were added to a list, or the settings of an additional table. `record` is the number of the record that
+    holds from here on, 1 for `run.json`.
     """
 
     type: ClassVar[str] = "run_resumed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnistlab import results
@@ -28,8 +27,7 @@ def as_data(pages: Sequence[RunPage]) -> dict[str, Any]:
 
 def _run(page: RunPage) -> dict[str, Any]:
     run = dict(page.record.run)
-    data = {key: value for key, value in run["dataset"].items() if key != "validation_indices"}
-    run["dataset"] = {key: _public(value) if key == "source" else value for key, value in data.items()}
+    run["dataset"] = {key: value for key, value in run["dataset"].items() if key != "validation_indices"}
     return {
         "run": run,
         "verdict": page.verdict,
@@ -41,11 +39,6 @@ def _run(page: RunPage) -> dict[str, Any]:
         "confirmations": [dict(entry) for entry in page.record.confirmations],
         "rungs": [asdict(rung) for rung in facts.rungs(page.stream)],
     }
-
-
-def _public(source: str) -> str:
-    """Return where data came from without the folders of a machine: a report is for others."""
-    return Path(source).name if Path(source).is_absolute() else source
 
 
 def _without(body: Mapping[str, Any]) -> dict[str, Any]:

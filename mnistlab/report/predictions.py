@@ -21,6 +21,7 @@ from mnistlab.kept import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
+from mnistlab.report.public import places_of, without_folders
 from mnistlab.results import ReplicateResult, RunRecord
 
 MODELS = 5  # seeds of the champion that are asked: more would say little more, and each costs a second or two
@@ -43,7 +44,8 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
         images = open_data(record, replace(place, offline=True), registry)  # a report fetches nothing
         return _ask(record, board, kept[:MODELS], images, registry)
     except (Exception, SystemExit) as error:  # a plugin may raise anything, and a report is due all the same
-        return f"The models could not be asked again here: {str(error).strip() or type(error).__name__}"
+        said = without_folders(str(error).strip(), [*filter(None, (place.data_dir, place.cache)), *places_of(record)])
+        return f"The models could not be asked again here: {said or type(error).__name__}"
 
 
 def _needed(record: RunRecord, one: ReplicateResult) -> list[str]:

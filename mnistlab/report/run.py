@@ -15,6 +15,7 @@ from mnistlab.report.columns import Column, Ranked
 from mnistlab.report.digits import Evaluated
 from mnistlab.report.drawing import STATES, Figure
 from mnistlab.report.mistakes import Mistakes, mistakes
+from mnistlab.report.public import places_of, public, without_folders
 from mnistlab.report.records import TrialPage
 from mnistlab.results import RunRecord
 
@@ -26,7 +27,10 @@ NOT_ASKED = "The models were not asked again for this report (--no-predictions).
 
 @dataclass(frozen=True, kw_only=True)
 class RunPage:
-    """A run as a page shows it; `key` begins every id of it. `mistakes` says in words why there are none."""
+    """A run as a page shows it; `key` begins every id of it. `mistakes` says in words why there are none.
+
+    `record`, and all that was made of it, names no folder of a machine.
+    """
 
     key: str
     record: RunRecord
@@ -67,10 +71,11 @@ def read(paths: Sequence[Path], ask: Ask | None = None) -> list[RunPage]:
 
 def page(key: str, record: RunRecord, stream: tuple[Stamped, ...], ask: Ask | None = None) -> RunPage:
     """Return a run as a page shows it."""
+    found = _asked(record, ask)  # who is asked needs the paths
+    record = public(record)
     board = rank(record)
     measure = facts.measure(board.metric, int(record.run["dataset"].get("validation") or 0))
     shown = columns.shown(board)
-    found = ask(record, board) if ask else NOT_ASKED
     return RunPage(
         key=key,
         record=record,
@@ -91,6 +96,12 @@ def page(key: str, record: RunRecord, stream: tuple[Stamped, ...], ask: Ask | No
         failures=records.failures_text(board),
         methods=tuple(records.methods(record, board)),
     )
+
+
+def _asked(record: RunRecord, ask: Ask | None) -> Evaluated | str:
+    """Return what the models say, or in words that name no folder why they say nothing."""
+    found = ask(record, rank(record)) if ask else NOT_ASKED
+    return without_folders(found, places_of(record)) if isinstance(found, str) else found
 
 
 def _course(

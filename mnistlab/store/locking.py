@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import socket
 import time
 from contextlib import suppress
@@ -33,7 +34,8 @@ def lock(path: Path) -> int:
     except BlockingIOError:
         name = _name_in(descriptor)
         os.close(descriptor)
-        raise RunDirectoryError(f"{path} is in use by {name}; to see what it does: mnistlab watch {path}") from None
+        watch = f"mnistlab watch {shlex.quote(str(path))}"
+        raise RunDirectoryError(f"{path} is in use by {name}; to see what it does: {watch}") from None
     except BaseException:
         os.close(descriptor)
         raise

@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
 from mnistlab import durable
-from mnistlab.cli.output import NotWrittenError, write_output
+from mnistlab.cli.output import NotWrittenError, is_device, write_output
 from tests.conftest import RunCli
 
 RECORDED = Path(__file__).parents[1] / "recordings/quick-run"
@@ -80,6 +81,44 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     write_output(tmp_path / "pipe", b"through")
     reader.join(10)
     assert got == [b"through"]
+
+
+@pytest.mark.parametrize("folder", ["out/dev", "out/proc", "/proc/self/cwd/out"])
+def test_a_file_in_a_folder_that_is_named_like_the_systems_own_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Path(folder)
+    here.mkdir(parents=True)
+    for content in (b"first", b"second"):
+        write_output(here / "x.html", content)
+        assert (here / "x.html").read_bytes() == content
+    assert not is_device(here / "x.html")
+    (tmp_path / "precious").write_text("kept")
+    (here / "link.html").symlink_to(tmp_path / "precious")
+    with pytest.raises(NotWrittenError, match="it is a symbolic link to "):
+        write_output(here / "link.html", b"new")
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm")
+def test_a_file_in_shared_memory_is_written_over() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for content in (b"first", b"second"):
+            write_output(Path(folder) / "x.html", content)
+            assert (Path(folder) / "x.html").read_bytes() == content
+
+
+def test_a_link_to_a_file_is_no_descriptor_of_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert is_device(Path("/dev/null"))
+    assert is_device(Path("/dev/fd/1"))
+    assert is_device(Path("/proc/self/fd/1"))
+    with (tmp_path / "x").open(
+        "wb"
+    ) as file:  # a relative name, and another process's descriptors, are links like others
+        assert not is_device(Path(f"dev/fd/{file.fileno()}"))
+        assert not is_device(Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"))
 
 
 @pytest.mark.parametrize("place", ["missing/x.html", "."])

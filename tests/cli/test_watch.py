@@ -94,6 +94,26 @@ def test_wrong_words_are_refused_in_words(recorded: Path, run_cli: RunCli) -> No
         assert "Traceback" not in done.err
 
 
+def test_commands_that_go_on_can_be_typed_and_are_named_only_where_they_would(recorded: Path, run_cli: RunCli) -> None:
+    cut(recorded, 40.0)
+    there = "'my runs/flat-1'"
+    recorded.parent.rename(recorded.parent.with_name("my runs"))
+    for command in ("status", "watch"):
+        done = run_cli(command, "--runs", "my runs", *(["--ui", "plain"] if command == "watch" else []))
+        assert f": mnistlab resume {there}\n" in done.out + done.err
+    assert f"Next: mnistlab leaderboard {there}\n" in done.err
+    run = recorded.parent.with_name("my runs") / recorded.name
+    (run / "events.jsonl").unlink()
+    writer = RunWriter(run)
+    writer.append(events.RunPreparing(run="flat-1", step="starting Ray"))
+    writer.close()
+    for command in ("status", "watch"):
+        done = run_cli(command, "--runs", "my runs", *(["--ui", "plain"] if command == "watch" else []))
+        assert "Nothing had begun yet, so there is nothing to go on with" in done.out + done.err
+        assert "mnistlab resume" not in done.out + done.err
+        assert "mnistlab leaderboard" not in done.out + done.err
+
+
 def test_a_run_that_lost_its_driver_says_so(recorded: Path, run_cli: RunCli) -> None:
     cut(recorded, 40.0)
     out = run_cli("status").out

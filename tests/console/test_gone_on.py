@@ -163,10 +163,19 @@ def test_a_run_that_was_broken_off_says_why_and_what_goes_on_with_it(recording):
     [
         (0, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
         (0, 240.0, ["mnistlab retry 'my runs/1' --failed"]),  # it was not used up
-        (0, 150.0, ["mnistlab resume 'my runs/1' --time-budget 5m", "mnistlab retry 'my runs/1' --failed"]),
+        (
+            0,
+            150.0,
+            ["mnistlab retry 'my runs/1' --failed --time-budget 5m"],
+        ),  # not by the search, but there is none left
+        (
+            0,
+            120.0,
+            ["mnistlab resume 'my runs/1' --time-budget 6m", "mnistlab retry 'my runs/1' --failed --time-budget 6m"],
+        ),
         (130, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
         (143, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
-        (3, 150.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
+        (3, 150.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed --time-budget 5m"]),
         (4, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
     ],
 )
@@ -184,10 +193,31 @@ def test_a_run_that_lacks_nothing_has_nothing_left_undone(recording):
     assert left_undone(after(whole[:5])) == ["mnistlab resume runs/cnn-1"]
 
 
-@pytest.mark.parametrize(("budget", "said"), [(45.5, "91s"), (90.0, "3m"), (3600.0, "2h")])
-def test_the_time_that_is_proposed_is_twice_as_much_and_can_be_typed(recording, budget: float, said: str):
-    stream = stamp([(0.0, run_started(time_budget=budget))])
-    timed = [*stream, *stamp([(0.0, ev.Event()), (7200.0, finished(0, "done"))])[1:]]
-    state = reduce(advance, timed, ViewState())
-    assert left_undone(state) == [f"mnistlab resume runs/cnn-1 --time-budget {said}"]
-    assert parse_duration(said) == 2 * budget
+@pytest.mark.parametrize(
+    ("budget", "seconds", "said"),
+    [
+        (45.5, 46.0, "91s"),
+        (90.0, 91.0, "3m"),
+        (3600.0, 3700.0, "2h"),
+        (3600.0, 5400.0, "2h"),
+        (3600.0, 5401.0, "3h"),  # a confirmation took long: twice as much would leave next to nothing
+        (0.3, 0.4, "1s"),
+        (1_234_567.5, 1_234_568.0, "2469135s"),
+    ],
+)
+def test_the_time_that_is_proposed_leaves_some_and_can_be_typed(budget: float, seconds: float, said: str) -> None:
+    ended = ev.TrialFinished(trial="0000", epoch=1, metrics={}, seconds=1.0)
+    timed = [(0.0, run_started(time_budget=budget)), (seconds, ended), (seconds, finished(0, "done"))]
+    assert left_undone(reduce(advance, stamp(timed), ViewState())) == [
+        f"mnistlab resume runs/cnn-1 --time-budget {said}"
+    ]
+    assert parse_duration(said) >= seconds + budget / 2
+
+
+def test_time_that_the_confirmation_took_was_not_the_searchs() -> None:
+    ended = ev.TrialFinished(trial="0000", epoch=1, metrics={}, seconds=1.0)
+    failed = ev.TrialFailed(trial="0001", epoch=1, cause="nan", message="", log="")
+    timed = [(0.0, run_started(time_budget=60.0)), (50.0, ended), (90.0, finished(0, "done"))]
+    assert left_undone(reduce(advance, stamp(timed), ViewState())) == []  # its space was exhausted, not its time
+    state = reduce(advance, stamp([timed[0], (50.0, failed), timed[2]]), ViewState())
+    assert left_undone(state) == ["mnistlab retry runs/cnn-1 --failed --time-budget 2m"]

@@ -22,22 +22,29 @@ from mnistlab.console.ui import Ui, open_console
 from mnistlab.lastwords import note_loss, note_ray
 from tests.console.conftest import run_started
 
-with open_console(Ui(sys.argv[1], color=True, fps=4.0), Path("runs/tiny-1/driver.log")) as handle:
-    handle(ev.Stamped(seq=1, time=datetime.now(UTC), t=0.0, event=run_started()))
+def stamped(event):
+    return ev.Stamped(seq=1, time=datetime.now(UTC), t=0.0, event=event)
+
+folder, past, begun = sys.argv[2], [stamped(run_started())] if "past" in sys.argv[3:] else (), "begun" in sys.argv[3:]
+with open_console(Ui(sys.argv[1], color=True, fps=4.0), Path(folder, "driver.log"), past=past) as handle:
+    handle(stamped(run_started() if begun else ev.RunPreparing(run="tiny-1", step="starting Ray")))
     {body}
 """
 RAY = 'ray = subprocess.Popen(["sleep", "60"]); note_ray({"raylet": ray.pid, "gcs_server": os.getppid()})\n    '
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 KEPT = "what was found so far is kept; go on with `mnistlab resume runs/tiny-1`\n"
 
 
-def command(folder: Path, kind: str, body: str) -> tuple[list[str], dict[str, str]]:
-    (folder / "runs" / "tiny-1").mkdir(parents=True)
+def command(
+    folder: Path, kind: str, body: str, run: str = "runs/tiny-1", state: str = "begun"
+) -> tuple[list[str], dict[str, str]]:
+    (folder / run).mkdir(parents=True)
     program = PROGRAM.replace("{body}", body)
-    return [sys.executable, "-c", program, kind], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return [sys.executable, "-c", program, kind, run, state], {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
-def said_of(folder: Path, body: str, kind: str = "quiet") -> tuple[int, str]:
-    arguments, environ = command(folder, kind, body)
+def said_of(folder: Path, body: str, **about: str) -> tuple[int, str]:
+    arguments, environ = command(folder, "quiet", body, **about)
     done = subprocess.run(
         arguments, check=False, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True, timeout=120
     )
@@ -69,6 +76,22 @@ def test_a_ray_that_goes_with_the_process_that_was_killed_was_not_the_reason(tmp
     assert code == -signal.SIGKILL
     assert said.startswith("mnistlab: this process was killed")  # on a busy machine: "or Ray's raylet ... took it"
     assert said.endswith(f": {KEPT}")
+
+
+@pytest.mark.parametrize("body", [KILL, 'note_loss("this process was killed"); os._exit(75)'])
+def test_before_a_run_has_begun_nothing_is_promised(tmp_path: Path, body: str) -> None:
+    _, said = said_of(tmp_path, body, state="preparing")
+    assert said == "mnistlab: this process was killed: nothing had begun yet; start it anew\n"
+
+
+def test_a_run_with_a_past_goes_on_even_before_this_driver_has_begun(tmp_path: Path) -> None:
+    _, said = said_of(tmp_path, KILL, state="past")
+    assert said == f"mnistlab: this process was killed: {KEPT}"
+
+
+def test_the_command_can_be_typed_wherever_the_run_lies(tmp_path: Path) -> None:
+    _, said = said_of(tmp_path, KILL, run="my runs/tiny-1")
+    assert said.endswith("go on with `mnistlab resume 'my runs/tiny-1'`\n")
 
 
 def test_where_ray_lives_it_was_not_ray(tmp_path: Path) -> None:
