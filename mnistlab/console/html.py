@@ -91,7 +91,7 @@ def _progress(state: ViewState, now: float, eta: Estimate | None) -> list[str]:
 def _footer(state: ViewState) -> list[str]:
     """Return what an interrupt does or, once there was one, what it has done."""
     asked = state.interruption or state.stop_asked
-    words = "what runs may end its epoch; interrupt again to stop at once"
+    words = f"{sections.what_ends(state)}; interrupt again to stop at once"
     if state.at_once:
         words = "at once: what runs is cut short, what was written is kept"
     if not asked:

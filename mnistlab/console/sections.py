@@ -203,7 +203,7 @@ def failures(state: ViewState, look: Look) -> list[Text]:
     failure, signs = state.last_failure, look.signs
     causes = ", ".join(f"{cause} {count}" for cause, count in sorted(state.failures.items()))
     if failure is None:
-        return [look.line(f"{signs.failed} failed before the run was gone on with: {causes}", "red")]
+        return [look.line(f"{signs.failed} failed before the run went on: {causes}", "red")]
     first = f"{signs.failed} failed: {causes}; last: {failure.who}: {failure.message}"
     log = f"log {state.start.directory}/{failure.log}" if failure.log else ""
     together = f"{first}; {log}" if log else first
@@ -227,10 +227,17 @@ def stopping(state: ViewState, look: Look) -> list[Text]:
     asked = state.interruption or state.stop_asked
     if not asked or state.phase == "over":
         return []
-    words = "what runs may end its epoch, then the ranking is printed; Ctrl-C again stops at once"
+    words = f"{what_ends(state)}, then the ranking is printed; Ctrl-C again stops at once"
     if state.at_once:
         words = "at once: what runs is cut short, what was written is kept"
     return [look.line(f"stopping ({asked}): {words}", "bold yellow")]
+
+
+def what_ends(state: ViewState) -> str:
+    """Return what becomes of what runs once a stop was asked for: replicates have no checkpoints."""
+    if any(one.state == "running" for one in state.replicates.values()):
+        return "what trains on a fresh seed is cut short, and begins anew with `resume`"
+    return "what runs may end its epoch"
 
 
 def hint(look: Look) -> list[Text]:

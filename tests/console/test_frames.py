@@ -152,6 +152,15 @@ def test_that_a_stop_was_asked_for_is_told_until_the_run_is_over(recording, stam
     assert "stopping" not in "\n".join(frame(stamped(timed), 120, 24))
 
 
+def test_a_training_on_a_fresh_seed_is_not_said_to_end_its_epoch(recording, stamped):
+    timed = [(one.t, one.event) for one in recording[:4]]
+    timed.append((40.0, ev.ConfirmationStarted(trials=("0000",), seeds=2)))
+    timed.append((41.0, ev.ReplicateStarted(trial="0000", replicate=1, seed=7)))
+    timed.append((42.0, ev.StopAsked(signal="SIGINT")))
+    said = "stopping (SIGINT): what trains on a fresh seed is cut short, and begins anew with `resume`"
+    assert said in "\n".join(frame(stamped(timed), 160, 24))
+
+
 def test_what_does_not_fit_is_counted(crowd):
     lines = frame(crowd, 120, 16)
     running = lines[[line.startswith("trial ") for line in lines].index(True) + 1 :]

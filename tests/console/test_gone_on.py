@@ -66,7 +66,7 @@ def test_what_an_earlier_driver_had_to_say_is_not_said_again(recording):
     before, state = after(recording), after(recording, resumed())
     assert "warning: the time budget" in text_of(before)
     assert "warning" not in text_of(state)
-    assert "x failed before the run was gone on with: memory 1, nan 1" in text_of(state)
+    assert "x failed before the run went on: memory 1, nan 1" in text_of(state)
     assert "loss is nan" not in text_of(state)
     retried = after(recording, resumed(counts={"complete": 1, "pruned": 1}, again=("0002",)))
     assert (retried.failed, retried.failures) == (0, {})
