@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.lines import encode_line
 from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_run
+from mnistlab.tuning import driver
 from mnistlab.tuning.past import past_of
+from tests.faults.test_going_on import flip, running
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
+
+__all__ = ["running"]  # a fixture
 
 pytestmark = pytest.mark.ray
 
@@ -208,3 +213,11 @@ def test_states_are_kept_while_a_trial_runs_and_not_after_it(run_tiny: RunTiny) 
     (whole,) = read_run(done.path).trials
     assert whole.state == "complete"
     assert len(whole.history) == 4
+
+
+def test_a_checkpoint_that_is_passed_over_is_told_to_whoever_looks_on(running: Path) -> None:
+    flip(running / "trials/0000/checkpoints/epoch-00001.safetensors")
+    told: list[events.Event] = []
+    search: Any = SimpleNamespace(store=SimpleNamespace(path=running), emit=told.append)
+    assert driver._states(search, past_of(read_events(running))) == {}
+    assert told == [events.Warned(message="trial 0000: its checkpoint of epoch 1 is damaged, and passed over")]
