@@ -5,7 +5,6 @@ A failure of the training is an answer like any other (`cause`, `message`), as i
 
 from __future__ import annotations
 
-import gc
 import traceback
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mnistlab import training, weights
 from mnistlab.data import open_test
@@ -28,7 +26,7 @@ from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
-from mnistlab.tuning.worker import Shared, data_for, dataset_of, device_of, one_line
+from mnistlab.tuning.worker import Shared, data_for, dataset_of, device_of, give_back_memory, one_line
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = ReplicateAnswer(cause=training.cause_of(error), message=one_line(error))
-    _give_back_memory()
+    give_back_memory()
     capture.remove()
     yield replace(answer, history=tuple(history), log=capture.take())
 
@@ -111,16 +109,6 @@ def _trained(
         weights=weights.pack_weights(one.module),
         cost=_measured(one),
     )
-
-
-def _give_back_memory() -> None:
-    """Let go of a GPU's memory before the answer: who gets all of it next may be in another process than this one.
-
-    Ray keeps this process for the next task, and torch what it has freed.
-    """
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
@@ -187,7 +175,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
     except (Exception, SystemExit) as error:  # a plugin may raise anything
         traceback.print_exception(error)
         answer = TestAnswer(cause=training.cause_of(error), message=one_line(error))
-    _give_back_memory()
+    give_back_memory()
     capture.remove()
     yield replace(answer, log=capture.take())
 

@@ -8,6 +8,7 @@ trial: starting a new one costs seconds.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 import traceback
@@ -78,6 +79,16 @@ def data_for(shared: Shared, registry: Registry, device: torch.device) -> Device
         _loaded.clear()  # one run at a time
         _loaded[key] = to_device(images, shared.division, shared.shape, device)
     return _loaded[key]
+
+
+def give_back_memory() -> None:
+    """Let go of a GPU's memory before the answer: who gets all of it next may be in another process than this one.
+
+    Ray keeps this process for the next task, and torch what it has freed.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _training_images(shared: Shared, registry: Registry) -> LabelledImages:
