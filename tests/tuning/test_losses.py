@@ -167,7 +167,6 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_
     log = (ran.path / "trials" / trial / "log.txt").read_text()
     assert "most recent call first" in log
     assert "mnistlab_moody.py" in log
-    assert [event.trial for event in ran.stream if isinstance(event, events.TrialWaiting)] == [trial]
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
     assert time.monotonic() - began < 120
     assert ran.study[int(trial)].state == TrialState.FAIL
@@ -201,6 +200,7 @@ def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunT
     assert [one.attempt for one in starts(ran, trial)] == [1, 2]
     result = next(one for one in ran.results if one.trial == trial)
     assert (result.state, result.cause) == ("failed", "memory")
+    assert [event.trial for event in ran.stream if isinstance(event, events.TrialWaiting)] == [trial]
     said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
     assert any(f"trial {trial} goes on" in text and "with 2 CPUs to itself" in text for text in said)
     assert next(one for one in ran.results if one.trial != trial).state == "complete"
