@@ -101,8 +101,9 @@ def to_the_end(run: Drive, work: Callable[[], None]) -> events.RunFinished:
 
 def _in_a_line(error: Exception) -> str:
     """Return what went wrong as the command line says it, or of a fault of ours its kind and words, on one line."""
-    said = " ".join(str(error).split())[:500]
-    return said if isinstance(error, MnistlabError) else f"internal error, {type(error).__name__}: {said}"
+    if isinstance(error, MnistlabError):
+        return " ".join(error.reason.split())[:500]
+    return f"internal error, {type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def stopping(run: Drive) -> bool:

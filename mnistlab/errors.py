@@ -28,6 +28,11 @@ class MnistlabError(Exception):
 
     exit_code: ExitCode = ExitCode.INTERNAL
 
+    @property
+    def reason(self) -> str:
+        """What went wrong, without what can be done about it: so the record of a run keeps it."""
+        return str(self)
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -109,7 +109,7 @@ def judge(draft: Draft, registry: Registry) -> Experiment:
         faults += _grid_faults(spec, space)
     if faults or spec is None or space is None or dataset is None:
         raise SpecError(draft.source, faults)
-    spec = _sized(spec, space)
+    spec = _settled(_sized(spec, space), dataset, fallback)
     return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
 
 
@@ -139,6 +139,17 @@ def _sized(spec: ExperimentSpec, space: Space) -> ExperimentSpec:
         return spec
     trials = min(size(space) or 1, MAX_TRIALS)
     return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
+
+
+def _settled(spec: ExperimentSpec, dataset: DatasetChoice, fallback: DatasetChoice | None) -> ExperimentSpec:
+    """Return the experiment with the settings of its datasets as their configs have them, a folder's path absolute.
+
+    So they are written down, and read by whoever goes on with the run from another folder.
+    """
+    chosen = {spec.data.dataset: dataset, spec.data.offline_fallback: fallback}
+    configs = {name: choice.config for name, choice in chosen.items() if choice and name in spec.data.settings}
+    settings = {str(name): config.model_dump(mode="json", exclude_unset=True) for name, config in configs.items()}
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"settings": settings})})
 
 
 def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:

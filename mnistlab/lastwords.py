@@ -58,7 +58,10 @@ def note_begun() -> None:
 
 
 def note_ray(processes: Mapping[str, int]) -> None:
-    """Note the processes of a private Ray, by name: where one of them is gone, it was that which ended this one."""
+    """Note the processes of a private Ray, by name: where one of them is gone, it was that which ended this one.
+
+    Those of before are forgotten, and so is that any of them has ended.
+    """
     for speaker in _speakers:
         _tell(speaker, ray=dict(processes))
 
@@ -150,11 +153,17 @@ def _heard() -> dict[str, Any]:
 
 
 def _watch_ray(about: dict[str, Any], watched: dict[int, str], waiting: select.poll) -> None:
-    """Have the ends of Ray's processes waited for; of one that has ended already, take note."""
-    for name, pid in about.pop("ray", {}).items():
+    """Have the ends of Ray's processes waited for, where they are told, and of no others."""
+    if "ray" not in about:
+        return
+    for descriptor in watched:
+        waiting.unregister(descriptor)
+    watched.clear()
+    about["gone"] = []
+    for name, pid in about.pop("ray").items():
         try:
             descriptor = os.pidfd_open(pid)
-        except OSError:
+        except OSError:  # it has ended already
             about["gone"].append(name)
             continue
         watched[descriptor] = name

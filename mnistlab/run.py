@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -193,8 +194,7 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 
 def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
-    say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine(), run.again) as machine, cut_short(run):
+    with _joined(run, this_machine()) as machine:
         portion = share(machine, spec.resources)
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
@@ -226,8 +226,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     spec = run.experiment.spec
     say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
-    say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, here, run.again) as machine, cut_short(run):
+    with _joined(run, here) as machine:
         portion = share(machine, spec.resources)
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -243,14 +242,22 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     _finish_tracking(run, track)
 
 
+@contextmanager
+def _joined(run: Drive, here: Machine) -> Generator[Machine]:
+    """Join the cluster that was named, or else start a private Ray on this machine, and say so: it takes seconds."""
+    address = run.options.address
+    say_preparing(run, f"joining the Ray cluster at {address}" if address else "starting Ray")
+    with cluster(address, here, run.again) as machine, cut_short(run):
+        yield machine
+
+
 def _finish_tracking(run: Drive, track: Tracking) -> None:
     for trouble in track.finish(tick=lambda: stopping(run)):
         run.emit(events.Warned(message=trouble))
 
 
 def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
-    say_preparing(run, f"joining the Ray cluster at {run.options.address}" if run.options.address else "starting Ray")
-    with cluster(run.options.address, this_machine(), run.again) as machine, cut_short(run):
+    with _joined(run, this_machine()) as machine:
         job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
         for warning in differences(record):
             run.emit(events.Warned(message=warning))

@@ -12,16 +12,20 @@ from mnistlab.driving import Drive, to_the_end
 from mnistlab.errors import ExitCode
 from mnistlab.signals import Requests
 from mnistlab.tuning.disk import DiskLowError
+from mnistlab.tuning.pulse import ClusterLostError
 
 SHORT = (
     "only 3 MiB are free on the disk of runs/x,\n and nothing is running any more: free some, then `mnistlab resume`"
 )
+
+LOST = "broken off: Ray's raylet ended"  # what can be done about it is no part of the record
 
 
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (DiskLowError(SHORT), ExitCode.RESOURCES_VANISHED, f"broken off: {' '.join(SHORT.split())}"),
+        (ClusterLostError("Ray's raylet ended", "mnistlab resume x"), ExitCode.RESOURCES_VANISHED, LOST),
         (KeyError("width"), ExitCode.INTERNAL, "broken off: internal error, KeyError: 'width'"),
         (ValueError("x" * 900), ExitCode.INTERNAL, f"broken off: internal error, ValueError: {'x' * 500}"),
     ],

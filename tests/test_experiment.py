@@ -152,9 +152,9 @@ def test_a_grid_is_never_sized_beyond_what_a_file_may_ask_for(load):
 
 
 def test_a_valid_file_gives_spec_space_and_datasets(load):
-    text = "name='x'\n[data]\ndataset='idx'\noffline_fallback='digits'\n[data.idx]\nfolder='f'\n[model.cnn]\n"
+    text = "name='x'\n[data]\ndataset='idx'\noffline_fallback='digits'\n[data.idx]\nfolder='/f'\n[model.cnn]\n"
     one = load(text, "model.cnn.depth=2", "training.epochs=3")
-    assert one.dataset.config.model_dump() == {"folder": "f"}
+    assert one.dataset.config.model_dump() == {"folder": "/f"}
     assert (one.dataset.record.name, one.fallback and one.fallback.record.name) == ("idx", "digits")
     assert one.space.epochs == 3
     assert one.space.models[0].fixed["depth"] == 2
@@ -181,3 +181,10 @@ def test_whatever_stands_in_a_file_the_worst_is_a_report(table, builtins, monkey
     else:
         said = ""
     assert not any(word in said for word in JARGON)
+
+
+def test_a_relative_folder_is_written_down_as_it_is_seen_from_here(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = load('name = "x"\n[data]\ndataset = "idx"\n[data.idx]\nfolder = "mine"\n[model.mlp]\n[optimizer.sgd]\n')
+    assert spec.spec_json(found.spec)["data"]["idx"] == {"folder": str(tmp_path / "mine")}
+    assert found.dataset.config.model_dump() == {"folder": str(tmp_path / "mine")}

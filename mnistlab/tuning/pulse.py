@@ -36,6 +36,12 @@ class ClusterLostError(MnistlabError):
     def __init__(self, what: str, again: str) -> None:
         """Say `what` is gone; `again` is the command that goes on with the run."""
         super().__init__(kept(what, again))
+        self._what = what
+
+    @property
+    def reason(self) -> str:
+        """What is gone."""
+        return self._what
 
 
 _pulses: list[Pulse] = []  # of the Ray that this process is in, if it is in one
@@ -113,6 +119,7 @@ def felt(*, private: bool, again: str) -> Generator[Pulse]:
         finally:
             pulse.stop()
             _pulses.remove(pulse)
+            note_ray({})  # what ends it from here on is the search itself
 
 
 @contextmanager

@@ -268,6 +268,16 @@ def test_idx_takes_the_data_folder_where_none_is_set(tmp_path, write_four):
     assert prepare("idx", DataPlace(data_dir=tmp_path / "mine", cache=tmp_path)).source == str(tmp_path / "mine")
 
 
+def test_a_relative_folder_is_seen_from_where_it_was_named(place, tmp_path, write_four, monkeypatch):
+    write_four(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    named = own.IdxConfig.model_validate({"folder": "mine"})
+    monkeypatch.chdir("/")  # where workers are, and whoever goes on with the run
+    assert own.IDX.prepare(named, place).source == str(tmp_path / "mine")
+    assert own.IdxConfig.model_validate(named.model_dump()) == named
+    assert own.IdxConfig(folder="~/mine").folder == "~/mine"
+
+
 def test_idx_says_what_is_missing(place, tmp_path, write_four):
     with pytest.raises(DataError, match="set `folder`, or give --data-dir or MNISTLAB_DATA"):
         prepare("idx", place)

@@ -22,7 +22,10 @@ pytestmark = pytest.mark.e2e
 GRID = """
 name = "grid"
 [data]
-dataset = "digits"
+dataset = "idx"
+validation = 300
+[data.idx]
+folder = "images"
 [model.mlp]
 depth = 1
 width = [32, 64]
@@ -75,7 +78,7 @@ def killed_at(home: Path, point: str, *arguments: str) -> None:
 
 def test_a_run_goes_on_in_a_larger_space_and_everything_reads_it(home: Path) -> None:
     for name, text in (("grid", GRID), ("larger", LARGER), ("largest", LARGEST)):
-        (home / f"{name}.toml").write_text(text)
+        (home / f"{name}.toml").write_text(text.replace('"images"', f'"{home}/images"'))
     code, _, err = end(start(home, "search", "grid.toml"))
     assert code == 0, err
     run, first = run_of(home), (run_of(home) / "run.json").read_bytes()
@@ -119,7 +122,8 @@ def test_a_run_goes_on_in_a_larger_space_and_everything_reads_it(home: Path) -> 
 
 def refuses_what_is_no_addition(home: Path, run: Path) -> None:
     before = files_of(run)
-    (home / "wrong.toml").write_text(GRID.replace("epochs = 2", "epochs = 3").replace("[32, 64]", "[64, 128]"))
+    grid, larger = ((home / f"{name}.toml").read_text() for name in ("grid", "larger"))
+    (home / "wrong.toml").write_text(grid.replace("epochs = 2", "epochs = 3").replace("[32, 64]", "[64, 128]"))
     code, _, err = end(start(home, "resume", run.name, "--amend", "wrong.toml", "--set", "seed=4"))
     assert code == 2
     assert "wrong.toml: 3 faults" in err
@@ -132,7 +136,7 @@ def refuses_what_is_no_addition(home: Path, run: Path) -> None:
     code, _, err = end(start(home, "resume", run.name, "--amend", "grid.toml"))
     assert code == 0
     assert "nothing is left to do" in err
-    (home / "few.toml").write_text(LARGER.replace("[search]", "[search]\ntrials = 2"))
+    (home / "few.toml").write_text(larger.replace("[search]", "[search]\ntrials = 2"))
     code, _, err = end(start(home, "resume", run.name, "--amend", "few.toml"))
     assert code == 0
     assert "give it more by --trials; nothing was amended" in err

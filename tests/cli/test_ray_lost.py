@@ -59,16 +59,17 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     assert time.monotonic() - killed < LONGEST
     assert code == ExitCode.RESOURCES_VANISHED, err
     # The raylet does not outlive its GCS for long.
-    said = rf"Ray's (raylet and )?{part} ended: what was found so far is kept; go on with `{resume_of(home)}`"
-    assert re.search(said, err)
-    assert re.search(r"run over: broken off: Ray's (raylet and )?" + part, err)
+    what = rf"Ray's (raylet and )?{part} ended"
+    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
+    assert re.search(rf"run over: broken off: {what} \(", err)
+    assert err.count("go on with") == 1
     code, said, _ = end(start(home, "status", plain=False))
     assert re.search(r"Run over: broken off: Ray's .*, exit code 75\.\nNext: mnistlab resume runs/", said)
     assert "Traceback" not in out + err
     check_gone_on_with(home)
 
 
-@pytest.mark.parametrize("agent", ["DashboardAgent", "RuntimeEnvAgent"])
+@pytest.mark.parametrize("agent", ["DashboardAgent", pytest.param("RuntimeEnvAgent", marks=pytest.mark.chaos)])
 def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Path, agent: str) -> None:
     # The raylet ends with its agents, at once, and the driver as soon as it needs something of the raylet.
     driver = start(home, "search", "tiny.toml")
@@ -119,6 +120,7 @@ thread.join()
 """
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(home: Path, part: str) -> None:
     driver = subprocess.Popen(

@@ -27,7 +27,10 @@ MNISTLAB = str(Path(sys.executable).parent / "mnistlab")
 EXPERIMENT = """
 name = "tiny"
 [data]
-dataset = "digits"
+dataset = "idx"
+validation = 300
+[data.idx]
+folder = "images"
 [model.mlp]
 depth = 1
 width = [32, 64, 128]
@@ -48,9 +51,10 @@ seeds = 2
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """A folder with a path short enough for Ray's sockets."""
+def home(digits: Path) -> Iterator[Path]:
+    """A folder with images, an experiment, and a path short enough for Ray's sockets."""
     folder = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    shutil.copytree(digits, folder / "images")
     (folder / "tiny.toml").write_text(EXPERIMENT)
     yield folder
     shutil.rmtree(folder)

@@ -36,7 +36,10 @@ EXPERIMENT = """
 name = "tiny"
 seed = 3
 [data]
-dataset = "digits"
+dataset = "idx"
+validation = 300
+[data.idx]
+folder = "images"
 [model.mlp]
 depth = 1
 width = [32, 64, 128]
@@ -94,9 +97,10 @@ WAYS = ("printed", "warned", "logged", "by descriptor 1", "by descriptor 2", "by
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder whose path is short enough for Ray's sockets."""
+def folder(digits: Path) -> Iterator[Path]:
+    """A folder with nothing but images, whose path is short enough for Ray's sockets."""
     path = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    shutil.copytree(digits, path / "images")
     yield path
     shutil.rmtree(path)
 

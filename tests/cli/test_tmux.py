@@ -72,9 +72,10 @@ class Tmux:
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder whose path is short enough for Ray's sockets."""
+def folder(digits: Path) -> Iterator[Path]:
+    """A folder with nothing but images, whose path is short enough for Ray's sockets."""
     path = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+    shutil.copytree(digits, path / "images")
     yield path
     shutil.rmtree(path)
 

@@ -21,7 +21,7 @@ from mnistlab.spec import parse_duration
 from tests.console.conftest import run_started, stamp
 
 RUN = Path("runs/cnn-1")
-LOST = "Ray's raylet ended: what was found so far is kept; go on with `mnistlab resume`"
+LOST = "Ray's raylet ended"
 
 
 def resumed(**changes: Any) -> ev.RunResumed:

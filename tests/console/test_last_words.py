@@ -104,6 +104,16 @@ def test_a_process_that_ray_took_along_is_told_with_what_of_ray_was_gone(tmp_pat
     assert (code, said) == (1, f"mnistlab: Ray's raylet ended, and this process with it: {KEPT}")
 
 
+def test_a_ray_that_the_search_has_ended_itself_is_not_blamed(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, RAY + "note_ray({}); ray.kill(); time.sleep(0.2); " + KILL)
+    assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
+
+
+def test_a_ray_that_had_ended_before_another_one_is_not_blamed(tmp_path: Path) -> None:
+    code, said = said_of(tmp_path, RAY + 'ray.kill(); time.sleep(0.2); note_ray({"raylet": os.getppid()}); ' + KILL)
+    assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
+
+
 @pytest.mark.parametrize("kind", ["live", "full"])
 def test_a_terminal_that_was_drawn_on_is_given_back(
     terminal: Callable[..., Terminal], tmp_path: Path, kind: str

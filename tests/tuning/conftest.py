@@ -16,7 +16,8 @@ import pytest
 from mnistlab import events, experiment
 from mnistlab.api import DataPlace
 from mnistlab.dataset import find_data
-from mnistlab.registry import Registry, discover, load
+from mnistlab.discovery import Selection, discover
+from mnistlab.registry import Registry, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
 from mnistlab.store import RunWriter, create_run, read_events, read_run
@@ -25,6 +26,7 @@ from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, room
 from mnistlab.tuning.past import NOTHING, past_of
+from tests.conftest import PACKAGES
 
 DISTS = Path(__file__).parent / "dists"
 
@@ -50,8 +52,9 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def registry() -> Registry:
+    """The plugins of mnistlab and of this package's tests: each worker would take seconds for those installed here."""
     with moody_on_the_path():
-        return load(discover())
+        return load(discover(), Selection(disabled=frozenset(PACKAGES)))
 
 
 @pytest.fixture(scope="package")

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, ImageShape, LabelledImages, Split
 from mnistlab.data.files import FourFiles, four_parts, read_all, read_split
 from mnistlab.data.places import whole_folder
 from mnistlab.errors import DataError
 
+
+def _absolute(folder: str) -> str:
+    return folder if not folder or folder.startswith("~") else str(Path(folder).absolute())
+
+
 FILES = FourFiles(dataset="idx", parts=four_parts())
 
 
 class IdxConfig(Config):
-    """Where the files lie: `folder`, or else the folder given by --data-dir or MNISTLAB_DATA."""
+    """Where the files lie: `folder`, or else the folder given by --data-dir or MNISTLAB_DATA.
 
-    folder: str = ""
+    A relative one is seen from where the command was typed, and kept as an absolute one: workers are elsewhere, and so
+    may be whoever goes on with the run. `~` is each machine's own.
+    """
+
+    folder: Annotated[str, AfterValidator(_absolute)] = ""
 
 
 def _prepare(config: IdxConfig, place: DataPlace) -> DatasetInfo:
