@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mnistlab import durable
-from mnistlab.errors import RunDirectoryError
+from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.results import higher_is_better
 from mnistlab.store import RunWriter, read_json, write_bytes, write_json
 from mnistlab.store.files import refusals_told
@@ -90,7 +90,7 @@ def read_manifest(path: Path) -> Manifest | None:
     try:
         return Manifest(**{key: value for key, value in body.items() if key != "schema"})
     except TypeError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+        raise DamagedError(path, str(error)) from None
 
 
 def discard_checkpoints(run: Path, trial: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -88,6 +89,15 @@ class RunDirectoryError(MnistlabError):
     """A run directory that is locked by another process, or of a format that this version does not read."""
 
     exit_code = ExitCode.RUN_LOCKED
+
+
+class DamagedError(RunDirectoryError):
+    """A file of a run that is not what was written there. What can be done about it, `mnistlab fsck` says."""
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        """Say of the file at `path` why it can't be right."""
+        super().__init__(f"{path} is damaged: {why}")
+        self.path = Path(path)
 
 
 class RunWriteError(MnistlabError):

@@ -14,7 +14,7 @@ import numpy as np
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
 from mnistlab.dataset import Data
-from mnistlab.errors import DataError, DataUnavailableError, RunDirectoryError
+from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
 from mnistlab.experiment import DatasetChoice
 from mnistlab.registry import Kind, Registry
 from mnistlab.results import ReplicateResult, RunRecord
@@ -28,7 +28,7 @@ def table_of(record: RunRecord, key: str) -> Mapping[str, Any]:
     """
     found = record.run.get(key)
     if not isinstance(found, dict):
-        raise RunDirectoryError(f"{record.path}/{record.file} is damaged: it says nothing of its {key}")
+        raise DamagedError(f"{record.path}/{record.file}", f"it says nothing of its {key}")
     return cast("Mapping[str, Any]", found)
 
 
@@ -83,7 +83,7 @@ def read_weights(record: RunRecord, one: ReplicateResult) -> bytes:
     except OSError as error:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     if hashlib.sha256(data).hexdigest() != one.weights_sha256:
-        raise RunDirectoryError(f"{path} is damaged: its sha256 is not the one in result.json")
+        raise DamagedError(path, "its sha256 is not the one in result.json")
     return data
 
 
@@ -141,5 +141,5 @@ def _division(record: RunRecord, said: Mapping[str, Any]) -> Division:
     division = Division(train=train, validation=validation)
     if division.digest() != said["split_sha256"] or len(train) != said["train"]:
         why = "its split is not the one that its sha256 stands for (split_sha256)"
-        raise RunDirectoryError(f"{record.path}/{record.file} is damaged: {why}")
+        raise DamagedError(f"{record.path}/{record.file}", why)
     return division

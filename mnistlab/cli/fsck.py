@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,4 +59,7 @@ def _lines(report: Report, done: tuple[str, ...]) -> list[str]:
     lines = [f"mended: {visible(one)}" for one in done] + [visible(str(one)) for one in report.findings]
     if report.holder:
         lines.append(f"note: {report.holder} is writing now; what it is in the middle of may stand above")
-    return [*lines, f"{visible(report.run)}: {verdict} ({seen} looked at)"]
+    lines.append(f"{visible(report.run)}: {verdict} ({seen} looked at)")
+    if any(one.mend for one in report.findings) and not report.holder:
+        lines.append(f"Next: mnistlab fsck {visible(shlex.quote(report.run))} --repair")
+    return lines

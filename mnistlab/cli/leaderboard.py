@@ -53,6 +53,7 @@ def leaderboard(
     """
     import gc
 
+    from mnistlab.cli.troubles import tell
     from mnistlab.leaderboard import group, rank_together
 
     gc.disable()  # ten thousand records that all stay to the end: looking through them takes a third of the time
@@ -64,7 +65,7 @@ def leaderboard(
     else:
         _export(boards, sort, top, format_, output, front=pareto)
     for error in troubles:
-        typer.echo(f"mnistlab: {error}", err=True)
+        tell(error)
     if troubles:
         raise typer.Exit(int(troubles[0].exit_code))
 

@@ -97,13 +97,6 @@ def options(
     """Search models, optimizers and transforms for MNIST-like images, and trust the winner."""
 
 
-def _harmless(text: str) -> str:
-    """Return a message with the control characters of whatever it quotes written out: a terminal obeys none of them."""
-    from mnistlab.console.text import visible
-
-    return "\n".join(visible(line) for line in text.split("\n"))
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
     if None in (sys.stdin, sys.stdout, sys.stderr):  # started without one of them, as by `2>&-`
@@ -123,7 +116,9 @@ def _run(arguments: list[str] | None) -> None:
     try:
         app(arguments, prog_name="mnistlab")
     except MnistlabError as error:
-        typer.echo(f"mnistlab: {_harmless(str(error))}", err=True)
+        from mnistlab.cli.troubles import tell
+
+        tell(error)
         sys.exit(int(error.exit_code))
     except Exception:  # noqa: BLE001, RUF100 - the last resort: our own fault, with all there is to know
         traceback.print_exc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 import pydantic_core
 
 from mnistlab import events
-from mnistlab.errors import MnistlabError, RunDirectoryError, nearest, short
+from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError, nearest, short
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
 from mnistlab.names import RULE, is_plain
@@ -103,10 +104,10 @@ def read_json(path: str, schema: str) -> dict[str, Any] | None:
     except OSError as error:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise RunDirectoryError(f"{path} is damaged: {error}") from None
+        raise DamagedError(path, str(error)) from None
     _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
     if is_as_written(content) is False:
-        raise RunDirectoryError(f"{path} is damaged: its checksum is not that of what it holds")
+        raise DamagedError(path, "its checksum is not that of what it holds")
     body.pop("crc", None)
     return body
 
@@ -128,7 +129,7 @@ def find_run(name: str, root: Path) -> Path:
     for path in (Path(name), root / name):
         if (path / EVENTS).is_file():
             why = f"has no {RUN}: it ended before the search had begun, or the file was lost"
-            raise NoSuchRunError(f"{named(path)} {why}; mnistlab fsck {named(path)} says which")
+            raise NoSuchRunError(f"{named(path)} {why}; mnistlab fsck {shlex.quote(str(named(path)))} says which")
     there = [path.name for path in find_runs(root)]
     newest = f"the newest there are {', '.join(there[:-4:-1])}" if there else ""
     hint = nearest(name, there) or newest
@@ -162,7 +163,7 @@ def _refuse_names_that_lead_out(path: Path | str, names: Iterable[object]) -> No
     """Refuse a file that names what can't be in a run directory: such names become paths, to read, write and remove."""
     for name in names:
         if not is_plain(name):
-            raise RunDirectoryError(f"{path} is damaged: the name {short(name)} in it {RULE}")
+            raise DamagedError(path, f"the name {short(name)} in it {RULE}")
 
 
 def _folders(path: Path | str) -> list[str]:
@@ -179,7 +180,7 @@ def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]
         try:
             found += [from_json(body)] if (body := read_json(path, RESULT_SCHEMA)) is not None else []
         except (TypeError, ValueError) as error:
-            raise RunDirectoryError(f"{path} is damaged: {error}") from None
+            raise DamagedError(path, str(error)) from None
         if body is not None:
             _refuse_names_that_lead_out(path, (body.get("trial"), str(body.get("replicate", 0))))
     return found

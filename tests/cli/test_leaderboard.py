@@ -64,6 +64,7 @@ def test_a_damaged_run_does_not_hide_the_others(run_cli, tmp_path):
     assert ran.code == 6
     assert "Traceback" not in ran.err
     assert f"mnistlab: {Path('runs', damaged.name)}/trials/0000/result.json is damaged" in ran.err
+    assert f"Next: mnistlab fsck {Path('runs', damaged.name)}\n" in ran.err
     assert "Run first-2026-11-22-1 on digits" in ran.out
     assert "Run other-2026-11-22-1 on digits" in ran.out
     assert "Rule: val_accuracy, higher is better" in ran.out

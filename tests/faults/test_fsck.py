@@ -54,6 +54,19 @@ def test_a_run_is_sound_and_what_was_looked_at_is_counted(run: Path) -> None:
     assert (code, text) == (0, f"{run}: sound (16 files, 21 events, 5 results, 1 weights looked at)\n")
 
 
+def test_what_can_be_mended_is_offered_and_nothing_else(run: Path) -> None:
+    (run / "trials/0001/result.json").write_text("{")
+    code, text = fsck(run)
+    assert code == 1
+    assert text.endswith(f"Next: mnistlab fsck {run} --repair\n")
+    _, text = fsck(run, "--repair")
+    assert "Next: " not in text
+    (run / "study.db").unlink(missing_ok=True)
+    (run / "events.jsonl").write_bytes((run / "events.jsonl").read_bytes().replace(b'"epoch":1', b'"epoch":7', 1))
+    code, text = fsck(run)  # a line that is not what was written can't be mended
+    assert (code, "Next: " in text) == (1, False)
+
+
 def test_as_json(run: Path) -> None:
     (run / "trials/0001/result.json").unlink()
     code, text = fsck(run, "--json")
