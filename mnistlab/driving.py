@@ -133,6 +133,7 @@ def ticker(run: Drive) -> Callable[[], None]:
     def tick() -> None:
         nonlocal due
         check_pulse()
+        run.writer.flush_what_waits()
         run.requests.claim()  # Tune takes SIGUSR1 for itself, and has no setting against that
         stopping(run)
         if run.requests.status:

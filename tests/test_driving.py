@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from mnistlab import events
-from mnistlab.driving import Drive, to_the_end
+from mnistlab.driving import Drive, ticker, to_the_end
 from mnistlab.errors import ExitCode
 from mnistlab.signals import Requests
 from mnistlab.tuning.disk import DiskLowError
@@ -41,3 +42,32 @@ def test_a_run_that_is_broken_off_says_why(error: Exception, code: ExitCode, sai
     with pytest.raises(type(error)):
         to_the_end(run, work)
     assert told == [events.RunFinished(outcome=said, exit_code=int(code), counts={}, seconds=3.0)]
+
+
+@pytest.mark.parametrize(
+    ("failed", "code", "outcome"),
+    [
+        (5, ExitCode.TOO_MANY_FAILURES, "stopped: cause 'plugin' in 5 of the first 8 trials"),
+        (4, ExitCode.NO_TRIAL_SUCCEEDED, "no trial succeeded"),
+    ],
+)
+def test_a_run_in_which_the_same_thing_goes_wrong_ends_with_a_code_of_its_own(
+    failed: int, code: ExitCode, outcome: str
+) -> None:
+    told = list[events.Event]()
+    trials = [SimpleNamespace(state="failed", cause="plugin")] * failed
+    writer = SimpleNamespace(seconds=3.0)
+    run = SimpleNamespace(requests=Requests(), emit=told.append, trials=trials, writer=writer, searching=True)
+    end = to_the_end(cast("Drive", run), lambda: None)
+    assert told == [end]
+    assert (end.outcome, end.exit_code, end.counts) == (outcome, code, {"failed": failed})
+
+
+def test_each_turn_of_a_drivers_loop_flushes_what_has_waited(tmp_path: Path) -> None:
+    flushed = list[int]()
+    writer = SimpleNamespace(path=tmp_path, flush_what_waits=lambda: flushed.append(1))
+    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, writer=writer)
+    tick = ticker(cast("Drive", run))
+    tick()
+    tick()
+    assert flushed == [1, 1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import multiprocessing
@@ -25,6 +26,7 @@ from mnistlab.store import (
     create_run,
     find_run,
     find_runs,
+    holder,
     read_events,
     read_run,
     write_bytes,
@@ -384,6 +386,38 @@ def test_a_flush_that_fails_is_told_and_closing_lets_go_of_the_lock_all_the_same
         with pytest.raises(RunWriteError):
             writer.close()
     RunWriter(folder).close()
+
+
+def test_events_wait_for_two_seconds_at_most_whether_or_not_more_of_them_come(writer, monkeypatch):
+    flushed, fsync = list[int](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(descriptor) or fsync(descriptor))
+    now = [1000.0]
+    monkeypatch.setattr(writing.time, "monotonic", lambda: now[0])
+    epoch = events.TrialEpoch(trial="0000", epoch=1, epochs=2, metrics={})
+    writer._flush()
+    flushed.clear()
+    writer.append(epoch)
+    writer.flush_what_waits()
+    assert flushed == []
+    now[0] += 2.1
+    writer.flush_what_waits()  # no other event comes
+    writer.flush_what_waits()
+    assert len(flushed) == 1
+    now[0] += 2.1
+    writer.flush_what_waits()  # nothing waits
+    assert len(flushed) == 1
+    writer.append(epoch)  # another one comes
+    assert len(flushed) == 2
+
+
+def test_a_file_system_without_locks_is_told_in_words(folder, monkeypatch):
+    def refuses(_: int, __: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(RunDirectoryError, match=r"\.lock can't be locked: No locks available; a run needs"):
+        RunWriter(folder)
+    assert holder(folder) == ""
 
 
 # --- links are not followed ---------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import shlex
 import socket
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mnistlab import durable
@@ -22,7 +23,7 @@ def lock(path: Path) -> int:
     """Take the lock of the run directory `path`, write down who holds it, and return its descriptor.
 
     Raises:
-        RunDirectoryError: if another process holds it; the message names it.
+        RunDirectoryError: if another process holds it; the message names it. And where nothing can be locked.
         RunWriteError: if the disk refuses.
     """
     descriptor = open_to_write(path / LOCK, os.O_RDWR)
@@ -30,12 +31,17 @@ def lock(path: Path) -> int:
         _lock_now(descriptor)
         with refusals_told(path / LOCK):
             durable.truncate(descriptor, 0)
-            durable.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            since = datetime.now(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+            durable.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since} UTC\n".encode())
     except BlockingIOError:
         name = _name_in(descriptor)
         os.close(descriptor)
         watch = f"mnistlab watch {shlex.quote(str(path))}"
         raise RunDirectoryError(f"{path} is in use by {name}; to see what it does: {watch}") from None
+    except OSError as error:
+        os.close(descriptor)
+        why = f"{path / LOCK} can't be locked: {error.strerror}"
+        raise RunDirectoryError(f"{why}; a run needs a file system on which `flock` works") from None
     except BaseException:
         os.close(descriptor)
         raise
@@ -48,7 +54,7 @@ def is_running(run: Path) -> bool:
 
 
 def holder(run: Path) -> str:
-    """Return who holds the run directory's lock (`process 17 on host`), or "" where nobody does."""
+    """Return who holds the run directory's lock (`process 17 on host since 2026-11-28 21:30:00 UTC`), or ""."""
     try:
         descriptor = os.open(run / LOCK, os.O_RDONLY)
     except OSError:
@@ -57,6 +63,8 @@ def holder(run: Path) -> str:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _name_in(descriptor)
+    except OSError:  # nothing can be locked there, so nobody has
+        return ""
     finally:
         os.close(descriptor)
     return ""

@@ -90,7 +90,7 @@ class RunWriter:
         except BaseException:
             os.close(self._lock)
             raise
-        self._seq, self._synced = int(last["seq"]), time.monotonic()
+        self._seq, self._synced, self._waiting = int(last["seq"]), time.monotonic(), False
         self._start = self._synced - float(last["t"])  # the time between two drivers is not the run's
         self._log_bytes: dict[str, int] = {}
 
@@ -138,14 +138,22 @@ class RunWriter:
         with refusals_told(self.path / EVENTS):
             append_all(self._events, line)
             self._seq = stamped.seq  # only now: an event that the disk did not take leaves no gap
-        if isinstance(event, _DURABLE) or now - self._synced > SYNC_SECONDS:
+        self._waiting = True
+        if isinstance(event, _DURABLE):
             self._flush()
+        else:
+            self.flush_what_waits()
         return stamped
+
+    def flush_what_waits(self) -> None:
+        """Flush events that have waited for `SYNC_SECONDS`; to be called again and again by whoever drives."""
+        if self._waiting and time.monotonic() - self._synced > SYNC_SECONDS:
+            self._flush()
 
     def _flush(self) -> None:
         with refusals_told(self.path / EVENTS):
             durable.fsync(self._events)
-        self._synced = time.monotonic()
+        self._synced, self._waiting = time.monotonic(), False
 
     def write_trial(self, result: TrialResult) -> None:
         """Write `trials/ID/result.json`; from then on the trial has ended.

@@ -3,7 +3,8 @@
 Ray's stock OptunaSearch tells a trial that the scheduler stopped as COMPLETE with its early score, drops the last
 value, and leaves a NaN trial RUNNING for ever. Here a trial is COMPLETE only at its full budget, PRUNED with every
 intermediate value when it was stopped, FAIL when it came to nothing. Optuna has no word for a trial that was cut short
-from outside: it is PRUNED too, with the reason as its user attribute `interrupted`.
+from outside: it is PRUNED too, with the reason as its user attribute `interrupted`. Samplers pass over FAIL, so a plan
+that diverges or that no memory holds, which is infeasible, is told as PRUNED: that speaks against its like.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.study import ask
 from mnistlab.tuning.unsaved import Unsaved
 
+INFEASIBLE = frozenset({"nan", "memory"})  # causes of a failure that are the plan's, and would be those of its like
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 
 _STATES = {
@@ -351,7 +353,8 @@ class Bridge(Unsaved, Searcher):
             trial.set_user_attr("message", outcome.message)
         if outcome.state == "interrupted":
             trial.set_user_attr("interrupted", outcome.message)
-        self._study.tell(trial, values=values, state=_STATES[outcome.state])
+        state = TrialState.PRUNED if outcome.cause in INFEASIBLE else _STATES[outcome.state]
+        self._study.tell(trial, values=values, state=state)
 
     def close(self) -> None:
         """Tell Optuna of the trials of which nothing more will be heard: none stays RUNNING for ever."""

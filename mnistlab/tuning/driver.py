@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 
 from mnistlab.checkpoints import newest_checkpoint
+from mnistlab.errors import MnistlabError
 from mnistlab.events import Warned
 from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
@@ -39,7 +40,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     try:
         executor.run(search, parts)
     except Exception as error:
-        refused = parts.recorder.refused
+        refused = parts.recorder.refused or _behind(error)
         if refused and error is not refused:  # Tune has wrapped it in one of its own
             raise refused from error
         raise
@@ -49,6 +50,14 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
             parts.bridge.close()
     if parts.bridge.short and not parts.stopping():
         raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
+
+
+def _behind(error: BaseException) -> MnistlabError | None:
+    """Return the error of ours that is behind one of Tune's, or is it, if there is one."""
+    found: BaseException | None = error
+    while found and not isinstance(found, MnistlabError):
+        found = found.__cause__ or found.__context__
+    return found
 
 
 def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,8 +11,10 @@ import optuna
 import sqlalchemy.event
 from optuna.study import StudyDirection
 from optuna.trial import Trial
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from mnistlab.api import Choice, Float, Scalar
+from mnistlab.errors import RunWriteError
 from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter
@@ -19,19 +23,42 @@ from mnistlab.tuning.samplers import sampler
 
 
 def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
-    """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens."""
+    """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens.
+
+    Raises:
+        RunWriteError: if SQLite refuses, then or whenever the study is asked or told later: the disk is full, or
+            another program has locked the file for longer than SQLite waits.
+    """
     with_sampler = sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), spec.search.trials)
     # Built, not formatted: a path may hold signs that mean something in an address.
     address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
-    storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
+    try:
+        storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise RunWriteError(f"can't write {path}: {_reason(error)}") from error
     # The study can be rebuilt from the events, so it need not wait for the disk at each of its many small commits.
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
+    sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
         for metric in spec.search.metric
     ]
     return optuna.create_study(storage=storage, study_name=spec.name, sampler=with_sampler, directions=directions)
+
+
+def _refuse(path: Path, about: sqlalchemy.engine.ExceptionContext) -> None:
+    """Say in our words that SQLite refuses: Optuna would take it for a fault of its own."""
+    if isinstance(about.sqlalchemy_exception, OperationalError):
+        raise RunWriteError(f"can't write {path}: {about.original_exception}") from about.original_exception
+
+
+def _reason(error: Exception) -> str:
+    """Return SQLite's own words, without those of the two libraries around them."""
+    behind: BaseException | None = error
+    while behind and not isinstance(behind, sqlite3.Error):
+        behind = getattr(behind, "orig", None) or behind.__cause__ or behind.__context__
+    return str(behind or error)
 
 
 def _relax(connection: Any, _record: Any) -> None:

@@ -53,6 +53,15 @@ class _NoReport(Unsaved, tune.ProgressReporter):
         pass
 
 
+class _Unread(Unsaved, tune.Callback):
+    """Keeps Tune from reading the errors of lost workers back in: it has pickled them into the run directory."""
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002 - Tune's signature
+        """Forget where they are; what they say is in the events and logs by now."""
+        for trial in trials:
+            trial.run_metadata.pickled_error_filename = None
+
+
 def _run(search: Search, parts: Parts) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     # All workers are started at once, rather than one after the other.
@@ -85,7 +94,7 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
             name=f"tune-{parts.drivers + 1}",
             storage_path=str((search.store.path / "ray").resolve()),
             stop=_StopAtEpoch(parts.stopping, parts.interruptions, parts.recorder.idle),
-            callbacks=[parts.recorder, Places(search.again)],
+            callbacks=[parts.recorder, Places(search.again), _Unread()],
             progress_reporter=_NoReport(),
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # nobody would read it

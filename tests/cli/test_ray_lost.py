@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,7 @@ import pytest
 
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
+from mnistlab.store import read_events
 from tests.cli.test_resume import MNISTLAB, check_whole, end, home, of_ours, run_of, start, wait_for
 from tests.terminals import Terminal
 
@@ -189,8 +191,15 @@ def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(
     assert code == 0, said
     assert failed  # Ray has heard of it
     assert failed <= set(calls)
+    assert longest_silence(home) < LONGEST
     check_whole(home)
     assert check(run_of(home)).sound
+
+
+def longest_silence(home: Path) -> float:
+    """Return the longest time, in seconds, between two events of the run that tell of trials, replicates or models."""
+    times = [one.t for one in read_events(run_of(home)) if one.event.type != "resources"]
+    return max(after - before for before, after in pairwise(times))
 
 
 def test_answers_inside_ray_that_are_lost_for_good_keep_nobody_waiting(
@@ -202,7 +211,8 @@ def test_answers_inside_ray_that_are_lost_for_good_keep_nobody_waiting(
     began = time.monotonic()
     code, said, failed = ends(home, start(home, "search", "tiny.toml"))
     assert code == ExitCode.RESOURCES_VANISHED, said
-    assert time.monotonic() - began < 2 * LONGEST
+    assert time.monotonic() - began < 2 * LONGEST  # with the start of Ray, and its end
+    assert longest_silence(home) < LONGEST
     assert failed == {prepare}
     assert "Ray has found no place for a worker for 30 s, with nothing running" in said
     assert check(run_of(home)).sound

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mnistlab import events
 from mnistlab.errors import MnistlabError, RunWriteError
 from mnistlab.follow import follow_events
 from mnistlab.fsck import check
@@ -85,6 +86,7 @@ def test_lines_that_are_cut_at_any_byte_keep_all_that_is_whole_and_are_gone_on_w
             record, stream = seen_by_readers(run)
             assert isinstance(record, RunRecord)
             torn = [one for one in check(run).findings if one.mend == "tail"]
+            gone_on_with(run)
             return len(stream), torn
 
         count, torn = with_content(run / name, content, look)
@@ -92,6 +94,18 @@ def test_lines_that_are_cut_at_any_byte_keep_all_that_is_whole_and_are_gone_on_w
         if name == "events.jsonl":
             lines = content.count(b"\n") + (whole[end : end + 1] == b"\n")
             assert count == lines, end
+
+
+def gone_on_with(run: Path) -> None:
+    """The next writer cuts off what is torn in the stream, and counts on from what is whole."""
+    stream = list(read_events(run))
+    writer = RunWriter(run)
+    try:
+        told = writer.append(events.Warned(message="on"))
+    finally:
+        writer.close()
+    assert list(read_events(run)) == [*stream, told]
+    assert told.seq == len(stream) + 1
 
 
 def test_every_flipped_bit_is_found_or_changes_nothing(run: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import events, fsck
+from mnistlab.leaderboard import rank
 from mnistlab.lines import read_lines
 from mnistlab.results import TrialResult, trial_name
 from mnistlab.store import EVENTS, read_events, read_run
@@ -33,7 +34,8 @@ def outcome(path: Path) -> dict[str, Any]:
     return {
         "trials": {one.trial: replace(one, seconds=0.0) for one in record.trials},
         "rungs": [event for event in told if isinstance(event, events.RungDecided)],
-        "ranking": [one.trial for one in best_trials(record.trials, metric, len(record.trials))],
+        "best": [one.trial for one in best_trials(record.trials, metric, len(record.trials))],
+        "leaderboard": [replace(row, seconds=0.0, created="") for row in rank(record).rows],
         "study": _study(path),
     }
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from mnistlab import events
+from mnistlab import events, experiment
 from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, RunWriteError
 from mnistlab.fsck import check
+from mnistlab.registry import Registry
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.store import RunWriter, read_events, read_run
-from mnistlab.tuning import disk
+from mnistlab.tuning import disk, study
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Search
+from mnistlab.tuning.study import open_study
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
@@ -131,4 +135,42 @@ def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
         ("0000", "complete"),
         ("0001", "complete"),
     ]
+    assert check(run).sound
+
+
+def test_a_study_that_another_program_has_locked_is_told_in_our_words(tmp_path: Path, registry: Registry) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"\n[model.mlp]\n[optimizer.sgd]\n')
+    path, spec = tmp_path / "study.db", experiment.load(file, (), registry).spec
+    opened = open_study(path, spec)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database is locked"):
+        opened.ask()
+    with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database is locked"):
+        open_study(path, spec)
+    threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
+    assert opened.ask().number == 0  # SQLite waits for some seconds
+
+
+@pytest.mark.ray
+def test_a_study_that_the_disk_refuses_ends_the_search_with_a_sound_run(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pages = list[int]()
+
+    def on_a_small_disk(connection: sqlite3.Connection, _: object) -> None:
+        pages.append(connection.execute("PRAGMA page_count").fetchone()[0])
+        connection.execute(f"PRAGMA max_page_count={pages[0]}")
+
+    text = moods("good", scheduler="none").replace('"grid"', '"random"').replace("gain = 1.0\n", "")
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "_relax", on_a_small_disk)
+        with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database or disk is full") as raised:
+            run_tiny(text.replace("trials = 1", "trials = 60"))
+    assert raised.value.exit_code == ExitCode.RESOURCES_VANISHED
+    (run,) = (tmp_path / "runs").iterdir()
+    assert check(run).sound
+    ran = run_tiny(text, goes_on=Ran([], [], run))
+    assert "0000" in {one.trial for one in read_run(ran.path).trials if one.state == "complete"}
     assert check(run).sound

@@ -6,10 +6,13 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from optuna.trial import TrialState
+from ray import cloudpickle
+from ray.tune.experiment import trial as tune_trial
 
 from mnistlab import events
 from mnistlab.fsck import check
@@ -136,13 +139,19 @@ def test_a_killed_worker_is_told_in_a_sentence_and_in_the_log_at_length(run_tiny
     assert "Worker exit type: SYSTEM_ERROR" in (ran.path / "trials" / "0000" / "log.txt").read_text()
 
 
-def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(run_tiny: RunTiny) -> None:
+def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[object]()  # Tune pickles what Ray says of each, and would read it back
+    monkeypatch.setattr(tune_trial, "cloudpickle", SimpleNamespace(dump=cloudpickle.dump, loads=read.append))
     ran = run_tiny(moods("good", "die", scheduler="none"), parallel=2)
     trial = mood_of(ran, "die")
     assert [one.attempt for one in starts(ran, trial)] == [1, 2, 3, 4]
     states = {one.trial: (one.state, one.cause) for one in ran.results}
     assert states[trial] == ("failed", "worker")
     assert states[mood_of(ran, "good")] == ("complete", "")
+    assert list(ran.path.glob("ray/**/error.pkl"))
+    assert read == []
     assert check(ran.path).sound
 
 
@@ -206,6 +215,7 @@ def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunT
     assert [one.attempt for one in starts(ran, trial)] == [1, 2]
     result = next(one for one in ran.results if one.trial == trial)
     assert (result.state, result.cause) == ("failed", "memory")
+    assert ran.study[int(trial)].state == TrialState.PRUNED  # infeasible: that speaks against its like
     assert [event.trial for event in ran.stream if isinstance(event, events.TrialWaiting)] == [trial]
     said = [event.message for event in ran.stream if isinstance(event, events.Warned)]
     assert any(f"trial {trial} goes on" in text and "with 2 CPUs to itself" in text for text in said)

@@ -41,6 +41,8 @@ with watch.over():
     [
         "with watch.over():\n    for _ in range(8):\n        time.sleep(0.2); watch.step()",  # slow, and moving
         "with watch.over():\n    watch.step()\ntime.sleep(1)",  # nothing is expected to move between two epochs
+        # a step that takes longer than the limit, and less than ten of those before it
+        "with watch.over():\n    for _ in range(9):\n        time.sleep(0.3); watch.step()\n    time.sleep(1.5)",
         "watch.step()\ntime.sleep(1)",  # a step outside of that sets no clock
     ],
 )
