@@ -4,6 +4,8 @@ The search and its resume are the program's own; Ray and the training are simula
 each fault `fsck` must find none, what was acknowledged must be there, and at the end every trial, once; a search with
 one worker must have found what it finds without any fault. Each broken promise is printed, and counts as lost.
 
+Before that, `faults.py` does the same to single files: all figures of docs/explanation/reliability.md by one command.
+
     python benchmarks/chaos.py [RUNS_CUT] [RUNS_KILLED] [PASSINGS] [ROUNDS]
 """
 
@@ -23,6 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import faults
 from machine import table
 
 from mnistlab import durable
@@ -46,7 +49,7 @@ def main(cut: int = 100, killed: int = 50, passings: int = 6, rounds: int = 20) 
     os.environ["MNISTLAB_OFFLINE"] = "1"
     root = Path(tempfile.mkdtemp(prefix="mnistlab-", dir=MEMORY))
     try:
-        return tried(root, cut, killed, passings, rounds)
+        return faults.main() + tried(root, cut, killed, passings, rounds)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -27,11 +27,13 @@ from mnistlab.store import RunWriter, create_run, read_events, read_run
 from tests.faults.sample import DAY, whole_run, write_run
 
 
-def main(kills: int = 50, flips: int = 1000) -> None:
+def main(kills: int = 50, flips: int = 1000) -> int:
+    """Print the tables; return how many promises were broken."""
     root, draw = Path(tempfile.mkdtemp()), random.Random(0)
     rows = [killed_at_random(root, kills, draw), killed_at_points(root), flipped(root, flips, draw), cut(root)]
     print(table("Faults", ["fault", "tried", "events lost after they were acknowledged", "unsound or unseen"], rows))
     print(table("Checking", ["figure", "found"], [cost(root)]))
+    return sum(count for row in rows for count in row[2:] if isinstance(count, int))
 
 
 def child(work: Callable[[], None]) -> int:
@@ -139,4 +141,4 @@ def cost(root: Path) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    sys.exit(min(main(*map(int, sys.argv[1:])), 1))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import threading
 import tomllib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -242,3 +243,22 @@ def test_an_observer_that_fails_is_reported_and_the_others_are_told(with_plugins
     assert troubles == [
         "broken-observer 1.0 (broken_observer_plugin): mnistlab_trial_finished raised LookupError: no such dashboard"
     ]
+
+
+def test_an_observer_that_hangs_is_left_behind_and_told_no_more(with_plugins, monkeypatch):
+    monkeypatch.setattr("mnistlab.registry.OBSERVER_SECONDS", 0.2)
+    monkeypatch.setattr("mnistlab.registry._hanging", set())
+    registry = with_plugins("observer")
+    called, ends = list[str](), threading.Event()
+
+    def hangs(trial: str) -> None:
+        called.append(trial)
+        ends.wait()
+
+    monkeypatch.setattr(sys.modules["observer_plugin"], "seen", SimpleNamespace(append=hangs))
+    title = "observer 1.0 (observer_plugin)"
+    said = "mnistlab_trial_finished has not returned for 0.2 s, and is told of no other trial"
+    assert registry.notify(ENDED) == [f"{title}: {said}"]
+    assert registry.notify(ENDED) == []
+    assert called == ["0007"]
+    ends.set()

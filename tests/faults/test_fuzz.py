@@ -9,6 +9,7 @@ import tracemalloc
 import zlib
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,22 @@ def test_an_event_of_any_values_is_an_event_or_none(kind: str, keys: dict[str, o
     path = tmp_path / "events.jsonl"
     path.write_bytes(encode_line({"schema": events.SCHEMA, "type": kind, **keys}))
     assert len(list(read_events(tmp_path))) <= 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"x" * (4 << 20), b"\0" * (4 << 20), b"{}\n" * (1 << 20), DEEP * 8, b'{"a":"' + b"\\u0000" * (1 << 19) + b'"}\n'],
+    ids=["one line", "zeros", "many lines", "deep", "long text"],
+)
+def test_reading_events_takes_no_more_than_the_longest_line_does(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(content)
+    tracemalloc.start()
+    try:
+        assert list(read_events(tmp_path)) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * max(map(len, content.split(b"\n"))) + (1 << 20)
 
 
 @FUZZ
