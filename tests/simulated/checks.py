@@ -35,7 +35,7 @@ def outcome(path: Path) -> dict[str, Any]:
         "trials": {one.trial: replace(one, seconds=0.0) for one in record.trials},
         "rungs": [event for event in told if isinstance(event, events.RungDecided)],
         "best": [one.trial for one in best_trials(record.trials, metric, len(record.trials))],
-        "leaderboard": [replace(row, seconds=0.0, created="") for row in rank(record).rows],
+        "leaderboard": [replace(row, seconds=0.0, created="", run="") for row in rank(record).rows],
         "study": _study(path),
     }
 

@@ -143,7 +143,7 @@ def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = list[object]()  # Tune pickles what Ray says of each, and would read it back
-    monkeypatch.setattr(tune_trial, "cloudpickle", SimpleNamespace(dump=cloudpickle.dump, loads=read.append))
+    monkeypatch.setattr(tune_trial, "cloudpickle", SimpleNamespace(**{**vars(cloudpickle), "loads": read.append}))
     ran = run_tiny(moods("good", "die", scheduler="none"), parallel=2)
     trial = mood_of(ran, "die")
     assert [one.attempt for one in starts(ran, trial)] == [1, 2, 3, 4]
@@ -186,9 +186,9 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_
 
 
 def test_a_trial_that_is_slow_but_moves_is_left_alone(run_tiny: RunTiny) -> None:
-    # Its epoch of 64 steps of 50 ms is longer than the limit; none of its steps is, nor what the first one imports.
-    text = moods("slow", scheduler="none", stall_timeout="3s").replace("epochs = 4", "epochs = 1")
-    ran = run_tiny(text.replace("batch_size = 16", "batch_size = 1"))
+    # Its epoch of 8 steps of 0.5 s is longer than the limit; none of its steps is, nor what the first one imports.
+    text = moods("slower", scheduler="none", stall_timeout="3s").replace("epochs = 4", "epochs = 1")
+    ran = run_tiny(text.replace("batch_size = 16", "batch_size = 8"))
     assert [one.state for one in ran.results] == ["complete"]
     assert ran.results[0].history[0]["seconds"] > 3
 

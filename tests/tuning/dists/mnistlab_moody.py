@@ -44,6 +44,7 @@ MOODS = Choice(
     "die",
     "noisy",
     "slow",
+    "slower",
     "memory",
     "late",
     "lonely",
@@ -97,6 +98,8 @@ class Net(nn.Module):
             os.write(2, b"written to descriptor 2\n")
         if self.mood in {"slow", "lonely"}:
             time.sleep(0.05)
+        if self.mood == "slower":
+            time.sleep(0.5)
         if self.mood == "shy" and not self.training and not self.steps:  # asked without having been trained here
             time.sleep(1e6)
         if self.mood in WORSE and self.steps == 6:  # in the second epoch
