@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -79,6 +80,20 @@ def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: Clust
     assert check(run_of(home)).sound
     again = [s.event for s in read_events(run_of(home)) if isinstance(s.event, events.TrialStarted)]
     assert any(event.attempt > 1 for event in again)
+
+
+def test_a_worker_that_ray_ends_because_the_machine_is_short_of_memory_had_too_little(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # of the machine's memory: any machine uses more
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    code, _, err = end(start(home, "search", "tiny.toml", "--trials", "1"))
+    assert code == ExitCode.NO_TRIAL_SUCCEEDED, err
+    (trial,) = read_run(run_of(home)).trials
+    assert (trial.state, trial.cause) == ("failed", "memory")
+    assert re.search(r"worker lost: Ray ended .*, whose memory was nearly full \(.* used / .*\)", trial.message)
+    assert starts(home) == 2  # once more, with all of the machine
+    assert check(run_of(home)).sound
 
 
 DIES = """
