@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab import events
-from mnistlab.errors import RunDirectoryError
+from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.leaderboard import rank
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of, left_a_race, races_before
@@ -178,11 +178,6 @@ def _from_disk(
     found: list[_Trained] = []
     for one in models:
         weights = _weights_of(search, one)
-        if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
-            raise RunDirectoryError(
-                f"trial {one.trial}, replicate {one.replicate}: its weights in {search.store.path} are not those that "
-                "were trained (sha256)"
-            )
         found.append(_Trained(ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]), one, weights))
     return found
 
@@ -190,9 +185,12 @@ def _from_disk(
 def _weights_of(search: Search, one: ReplicateResult) -> bytes:
     path = search.store.path.joinpath("trials", one.trial, *one.place, WEIGHTS)
     try:
-        return path.read_bytes()
+        weights = path.read_bytes()
     except OSError as error:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
+    if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
+        raise DamagedError(path, "these are not the weights that were trained (sha256)")
+    return weights
 
 
 def _train_all(search: Search, work: Work) -> list[_Trained]:

@@ -31,7 +31,7 @@ class MnistlabError(Exception):
 
     @property
     def reason(self) -> str:
-        """What went wrong, without what can be done about it: so the record of a run keeps it."""
+        """What went wrong, as the record of a run keeps it; an error may leave out there what can be done about it."""
         return str(self)
 
 

@@ -8,7 +8,6 @@ only where the bare name is used; `distribution:name` always works.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -26,14 +25,12 @@ from mnistlab.api import (
     Optimizer,
     Record,
     Transform,
-    TrialRecord,
     domains,
 )
 from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 from mnistlab.errors import PluginError, near_miss, short
 from mnistlab.seal import guarded
 
-OBSERVER_SECONDS = 30.0  # that an observer may take over a trial, while the search waits
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]
 
@@ -131,39 +128,6 @@ class Registry:
         """Return the version of every distribution that offers something."""
         return {p.found.distribution: p.found.version for p in self.plugins if p.status == "ok"}
 
-    def notify(self, trial: TrialRecord) -> list[str]:
-        """Tell every observer of a trial that has ended; return what went wrong with those that failed.
-
-        One that does not return within `OBSERVER_SECONDS` is left behind, and told of no other trial by this process.
-        """
-        told = ((plugin, _told(plugin, trial)) for plugin in self.plugins if plugin.manager is not None)
-        return [f"{plugin.title}: mnistlab_trial_finished {trouble}" for plugin, trouble in told if trouble]
-
-
-_hanging = set[str]()  # observers that have not returned, by title
-
-
-def _told(plugin: Plugin, trial: TrialRecord) -> str:
-    """Tell one observer, in a thread: the search must go on without it. Return what went wrong, or ""."""
-    if plugin.title in _hanging:
-        return ""
-    troubles = list[str]()
-
-    def tell() -> None:
-        assert plugin.manager is not None
-        try:
-            plugin.manager.hook.mnistlab_trial_finished(trial=trial)
-        except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 - a stranger's code: any error is its own
-            troubles.append(f"raised {_say(error)}")
-
-    thread = threading.Thread(target=tell, name=f"mnistlab-{plugin.found.entry_point}", daemon=True)
-    thread.start()
-    thread.join(OBSERVER_SECONDS)
-    if thread.is_alive():
-        _hanging.add(plugin.title)
-        return f"has not returned for {OBSERVER_SECONDS:g} s, and is told of no other trial"
-    return "".join(troubles)
-
 
 # --- loading: one at a time, all or nothing -----------------------------------------------------------------------
 
@@ -201,7 +165,7 @@ def _load_one(found: Found, wanted: Selection) -> Plugin:
         manager = _register(found.load())
         offers = tuple(_gather(found, manager))
     except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 - a stranger's code may raise anything
-        return Plugin(found, "failed", _say(error))
+        return Plugin(found, "failed", say(error))
     return Plugin(found, "ok", offers=offers, manager=manager)
 
 
@@ -216,7 +180,8 @@ def judge(found: Found, wanted: Selection) -> tuple[Status, str]:
     return "ok", ""
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
+    """Return what a plugin has raised, with its kind unless it is an error of ours, on one line."""
     if isinstance(error, PluginError):
         return str(error)
     text = " ".join(str(error).split())

@@ -17,7 +17,7 @@ from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
-from mnistlab.errors import ExitCode, RunDirectoryError
+from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
 from mnistlab.experiment import Experiment
 from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.registry import Registry
@@ -91,7 +91,11 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
         share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
     first = not options.runs.exists()
     path = create_run(options.runs, experiment.spec.name, datetime.now().astimezone())
-    writer, requests = RunWriter(path), Requests()
+    try:
+        writer, requests = RunWriter(path), Requests()
+    except MnistlabError:  # nothing can be locked there, say
+        shutil.rmtree(path)
+        raise
     try:
         tracked = tracking(options.log, path, experiment.spec.name)
         with signals_as(requests), view(path) as handle, sealed(), tracked as track:

@@ -25,6 +25,7 @@ from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.errors import ExitCode
+from mnistlab.observers import Observers
 from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.seal import opened
 from mnistlab.space import TrainingConfig
@@ -114,7 +115,8 @@ def test_every_plugin_example_registers_and_its_records_work(source: str, tmp_pa
         TRIALS[offer.kind](offer.record, tmp_path)
     if not plugin.offers:
         trial = TrialRecord(trial="0001", state="failed", plan={}, seed=0, metrics={}, message="no reason")
-        assert registry.Registry((plugin,)).notify(trial) == []
+        observers = Observers(registry.Registry((plugin,)))
+        assert [*observers.tell(trial), *observers.close()] == []
         assert "mnistlab_trial_finished" in source
 
 

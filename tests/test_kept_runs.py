@@ -1,4 +1,4 @@
-"""A run of each format is kept for good, cut off in the middle: every later version goes on with it."""
+"""A run of each format is kept for good, cut off in the middle: every later version reads all of it, states too."""
 
 from __future__ import annotations
 

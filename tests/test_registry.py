@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
-import threading
 import tomllib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
 import mnistlab
-from mnistlab.api import ENTRY_POINT_GROUP, Config, Dataset, Model, Optimizer, Transform, TrialRecord, hookimpl
+from mnistlab.api import ENTRY_POINT_GROUP, Config, Dataset, Model, Optimizer, Transform, hookimpl
 from mnistlab.discovery import Found, canonical, discover
 from mnistlab.errors import PluginError
 from mnistlab.registry import Plugin, Registry, load
@@ -229,36 +228,3 @@ def test_a_qualified_name_gets_a_qualified_hint(builtins):
 
 def test_canonical_names():
     assert {canonical(name) for name in ("My_Plugin", "my.plugin", "MY--plugin")} == {"my-plugin"}
-
-
-# --- observers ----------------------------------------------------------------------------------------------------
-
-ENDED = TrialRecord(trial="0007", state="complete", plan={}, seed=1, metrics={"val_accuracy": 0.9})
-
-
-def test_an_observer_that_fails_is_reported_and_the_others_are_told(with_plugins):
-    registry = with_plugins("broken-observer", "observer")
-    troubles = registry.notify(ENDED)
-    assert sys.modules["observer_plugin"].seen == ["0007"]
-    assert troubles == [
-        "broken-observer 1.0 (broken_observer_plugin): mnistlab_trial_finished raised LookupError: no such dashboard"
-    ]
-
-
-def test_an_observer_that_hangs_is_left_behind_and_told_no_more(with_plugins, monkeypatch):
-    monkeypatch.setattr("mnistlab.registry.OBSERVER_SECONDS", 0.2)
-    monkeypatch.setattr("mnistlab.registry._hanging", set())
-    registry = with_plugins("observer")
-    called, ends = list[str](), threading.Event()
-
-    def hangs(trial: str) -> None:
-        called.append(trial)
-        ends.wait()
-
-    monkeypatch.setattr(sys.modules["observer_plugin"], "seen", SimpleNamespace(append=hangs))
-    title = "observer 1.0 (observer_plugin)"
-    said = "mnistlab_trial_finished has not returned for 0.2 s, and is told of no other trial"
-    assert registry.notify(ENDED) == [f"{title}: {said}"]
-    assert registry.notify(ENDED) == []
-    assert called == ["0007"]
-    ends.set()

@@ -105,9 +105,9 @@ def read_json(path: str, schema: str) -> dict[str, Any] | None:
         raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
     except ValueError as error:
         raise DamagedError(path, str(error)) from None
-    _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
     if is_as_written(content) is False:
         raise DamagedError(path, "its checksum is not that of what it holds")
+    _refuse_other_format(body.get("schema") if isinstance(body, dict) else None, schema, path)
     body.pop("crc", None)
     return body
 

@@ -4,7 +4,7 @@ Ray's stock OptunaSearch tells a trial that the scheduler stopped as COMPLETE wi
 value, and leaves a NaN trial RUNNING for ever. Here a trial is COMPLETE only at its full budget, PRUNED with every
 intermediate value when it was stopped, FAIL when it came to nothing. Optuna has no word for a trial that was cut short
 from outside: it is PRUNED too, with the reason as its user attribute `interrupted`. Samplers pass over FAIL, so a plan
-that diverges or that no memory holds, which is infeasible, is told as PRUNED: that speaks against its like.
+that diverges or that no memory holds is told as PRUNED, with a constraint that it violates: TPE ranks it last.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
+from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask
 from mnistlab.tuning.unsaved import Unsaved
 
@@ -75,16 +76,19 @@ class Bridge(Unsaved, Searcher):
         say: Callable[[str], None] = lambda _: None,
         put: Callable[[bytes], object] = lambda state: state,
         shortage: Callable[[], str] = lambda: "",
+        refusals: Refusals | None = None,
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
         What people should know of the proposals is handed to `say`. `put` takes a trial's packed state and returns what
-        a worker gets it by. While `shortage` says of what, no trial is handed out.
+        a worker gets it by. While `shortage` says of what, no trial is handed out. What the study's file refuses is
+        noted in `refusals`.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
         self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
         self._say, self._put, self._shortage = say, put, shortage
+        self._refusals = refusals or Refusals()
         self.short = ""  # of what there was too little for another trial
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
@@ -119,7 +123,8 @@ class Bridge(Unsaved, Searcher):
             return Searcher.FINISHED
         if self._parallel is not None and len(self._live) >= self._parallel:
             return None
-        task = None if self._is_over() or self._lacks() else self._next(trial_id)
+        with self._refusals.noted():
+            task = None if self._is_over() or self._lacks() else self._next(trial_id)
         # While a trial is live the search is not over: it may lose its worker, and go on with another one.
         return task or (None if self._live else Searcher.FINISHED)
 
@@ -308,16 +313,18 @@ class Bridge(Unsaved, Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Hand an intermediate value to Optuna."""
         self._last[trial_id] = result
-        self._report(trial_id, result)
+        with self._refusals.noted():
+            self._report(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Hand the last value to Optuna and tell it how the trial ended."""
         if trial_id not in self._live or error:  # what becomes of a trial without a worker is the recorder's to say
             return
-        if result is not None:
-            self._report(trial_id, result)
         metrics, reason = self._spec.search.metric, self._interruptions.reason(trial_id)
-        self._tell(trial_id, outcome_of(result, metrics=metrics, interruption=reason), result or {}, metrics)
+        with self._refusals.noted():  # Tune would take it for the loss of a worker
+            if result is not None:
+                self._report(trial_id, result)
+            self._tell(trial_id, outcome_of(result, metrics=metrics, interruption=reason), result or {}, metrics)
 
     def goes_on(self, trial_id: str, one: PastTrial, state: bytes | None, *, room: bool) -> None:
         """Give a trial that has lost its worker to the next one that is free; with `room`, to one with all of a device.
@@ -353,8 +360,10 @@ class Bridge(Unsaved, Searcher):
             trial.set_user_attr("message", outcome.message)
         if outcome.state == "interrupted":
             trial.set_user_attr("interrupted", outcome.message)
-        state = TrialState.PRUNED if outcome.cause in INFEASIBLE else _STATES[outcome.state]
-        self._study.tell(trial, values=values, state=state)
+        infeasible = outcome.cause in INFEASIBLE
+        if infeasible:
+            trial.set_constraint(outcome.cause, 1.0)  # more than 0: violated
+        self._study.tell(trial, values=values, state=TrialState.PRUNED if infeasible else _STATES[outcome.state])
 
     def close(self) -> None:
         """Tell Optuna of the trials of which nothing more will be heard: none stays RUNNING for ever."""

@@ -9,7 +9,6 @@ import numpy as np
 import optuna
 
 from mnistlab.checkpoints import newest_checkpoint
-from mnistlab.errors import MnistlabError
 from mnistlab.events import Warned
 from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
@@ -22,6 +21,7 @@ from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, common_failure
 from mnistlab.tuning.past import NOTHING, Past, PastTrial
 from mnistlab.tuning.recorder import Recorder
+from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.study import open_study
 from mnistlab.tuning.tune import RAY_TUNE
@@ -40,7 +40,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     try:
         executor.run(search, parts)
     except Exception as error:
-        refused = parts.recorder.refused or _behind(error)
+        refused = parts.refusals.first
         if refused and error is not refused:  # Tune has wrapped it in one of its own
             raise refused from error
         raise
@@ -52,14 +52,6 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 
 
-def _behind(error: BaseException) -> MnistlabError | None:
-    """Return the error of ours that is behind one of Tune's, or is it, if there is one."""
-    found: BaseException | None = error
-    while found and not isinstance(found, MnistlabError):
-        found = found.__cause__ or found.__context__
-    return found
-
-
 def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:
     """Return who decides and who writes down in a search that goes on from `past`."""
     why = _reasons(search, ended, past)
@@ -67,7 +59,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
     def stopping() -> bool:
         return bool(why())
 
-    cut = Interruptions(why)
+    cut, refusals = Interruptions(why), Refusals()
     bridge = Bridge(
         _fresh_study(search),
         search.space,
@@ -80,6 +72,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         say=lambda text: search.emit(Warned(message=text)),
         put=executor.put,
         shortage=lambda: shortage(search.store.path),
+        refusals=refusals,
     )
     recorder = Recorder(
         search.spec,
@@ -92,11 +85,12 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         search.tick,
         retries=Retries(more_room=search.room is not None),
         leftover=executor.leftover,
+        refusals=refusals,
         larger=search.room,
     )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
-    return Parts(bridge, judge, recorder, cut, stopping, past.drivers)
+    return Parts(bridge, judge, recorder, cut, refusals, stopping, past.drivers)
 
 
 def _reasons(search: Search, ended: Sequence[TrialResult], past: Past) -> Callable[[], str]:

@@ -18,6 +18,7 @@ from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder
+from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.worker import Shared
 
 Stopping = Callable[[], bool]
@@ -53,6 +54,7 @@ class Parts:
     scheduler: TrialScheduler
     recorder: Recorder
     interruptions: Interruptions
+    refusals: Refusals
     stopping: Stopping  # whether trials have to end, whoever wants it
     drivers: int = 0  # how many have driven the run before
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +14,9 @@ from ray.tune.experiment import Trial
 from mnistlab import events
 from mnistlab.api import TrialRecord
 from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
-from mnistlab.errors import MnistlabError
 from mnistlab.events import Emit
 from mnistlab.labels import plan_label
+from mnistlab.observers import Observers
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult, higher_is_better, trial_name
 from mnistlab.signals import signals_held
@@ -29,6 +28,7 @@ from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import PastTrial
+from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.unsaved import Unsaved
 
 
@@ -70,18 +70,19 @@ class Recorder(Unsaved, Callback):
         *,
         retries: Retries,
         leftover: Callable[[Trial], Leftover],
+        refusals: Refusals,
         larger: Share | None = None,
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
 
         `tick` is called at every turn of Tune's loop, about ten times a second. `retries` says which trials go on that
         have lost their worker, `leftover` what is left of that, `larger` what one gets whose share of memory was too
-        little.
+        little. Writes that are refused are noted in `refusals`.
         """
-        self._spec, self._bridge, self._store, self._emit, self._registry = spec, bridge, store, emit, registry
+        self._spec, self._bridge, self._store, self._emit = spec, bridge, store, emit
+        self._observers, self._refusals = Observers(registry), refusals
         self._ended, self._interruptions, self._tick, self._running = ended, interruptions, tick, 0
         self._open: dict[str, _Open] = {}
-        self.refused: MnistlabError | None = None  # the first write that was: Tune makes a trial's failure of it
         self._retries, self._leftover, self._larger = retries, leftover, larger
         self._best = _best_of(ended, spec.search.metric[0])
 
@@ -107,7 +108,7 @@ class Recorder(Unsaved, Callback):
             opened.attempt = before.attempts + 1
             about |= {"attempt": opened.attempt, "epoch": max(before.history, default=0)}
         label = plan_label(opened.plan)
-        with self._noting_refusals():
+        with self._refusals.noted():
             self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
         # Only now: a trial whose beginning could not be told has no end either.
         self._open.pop(task.get("resumes", ""), None)  # the attempt before this one
@@ -122,16 +123,8 @@ class Recorder(Unsaved, Callback):
         **info: Any,  # noqa: ARG002
     ) -> None:
         """Record an epoch."""
-        with self._noting_refusals():
+        with self._refusals.noted():
             self._record_epoch(trial, result)
-
-    @contextmanager
-    def _noting_refusals(self) -> Generator[None]:
-        try:
-            yield
-        except MnistlabError as error:
-            self.refused = self.refused or error
-            raise
 
     def _record_epoch(self, trial: Trial, result: dict[str, Any]) -> None:
         opened = self._open.get(trial.trial_id)
@@ -162,8 +155,7 @@ class Recorder(Unsaved, Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Record the loss of a worker: its trial goes on with another one, or has failed."""
-        if self.refused:
-            raise self.refused
+        self._refusals.check()  # it was no worker that has failed
         if trial.trial_id not in self._open:
             self.on_trial_start(iteration, trials, trial)
         opened, limit = self._open[trial.trial_id], self._spec.search.trial_timeout
@@ -204,6 +196,8 @@ class Recorder(Unsaved, Callback):
         for trial_id in list(self._open):
             self._interruptions.breaks_off(trial_id)
             self._end(trial_id)
+        for trouble in self._observers.close():
+            self._warn(trouble)
 
     # --- ends ---
 
@@ -215,7 +209,7 @@ class Recorder(Unsaved, Callback):
         outcome = outcome_of(opened.last, metrics=self._spec.search.metric, lost=lost, interruption=reason)
         result = _result(opened, outcome)
         with (
-            self._noting_refusals(),
+            self._refusals.noted(),
             signals_held(),
         ):  # all of it or nothing: who insists on leaving waits for two small writes
             self._open.pop(trial_id)
@@ -225,7 +219,7 @@ class Recorder(Unsaved, Callback):
             self._note_best(result)
         if result.state != "interrupted":
             discard_checkpoints(self._store.path, result.trial)
-        for trouble in self._registry.notify(_record(result)):
+        for trouble in self._observers.tell(_record(result)):
             self._warn(trouble)
 
     def _note_best(self, result: TrialResult) -> None:

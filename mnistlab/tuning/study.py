@@ -11,7 +11,7 @@ import optuna
 import sqlalchemy.event
 from optuna.study import StudyDirection
 from optuna.trial import Trial
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from mnistlab.api import Choice, Float, Scalar
 from mnistlab.errors import RunWriteError
@@ -20,6 +20,8 @@ from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.samplers import sampler
+
+BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 
 
 def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
@@ -33,7 +35,8 @@ def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
     # Built, not formatted: a path may hold signs that mean something in an address.
     address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
     try:
-        storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
+        patience = {"connect_args": {"timeout": BUSY_SECONDS}}
+        storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False), engine_kwargs=patience)
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         raise RunWriteError(f"can't write {path}: {_reason(error)}") from error
     # The study can be rebuilt from the events, so it need not wait for the disk at each of its many small commits.
@@ -49,7 +52,7 @@ def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
 
 def _refuse(path: Path, about: sqlalchemy.engine.ExceptionContext) -> None:
     """Say in our words that SQLite refuses: Optuna would take it for a fault of its own."""
-    if isinstance(about.sqlalchemy_exception, OperationalError):
+    if type(about.sqlalchemy_exception) in {OperationalError, DatabaseError}:  # the latter where it is malformed
         raise RunWriteError(f"can't write {path}: {about.original_exception}") from about.original_exception
 
 

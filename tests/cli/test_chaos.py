@@ -24,14 +24,19 @@ __all__ = ["home"]  # a fixture
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
 
-def killed_at(home: Path, seed: int, *arguments: str) -> None:
-    """Start a command and kill it at a moment that is drawn: at once after its beginning, or anywhere before its end.
+# What surely comes, and some time before the end: a search has its confirmation before it, a resume the test set.
+SEARCHING = ("run_started", "trial_started", "trial_epoch", "trial_finished")
+RESUMED = ("run_resumed", "replicate_started", "replicate_finished", "test_opened")
 
-    A whole run takes about sixteen seconds from there on an idle machine, and more on a busy one.
-    """
-    kind, later = f"run_{'started' if arguments[0] == 'search' else 'resumed'}", random.Random(seed).uniform(0.0, 14.0)
+
+def killed_at(home: Path, seed: int, *arguments: str) -> None:
+    """Start a command and kill it some moments after something that is drawn has happened anew."""
+    draw = random.Random(seed)
+    several, longest = (SEARCHING, 1.5) if arguments[0] == "search" else (RESUMED, 0.5)
+    kind, later = draw.choice(several), draw.uniform(0.0, longest)
+    count = kinds(home)[kind]
     driver = start(home, *arguments)
-    wait_for(home, kind)
+    wait_for(home, kind, count + 1)
     time.sleep(later)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()

@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 import psutil
 
@@ -27,5 +28,6 @@ def test_a_driver_has_no_more_files_open_after_two_hundred_trials_than_after_the
     assert driven.code == 0, driven.said
     first = [files for told, files in seen if TRIALS / 10 < told < TRIALS]
     last = [files for told, files in seen if told > 3 * TRIALS]
-    assert len(last) > 5
-    assert max(last) <= max(first)
+    assert min(len(first), len(last)) > 5
+    # A temporary file may be open just now; one for each trial would be a hundred and more.
+    assert median(last) <= median(first) + 2

@@ -138,7 +138,10 @@ def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
     assert check(run).sound
 
 
-def test_a_study_that_another_program_has_locked_is_told_in_our_words(tmp_path: Path, registry: Registry) -> None:
+def test_a_study_that_another_program_has_locked_is_told_in_our_words(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "BUSY_SECONDS", 3.0)
     file = tmp_path / "x.toml"
     file.write_text('name = "x"\n[model.mlp]\n[optimizer.sgd]\n')
     path, spec = tmp_path / "study.db", experiment.load(file, (), registry).spec
