@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+TOGETHER_SECONDS = 0.1  # between two ends of which it can't be said which one came first
 END_SECONDS = 5.0  # that the other process may need to end, on a busy machine
 _STDERR = 2
 _LOCAL_MODES = 3  # where termios keeps ECHO and ICANON
@@ -129,10 +131,12 @@ def _listen() -> None:
 def _heard() -> dict[str, Any]:
     """Return all that was told, and which processes of Ray had ended before the pipe did (`gone`), or with it (`with`).
 
-    What is killed takes its Ray along: only the order tells who went first, and so each end is waited for. On a busy
-    machine this process may come too late for it.
+    What is killed takes its Ray along: only the order tells who went first, and so each end is waited for. Ends that
+    are close together have none: of a process of several threads that is killed the pipe may be open for longer than
+    its children live, and on a busy machine this process may come late.
     """
-    about: dict[str, Any] = {"gone": [], "with": []}
+    about: dict[str, Any] = {}
+    ended = dict[str, float]()  # when, by the monotonic clock
     waiting, rest, pipe = select.poll(), b"", sys.stdin.fileno()
     waiting.register(pipe, select.POLLIN)
     watched: dict[int, str] = {}
@@ -141,33 +145,35 @@ def _heard() -> dict[str, Any]:
         if pipe in ready:
             read = os.read(pipe, 1 << 16)
             if not read:
-                about["with"] = [watched[descriptor] for descriptor in ready & watched.keys()]
-                return about
+                now = time.monotonic()
+                ended |= {watched[descriptor]: now for descriptor in ready & watched.keys()}
+                together = [name for name, then in ended.items() if now - then < TOGETHER_SECONDS]
+                return about | {"gone": [name for name in ended if name not in together], "with": together}
             *lines, rest = (rest + read).split(b"\n")
             for line in lines:
                 about |= json.loads(line)
-            _watch_ray(about, watched, waiting)
+            if "ray" in about:
+                ended = _watch_ray(about.pop("ray"), watched, waiting)
         for descriptor in ready & watched.keys():
-            about["gone"].append(watched.pop(descriptor))
+            ended[watched.pop(descriptor)] = time.monotonic()
             waiting.unregister(descriptor)
 
 
-def _watch_ray(about: dict[str, Any], watched: dict[int, str], waiting: select.poll) -> None:
-    """Have the ends of Ray's processes waited for, where they are told, and of no others."""
-    if "ray" not in about:
-        return
+def _watch_ray(processes: Mapping[str, int], watched: dict[int, str], waiting: select.poll) -> dict[str, float]:
+    """Have the ends of these processes waited for, and of no others; return which of them have ended already."""
+    ended = dict[str, float]()
     for descriptor in watched:
         waiting.unregister(descriptor)
     watched.clear()
-    about["gone"] = []
-    for name, pid in about.pop("ray").items():
+    for name, pid in processes.items():
         try:
             descriptor = os.pidfd_open(pid)
         except OSError:  # it has ended already
-            about["gone"].append(name)
+            ended[name] = float("-inf")
             continue
         watched[descriptor] = name
         waiting.register(descriptor, select.POLLIN)
+    return ended
 
 
 def _given_back(about: Mapping[str, Any]) -> str:

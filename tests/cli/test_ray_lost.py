@@ -71,7 +71,8 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     check_gone_on_with(home)
 
 
-@pytest.mark.parametrize("agent", ["DashboardAgent", pytest.param("RuntimeEnvAgent", marks=pytest.mark.chaos)])
+@pytest.mark.chaos
+@pytest.mark.parametrize("agent", ["DashboardAgent", "RuntimeEnvAgent"])
 def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Path, agent: str) -> None:
     # The raylet ends with its agents, at once, and the driver as soon as it needs something of the raylet.
     driver = start(home, "search", "tiny.toml")
@@ -148,9 +149,9 @@ def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(home: Pa
 NODE, GCS = "NodeManagerService.grpc_client", "ray::rpc::{}GcsService.grpc_client"
 ACTORS, PLACES, VALUES = GCS.format("ActorInfo"), GCS.format("PlacementGroupInfo"), GCS.format("InternalKV")
 NODES, NEWS = GCS.format("NodeInfo"), GCS.format("ControlPlanePubSub")
-LEASES = (f"{NODE}.RequestWorkerLease", f"{NODE}.ReturnWorkerLease")
-# What the rest of a search needs of Ray.
-MORE = {
+# What a search needs of Ray.
+CALLS = {
+    "leases": (f"{NODE}.RequestWorkerLease", f"{NODE}.ReturnWorkerLease"),
     "actors": tuple(f"{ACTORS}.{call}" for call in ("RegisterActor", "CreateActor", "GetActorInfo", "KillActorViaGcs")),
     "places": tuple(f"{PLACES}.{call}" for call in ("CreatePlacementGroup", "RemovePlacementGroup")),
     "values": tuple(f"{VALUES}.{call}" for call in ("InternalKVGet", "InternalKVPut", "InternalKVExists")),
@@ -159,12 +160,12 @@ MORE = {
 }
 
 
-def faults(calls: tuple[str, ...], times: int, share: int) -> str:
-    """Return Ray's setting by which each of these calls fails so often, in so many of a hundred cases.
+def faults(calls: tuple[str, ...], times: int, *, before: int = 0, after: int) -> str:
+    """Return Ray's setting by which each of these calls fails so often at most.
 
-    One half of them fails before it arrives, the other before its answer does.
+    In so many of a hundred cases it fails before it arrives, and in so many others before its answer does.
     """
-    each = {"num_failures": times, "req_failure_prob": share // 2, "resp_failure_prob": share - share // 2}
+    each = {"num_failures": times, "req_failure_prob": before, "resp_failure_prob": after}
     return json.dumps({call: {**each, "in_flight_failure_prob": 0} for call in calls})
 
 
@@ -180,13 +181,12 @@ def ends(home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]
     return code, out + err, failed
 
 
-@pytest.mark.parametrize(
-    "calls", [LEASES, *(pytest.param(calls, id=name, marks=pytest.mark.chaos) for name, calls in MORE.items())]
-)
+@pytest.mark.chaos
+@pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
 def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(
     home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("RAY_testing_rpc_failure", faults(calls, times=20, share=50))
+    monkeypatch.setenv("RAY_testing_rpc_failure", faults(calls, times=20, before=25, after=25))
     code, said, failed = ends(home, start(home, "search", "tiny.toml"))
     assert code == 0, said
     assert failed  # Ray has heard of it
@@ -202,12 +202,13 @@ def longest_silence(home: Path) -> float:
     return max(after - before for before, after in pairwise(times))
 
 
+@pytest.mark.chaos
 def test_answers_inside_ray_that_are_lost_for_good_keep_nobody_waiting(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Ray then holds places that nobody gets: by itself it would wait for them for ever.
     prepare = f"{NODE}.PrepareBundleResources"
-    monkeypatch.setenv("RAY_testing_rpc_failure", faults((prepare,), times=4, share=100))
+    monkeypatch.setenv("RAY_testing_rpc_failure", faults((prepare,), times=4, after=100))
     began = time.monotonic()
     code, said, failed = ends(home, start(home, "search", "tiny.toml"))
     assert code == ExitCode.RESOURCES_VANISHED, said

@@ -112,7 +112,13 @@ def test_the_test_set_is_not_opened_in_vain_and_its_models_are_kept_for_later(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("kind", [events.TrialStarted, events.TrialEpoch, events.TrialFinished])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        events.TrialStarted,
+        *(pytest.param(kind, marks=pytest.mark.chaos) for kind in (events.TrialEpoch, events.TrialFinished)),
+    ],
+)
 def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[events.Event]
 ) -> None:

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -97,10 +98,12 @@ def mood_of(ran: Ran, name: str) -> str:
     return next(one.trial for one in ran.results if one.plan["model"]["config"]["mood"] == name)
 
 
-MORE = [pytest.param(name, marks=pytest.mark.chaos) for name in ("hyperband", "median")]
+def long_form(*values: str) -> list[Any]:
+    """Parameters that `make chaos` alone tries."""
+    return [pytest.param(value, marks=pytest.mark.chaos) for value in values]
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "none", *MORE])
+@pytest.mark.parametrize("scheduler", ["asha", *long_form("none", "hyperband", "median")])
 def test_a_trial_whose_worker_dies_goes_on_from_its_checkpoint(run_tiny: RunTiny, scheduler: str) -> None:
     deaths = Path(os.environ["MOODY_DEATHS"])
     deaths.unlink(missing_ok=True)
@@ -155,6 +158,7 @@ def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(
     assert check(ran.path).sound
 
 
+@pytest.mark.chaos
 def test_a_population_goes_on_when_it_loses_a_worker(run_tiny: RunTiny) -> None:
     deaths = Path(os.environ["MOODY_DEATHS"])
     deaths.unlink(missing_ok=True)
@@ -167,7 +171,7 @@ def test_a_population_goes_on_when_it_loses_a_worker(run_tiny: RunTiny) -> None:
     assert again == deaths.read_text().count("died") == 2
 
 
-@pytest.mark.parametrize("name", ["sleep", "lock", "loop", "deaf"])
+@pytest.mark.parametrize("name", ["lock", "loop", "deaf", *long_form("sleep")])
 def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_free_again(
     run_tiny: RunTiny, name: str
 ) -> None:
@@ -208,7 +212,7 @@ def test_a_trial_that_hangs_past_its_time_has_had_it(run_tiny: RunTiny) -> None:
     assert "most recent call first" in (ran.path / "trials" / "0000" / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["memory", "greedy"])
+@pytest.mark.parametrize("name", ["greedy", *long_form("memory")])
 def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunTiny, name: str) -> None:
     ran = run_tiny(moods(name, "good", scheduler="none"), parallel=2)
     trial = mood_of(ran, name)
