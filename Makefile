@@ -1,7 +1,7 @@
 # make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
 # make docs     builds the site of docs/ into build/docs
 # make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
-# make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py; about an hour
+# make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py; half an hour
 
 PYTHON ?= python3
 ARGS ?= experiments/cnn.toml
