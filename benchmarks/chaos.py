@@ -4,7 +4,8 @@ The search and its resume are the program's own; Ray and the training are simula
 each fault `fsck` must find none, what was acknowledged must be there, and at the end every trial, once; a search with
 one worker must have found what it finds without any fault. Each broken promise is printed, and counts as lost.
 
-Before that, `faults.py` does the same to single files: all figures of docs/explanation/reliability.md by one command.
+Before that, `faults.py` does the same to single files. Together these are the tables of figures in
+docs/explanation/reliability.md; what a real Ray survives is tried by `pytest -m chaos`.
 
     python benchmarks/chaos.py [RUNS_CUT] [RUNS_KILLED] [PASSINGS] [ROUNDS]
 """

@@ -72,6 +72,17 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return found
 
 
+def test_after_the_search_has_let_go_of_ray_what_ends_it_is_no_reason(
+    parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[dict[str, int]]()
+    monkeypatch.setattr(pulse, "_processes", lambda: {"raylet": 4711})
+    monkeypatch.setattr(pulse, "note_ray", lambda processes: told.append(dict(processes)))
+    with felt(private=True, again=""):
+        assert told == [{"raylet": 4711}]
+    assert told == [{"raylet": 4711}, {}]
+
+
 def test_the_signal_of_a_loss_means_nothing_without_one(parts: SimpleNamespace) -> None:
     before = signal.getsignal(signal.SIGUSR2)
     with felt(private=True, again="mnistlab resume runs/tiny-1"):

@@ -52,7 +52,7 @@ def test_optuna_is_told_how_each_trial_ended(
         TrialState.PRUNED,
     ]
     good, diverged, _, stuck = ran.study
-    assert (diverged.value, diverged.user_attrs["cause"]) == (None, "nan")
+    assert (diverged.value, diverged.user_attrs["cause"], diverged.constraints) == (None, "nan", {"nan": 1.0})
     assert sorted(good.intermediate_values) == [1, 2, 3, 4]
     assert ran.trials[0].metrics["macs"] == 8 * 8 * 2  # one matrix product
     assert good.value == good.intermediate_values[4] == ran.trials[0].metrics["val_accuracy"] > 0.9
