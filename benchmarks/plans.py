@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from mnistlab import training
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.registry import Kind, installed
+from mnistlab.space import TrainingConfig
 
 
 def part(kind: Kind, name: str, **settings: Any) -> dict[str, Any]:
@@ -27,3 +30,25 @@ def mnist(device: str = "cpu", validation: int = 10_000) -> DeviceData:
     images = open_train(record, config, place)
     division = split_indices(images.labels, None, validation=validation, seed=0)
     return to_device(images, division, info.shape, torch.device(device))
+
+
+def some(data: DeviceData, images: int, validation: int = 500) -> DeviceData:
+    """Return the first images of both parts."""
+    return replace(
+        data,
+        train_images=data.train_images[:images],
+        train_labels=data.train_labels[:images],
+        validation_images=data.validation_images[:validation],
+        validation_labels=data.validation_labels[:validation],
+    )
+
+
+def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> training.Metrics:
+    """Return the metrics of a model's first epoch, without transforms."""
+    plan = {
+        "model": part("model", model),
+        "optimizer": part("optimizer", "adamw"),
+        "transforms": [],
+        "training": {**TrainingConfig().model_dump(), "epochs": 1, "batch_size": batch_size, "precision": precision},
+    }
+    return training.run_epoch(training.begin(plan, 0, data, installed()))

@@ -8,39 +8,22 @@ Usage: MNISTLAB_DATA=FOLDER python benchmarks/precision.py [ROUNDS] [IMAGES]
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 from machine import spread, table
-from plans import mnist, part
+from plans import epoch, mnist, some
 
 from mnistlab import training
 from mnistlab.data.device import DeviceData
-from mnistlab.registry import installed
-from mnistlab.space import TrainingConfig
 
 
 def speed(model: str, precision: str, batch_size: int, data: DeviceData) -> float:
     """Return the images per second of one epoch."""
-    plan = {
-        "model": part("model", model),
-        "optimizer": part("optimizer", "adamw"),
-        "transforms": [],
-        "training": {**TrainingConfig().model_dump(), "epochs": 1, "batch_size": batch_size, "precision": precision},
-    }
-    return training.run_epoch(training.begin(plan, 0, data, installed()))["images_per_second"]
+    return epoch(model, precision, batch_size, data)["images_per_second"]
 
 
 def main(rounds: int = 3, images: int = 4000) -> None:
     """Print the table."""
-    device = training.set_up_process(1)
-    whole = mnist(device.type)
-    data = replace(
-        whole,
-        train_images=whole.train_images[:images],
-        train_labels=whole.train_labels[:images],
-        validation_images=whole.validation_images[:500],
-        validation_labels=whole.validation_labels[:500],
-    )
+    data = some(mnist(training.set_up_process(1).type), images)
     rows = []
     for model in ("mlp", "lenet", "cnn", "resnet", "vit"):
         for batch_size in (32, 128, 512):

@@ -36,7 +36,7 @@ from mnistlab.api import (
 )
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import PluginError
-from mnistlab.precision import uses_bf16
+from mnistlab.precision import autocast, uses_bf16
 from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
@@ -233,7 +233,7 @@ def _train_epoch(training: Training) -> float:
     for step, index in enumerate(order.tensor_split(training.batches), 1):
         images = _images(training, data.train_images[index], augment=True)
         batch = Batch(images=images, labels=data.train_labels[index], label_smoothing=smoothing, train_count=len(order))
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
+        with autocast(device, bf16=training.bf16):
             loss = training.loss(module, batch)
         stepper.zero_grad()
         loss.backward()
@@ -282,8 +282,8 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
 def predict(training: Training, images: Tensor) -> list[Prediction]:
     """Return what the model says of uint8 (N, C, H, W) on its device, in parts of at most `EVALUATION_BATCH` images."""
     training.module.eval()
-    bf16 = torch.autocast(images.device.type, torch.bfloat16, enabled=training.bf16)
-    with torch.random.fork_rng([images.device] * images.is_cuda), torch.inference_mode(), bf16:
+    in_its_precision = autocast(images.device, bf16=training.bf16)
+    with torch.random.fork_rng([images.device] * images.is_cuda), torch.inference_mode(), in_its_precision:
         torch.manual_seed(derive(training.seed, Stream.PREDICTION))
         return [_predict_part(training, some) for some in images.split(EVALUATION_BATCH)]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
+from mnistlab.precision import autocast
 from mnistlab.prediction import OWN_METRICS, cross_entropy, point_prediction
 from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
@@ -16,6 +17,7 @@ from mnistlab.testing.traces import at, undisturbed
 
 TRAIN_COUNT = 1000
 STEPS = 30
+CPU = torch.device("cpu")
 
 
 def build(offer: Offer, config: Config, shape: ImageShape, seed: int = 0) -> nn.Module:
@@ -154,10 +156,10 @@ class ModelContract(Contract):
         """Under `torch.autocast`, as the training uses it where the hardware gains, loss and gradients are finite."""
         module, some = build(model, self.point(model), self.shapes[0]), batch(self.shapes[0], 16)
         with at(f"{model.name} inside torch.autocast(bfloat16)"):
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(CPU, bf16=True):
                 value = loss(model, module, some)
             value.backward()
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast(CPU, bf16=True):
                 found = logits(model, module, some.images)
         wild = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
         assert value.isfinite(), f"{model.name}: in bfloat16 its loss is {float(value.detach())}"

@@ -69,23 +69,16 @@ class Stack:
 
     def conv(self, out: int, kernel: int, *, bias: bool = True, groups: int = 1) -> None:
         """Append a convolution without padding, or, where the map has become smaller than `kernel`, with."""
-        fits = self._fits(kernel)
-        if not fits:
-            self.add(frame(kernel))
-        self.add(nn.Conv2d(self.channels, out, kernel, bias=bias, groups=groups))
+        fits = min(self.height, self.width) >= kernel
+        padding = "valid" if fits else "same"
+        self.add(nn.Conv2d(self.channels, out, kernel, padding=padding, bias=bias, groups=groups))
         self.channels, lost = out, (kernel - 1) * fits
         self.height, self.width = self.height - lost, self.width - lost
 
     def strided(self, kernel: int) -> None:
         """Append a convolution of step 2 over a padded map, which halves the map."""
-        fits = self._fits(kernel)
-        if not fits:
-            self.add(frame(kernel))
-        self.add(nn.Conv2d(self.channels, self.channels, kernel, stride=2, padding=kernel // 2 if fits else 0))
+        self.add(nn.Conv2d(self.channels, self.channels, kernel, stride=2, padding=kernel // 2))
         self._halve()
-
-    def _fits(self, kernel: int) -> bool:
-        return min(self.height, self.width) >= kernel
 
     def pool(self) -> None:
         """Append the maximum over 2 x 2 pixels."""
@@ -126,17 +119,6 @@ class GlobalMean(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Return (N, C) of (N, C, H, W)."""
         return maps.mean(dim=(2, 3))
-
-
-def frame(kernel: int) -> nn.ZeroPad2d:
-    """Return the zeros around a map with which a convolution keeps its size.
-
-    They are a layer, and not the convolution's own padding, because of a fault of torch 2.15 on CPUs with bfloat16:
-    where two outer rows of a kernel or more meet nothing but that padding (5 x 5 over 1 x 1, 7 x 7 over 2 x 2), their
-    gradient is whatever lay in memory, at times NaN.
-    """
-    before, after = (kernel - 1) // 2, kernel // 2
-    return nn.ZeroPad2d((before, after, before, after))
 
 
 def scaled(channels: int, factor: float) -> int:

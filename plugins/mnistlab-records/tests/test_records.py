@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mnistlab import experiment
 from mnistlab.api import ImageShape
 from mnistlab.discovery import EVERYTHING
+from mnistlab.precision import autocast
 from mnistlab.training import count_parameters
 
 MNIST = ImageShape(1, 28, 28, 10)
@@ -69,20 +70,20 @@ def test_a_convolution_pads_where_the_map_is_smaller_than_its_kernel():
     maps, seen = torch.zeros(1, 1, 8, 8), []
     for layer in net("m5", ImageShape(1, 8, 8, 10)):
         maps = layer(maps)
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.ZeroPad2d):
+        if isinstance(layer, torch.nn.Conv2d):
             seen.append(maps.shape[2])
-    assert seen == [4, 8, 4, 8, 4, 8, 4, 8, 4]  # after the first layer a frame around each map, and the map again
+    assert seen == [4, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize(("name", "height", "width"), [("m7", 20, 20), ("m5", 5, 9)])
 def test_gradients_in_bfloat16_hold_nothing_that_lay_in_memory(name, height, width):
-    """Freed memory is full of NaN here. With the convolution's own padding some of these rounds fail."""
+    """Freed memory is full of NaN here. By `torch.autocast` alone some of these rounds fail."""
     module = net(name, ImageShape(1, height, width, 10)).to(memory_format=torch.channels_last).train()
     pixels = torch.randn(16, 1, height, width).contiguous(memory_format=torch.channels_last)
     for _ in range(10):
         module.zero_grad()
         [torch.full((1 << size,), torch.nan) for size in range(12, 22) for _ in range(4)]
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), bf16=True):
             loss = module(pixels).float().square().mean()
         loss.backward()
         assert [key for key, value in module.named_parameters() if not value.grad.isfinite().all()] == []

@@ -28,8 +28,6 @@ class TestMobileNet(SmallModel):
 
 class TestRegNet(SmallModel):
     fixed = {"torchvision": {"architecture": "regnet_y_400mf"}}
-    # torch 2.15 leaves some bfloat16 gradients of grouped convolutions on 2 x 2 maps unwritten (see the README).
-    test_model_works_in_bfloat16 = None
 
 
 class TestColours(TransformContract):
