@@ -94,7 +94,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     try:
         writer, requests = RunWriter(path), Requests()
     except MnistlabError:  # nothing can be locked there, say
-        shutil.rmtree(path)
+        _leave_nothing(path, first=first)
         raise
     try:
         tracked = tracking(options.log, path, experiment.spec.name)
@@ -104,11 +104,16 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
             return Finished(path, to_the_end(run, lambda: _search_and_confirm(run, here, track)))
     finally:
         writer.close()
-        if not (path / "run.json").exists():  # it never began: leave nothing behind
-            shutil.rmtree(path)
-            if first:
-                with suppress(OSError):  # another search may be using the folder by now
-                    options.runs.rmdir()
+        if not (path / "run.json").exists():
+            _leave_nothing(path, first=first)
+
+
+def _leave_nothing(path: Path, *, first: bool) -> None:
+    """Remove what there is of a run that never began; with the folder of all runs, if it was to be the `first`."""
+    shutil.rmtree(path)
+    if first:
+        with suppress(OSError):  # another search may be using the folder by now
+            path.parent.rmdir()
 
 
 def add_confirmation(found: Reopened, options: Options, view: View) -> Finished | None:

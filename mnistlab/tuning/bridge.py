@@ -4,7 +4,8 @@ Ray's stock OptunaSearch tells a trial that the scheduler stopped as COMPLETE wi
 value, and leaves a NaN trial RUNNING for ever. Here a trial is COMPLETE only at its full budget, PRUNED with every
 intermediate value when it was stopped, FAIL when it came to nothing. Optuna has no word for a trial that was cut short
 from outside: it is PRUNED too, with the reason as its user attribute `interrupted`. Samplers pass over FAIL, so a plan
-that diverges or that no memory holds is told as PRUNED, with a constraint that it violates: TPE ranks it last.
+that diverges, raises, or takes more memory or time than there is, is told as PRUNED with a constraint that it
+violates: TPE ranks it last.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask
 from mnistlab.tuning.unsaved import Unsaved
 
-INFEASIBLE = frozenset({"nan", "memory"})  # causes of a failure that are the plan's, and would be those of its like
+# Causes of a failure that are the plan's, and may well be those of its like.
+INFEASIBLE = frozenset({"nan", "plugin", "memory", "timeout"})
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 
 _STATES = {

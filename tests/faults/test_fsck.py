@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mnistlab import events
-from mnistlab.cli.main import app
+from mnistlab.cli.main import app, main
 from mnistlab.fsck import check, repair
 from mnistlab.lines import decode_line, encode_file, encode_line
 from mnistlab.results import TrialResult
@@ -52,6 +52,37 @@ def said(run: Path) -> str:
 def test_a_run_is_sound_and_what_was_looked_at_is_counted(run: Path) -> None:
     code, text = fsck(run)
     assert (code, text) == (0, f"{run}: sound (16 files, 21 events, 5 results, 1 weights looked at)\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report RUN",
+        "leaderboard RUN",
+        "resume RUN",
+        "retry RUN --failed",
+        "confirm RUN",
+        "compare RUN:0000 RUN:0001",
+        "reproduce RUN 0000",
+        "export RUN",
+    ],
+)
+@pytest.mark.parametrize("file", ["run.json", "trials/0000/result.json"])
+def test_whoever_finds_a_run_damaged_is_told_who_says_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs", "golden")
+    shutil.copytree(GOLDEN, run)
+    content = bytearray((run / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / file).write_bytes(content)
+    with pytest.raises(SystemExit) as ended:
+        main(command.replace("RUN", "golden").split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 6
+    assert said.startswith(f"mnistlab: {run}/{file} is damaged: ")
+    assert said.endswith(f"\nNext: mnistlab fsck {run}\n")
 
 
 def test_what_can_be_mended_is_offered_and_nothing_else(run: Path) -> None:

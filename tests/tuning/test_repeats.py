@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -21,7 +23,8 @@ from tests.tuning.test_search import moods
 
 THREE = moods("good", "stuck", "noisy", scheduler="none").replace("trials = 3", "trials = 10")
 CONTINUOUS = THREE.replace("gain = 1.0\n", "")
-TASKS = list[dict[str, object]]
+TASKS = list[dict[str, Any]]
+Ended = dict[str, Any]
 
 
 class Asked:
@@ -37,7 +40,8 @@ class Asked:
             self.study, wanted.space, wanted.spec, parallel=None, interruptions=none, say=self.said.append
         )
 
-    def tasks(self) -> TASKS:
+    def tasks(self, end_of: Callable[[float], Ended] = lambda _: {"val_accuracy": 0.9}) -> TASKS:
+        """Return all tasks; each ends as `end_of` says of its gain."""
         found: TASKS = []
         for turn in range(100):
             name = f"t{turn}"
@@ -45,8 +49,8 @@ class Asked:
             if answer == Searcher.FINISHED:
                 break
             found.append(json.loads(answer["task"]))
-            end = {"epoch": 4, "epochs": 4, "val_accuracy": 0.9}
-            self.bridge.on_trial_complete(name, end)
+            end = end_of(found[-1]["plan"]["model"]["config"]["gain"])
+            self.bridge.on_trial_complete(name, {"epoch": 4, "epochs": 4, **end})
         return found
 
 
@@ -56,7 +60,7 @@ def test_a_space_of_three_plans_is_tried_once_and_the_search_says_that_it_ends(
 ) -> None:
     asked = Asked(tmp_path, registry, THREE, algorithm)
     tasks = asked.tasks()
-    tried = Counter(canonical(task["plan"]) for task in tasks)  # type: ignore[arg-type]
+    tried = Counter(canonical(task["plan"]) for task in tasks)
     assert len(tried) == 3
     assert len({task["seed"] for task in tasks}) == len(tasks)
     # one that a sampler insists on is another seed of its plan, and says so
@@ -70,7 +74,7 @@ def test_a_space_of_three_plans_is_tried_once_and_the_search_says_that_it_ends(
 def test_a_continuous_space_is_never_exhausted_and_repeats_nothing(tmp_path: Path, registry: Registry) -> None:
     asked = Asked(tmp_path, registry, CONTINUOUS, "random")
     tasks = asked.tasks()
-    assert len({canonical(task["plan"]) for task in tasks}) == len(tasks) == 10  # type: ignore[arg-type]
+    assert len({canonical(task["plan"]) for task in tasks}) == len(tasks) == 10
     assert not [task for task in tasks if "repeats" in task]
     assert asked.said == []
 
@@ -92,6 +96,24 @@ def test_a_sampler_that_insists_gets_another_seed_of_its_plan(
     refused = [trial for trial in asked.study.trials if trial.state == TrialState.FAIL]
     assert len(refused) >= INSISTS - 1
     assert {trial.user_attrs["repeats"] for trial in refused} == {"0000"}
+
+
+@pytest.mark.parametrize(
+    ("cause", "least", "most"), [("nan", 0.0, 0.6), ("plugin", 0.0, 0.6), ("timeout", 0.0, 0.6), ("hang", 0.8, 1.0)]
+)
+def test_tpe_keeps_away_from_plans_that_are_infeasible_and_passes_over_the_faults_of_machines(
+    tmp_path: Path, registry: Registry, cause: str, least: float, most: float
+) -> None:
+    """The best plans lie beside the half of the space in which all fail."""
+    text = THREE.replace("gain = 1.0", "gain = {low = 0.5, high = 2.0}").replace('["good", "stuck", "noisy"]', '"good"')
+    asked = Asked(tmp_path, registry, text.replace("trials = 10", "trials = 60"), "tpe")
+
+    def end(gain: float) -> Ended:
+        return {"cause": cause, "message": "x"} if gain > 1.2 else {"val_accuracy": gain / 2}
+
+    gains = [task["plan"]["model"]["config"]["gain"] for task in asked.tasks(end)]
+    failed = [gain > 1.2 for gain in gains]
+    assert least <= sum(failed[20:]) / 40 <= most  # of all plans it is 0.53
 
 
 @pytest.mark.ray

@@ -48,11 +48,13 @@ def test_optuna_is_told_how_each_trial_ended(
     assert [trial.state for trial in ran.study] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,  # its plan is infeasible
-        TrialState.FAIL,
+        TrialState.PRUNED,  # and so is this one
         TrialState.PRUNED,
     ]
-    good, diverged, _, stuck = ran.study
+    good, diverged, raised, stuck = ran.study
     assert (diverged.value, diverged.user_attrs["cause"], diverged.constraints) == (None, "nan", {"nan": 1.0})
+    assert (raised.value, raised.user_attrs["cause"], raised.constraints) == (None, "plugin", {"plugin": 1.0})
+    assert not stuck.constraints
     assert sorted(good.intermediate_values) == [1, 2, 3, 4]
     assert ran.trials[0].metrics["macs"] == 8 * 8 * 2  # one matrix product
     assert good.value == good.intermediate_values[4] == ran.trials[0].metrics["val_accuracy"] > 0.9
@@ -89,9 +91,9 @@ def test_numbers_that_are_none_fail_their_trial_alone(run_tiny: RunTiny) -> None
     assert "no attribute 'backward'" in log.read_text()
     states = {mood: ran.study[one.number].state for mood, one in by_mood.items()}
     assert states == {
-        "wordy": TrialState.FAIL,
+        "wordy": TrialState.PRUNED,
         "endless": TrialState.PRUNED,
-        "speechless": TrialState.FAIL,
+        "speechless": TrialState.PRUNED,
         "late": TrialState.PRUNED,
         "good": TrialState.COMPLETE,
     }
@@ -103,8 +105,8 @@ def test_a_lost_worker_costs_its_trial_alone(run_tiny: RunTiny) -> None:
     assert causes == {"good": "", "die": "worker", "exit": "plugin", "step": "plugin", "memory": "memory", "stuck": ""}
     states = {trial.params["model.moody.mood"]: trial.state for trial in ran.study}
     assert states["good"] == states["stuck"] == TrialState.COMPLETE
-    assert all(states[mood] == TrialState.FAIL for mood in ("die", "exit", "step"))
-    assert states["memory"] == TrialState.PRUNED  # infeasible on this machine
+    assert states["die"] == TrialState.FAIL  # a worker may be lost to anything
+    assert all(states[mood] == TrialState.PRUNED for mood in ("exit", "step", "memory"))  # infeasible
     failed = {event.trial: event for event in ran.of(events.TrialFailed)}
     assert len(failed) == 4
     assert all((ran.path / event.log).is_file() for event in failed.values())
