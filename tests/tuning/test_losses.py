@@ -176,7 +176,7 @@ def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_
     run_tiny: RunTiny, name: str
 ) -> None:
     began = time.monotonic()
-    ran = run_tiny(moods(name, "good", scheduler="none", stall_timeout="3s"))
+    ran = run_tiny(moods(name, "good", scheduler="none", stall_timeout="6s"))
     trial = mood_of(ran, name)
     result = next(one for one in ran.results if one.trial == trial)
     assert (result.state, result.cause, len(result.history)) == ("failed", "hang", 1)

@@ -207,7 +207,7 @@ def anew(ran: Ran) -> list[str]:
 
 @pytest.mark.ray
 def test_a_replicate_that_hangs_is_ended_once_with_its_stacks_in_the_log(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none", stall_timeout="3s") + CONFIRM.format(top=1, seeds=1)
+    text = moods("good", scheduler="none", stall_timeout="6s") + CONFIRM.format(top=1, seeds=1)
     ran = run_tiny(text, then=confirmed_as("sleep"))
     (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
     assert (failed.cause, "the stacks of its threads are in its log" in failed.message) == ("hang", True)
@@ -270,7 +270,7 @@ def test_a_replicate_without_memory_is_tried_once_more_with_all_of_it(run_tiny: 
 
 @pytest.mark.ray
 def test_a_model_that_hangs_on_the_test_set_is_on_the_record_with_its_stacks(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none", stall_timeout="3s") + CONFIRM.format(top=1, seeds=1)
+    text = moods("good", scheduler="none", stall_timeout="6s") + CONFIRM.format(top=1, seeds=1)
     ran = run_tiny(text, then=confirmed_as("shy"))
     opened, failed = read_lines(ran.path / "test_ledger.jsonl")
     assert (opened["type"], failed["type"], failed["cause"]) == ("opened", "failed", "hang")
