@@ -43,7 +43,7 @@ def some(data: DeviceData, images: int, validation: int = 500) -> DeviceData:
     )
 
 
-def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> training.Metrics:
+def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> training.EpochMetrics:
     """Return the metrics of a model's first epoch, without transforms."""
     plan = {
         "model": part("model", model),
