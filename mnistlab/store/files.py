@@ -96,12 +96,15 @@ def append_to(path: Path, data: bytes, *, durably: bool = False) -> None:
         RunDirectoryError: if it is a symbolic link.
         RunWriteError: if the disk refuses.
     """
+    new = not path.exists()
     descriptor = open_to_write(path, os.O_WRONLY | os.O_APPEND)
     try:
         with refusals_told(path):
             append_all(descriptor, data)
             if durably:
                 durable.fsync(descriptor)
+            if durably and new:
+                durable.fsync_folder(path.parent)
     finally:
         os.close(descriptor)
 

@@ -213,7 +213,10 @@ def create_run(root: Path, name: str, today: datetime) -> Path:
     while True:
         path = root / f"{name}-{today:%Y-%m-%d}-{number}"
         try:
+            first = not root.exists()
             path.mkdir(parents=True)
+            for folder in (root, *([root.absolute().parent] if first else [])):  # whose lists of names have changed
+                durable.fsync_folder(folder)
         except FileExistsError:
             if not path.is_dir() and not path.is_symlink():
                 raise RunDirectoryError(f"can't make {path}: a file is in the way") from None

@@ -15,7 +15,7 @@ from mnistlab.errors import RunWriteError, SpecError
 from mnistlab.fsck import check, repair
 from mnistlab.lines import read_lines
 from mnistlab.store import RunWriter, create_run, read_events, read_run
-from tests.faults.sample import DAY, attempt, faults, whole_run, write_run
+from tests.faults.sample import DAY, attempt, faults, write_run
 
 FAILING = ("open", "make-folder", "write", "fsync", "replace", "fsync-folder")
 
@@ -27,11 +27,11 @@ def every(operation: str, times: int) -> range:
 
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
-    """How often each point is passed in a whole run."""
-    counted: Counter[str] = Counter()
+    """How often each point is passed while a whole run is written."""
+    counted, path = Counter[str](), create_run(tmp_path_factory.mktemp("counted"), "x", DAY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(durable, "reached", lambda point: counted.update([point]))
-        whole_run(tmp_path_factory.mktemp("counted"))
+        attempt(path, write_run)
     return counted
 
 
