@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -15,8 +16,10 @@ import pytest
 from mnistlab import events
 from mnistlab.errors import RunWriteError
 from mnistlab.registry import Registry
+from mnistlab.results import TrialResult
 from mnistlab.tuning.losses import Leftover, Retries
 from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.past import PastTrial
 from mnistlab.tuning.recorder import Recorder, _Open
 from mnistlab.tuning.refusals import Refusals
 from tests.tuning.test_repeats import CONTINUOUS, Asked
@@ -80,3 +83,71 @@ def test_what_the_study_refuses_is_noted(tells: str, tmp_path: Path, registry: R
     with pytest.raises(RunWriteError, match=r"can't write .*study\.db: no such table") as raised:
         getattr(asked.bridge, tells)("t", {"epoch": 4, "epochs": 4, "val_accuracy": 0.9})
     assert refusals.first is raised.value
+
+
+class Bridge:
+    """As much of a bridge as a recorder asks, noting which trials are to go on, and whether with more room."""
+
+    def __init__(self, going_on: dict[str, PastTrial] | None = None) -> None:
+        self.going_on, self.gone_on, self.failed = going_on or {}, list[tuple[str, bool]](), list[str]()
+
+    def number(self, _trial_id: str) -> int:
+        return 0
+
+    def goes_on(self, trial_id: str, _one: PastTrial, _state: bytes | None, *, room: bool) -> None:
+        self.gone_on.append((trial_id, room))
+
+    def fails(self, trial_id: str, _lost: object) -> None:
+        self.failed.append(trial_id)
+
+
+def tune_trial(**task: object) -> Any:
+    whole = {"seed": 1, "plan": {"model": {"name": "mlp", "config": {}}, "optimizer": {}, "transforms": []}} | task
+    return SimpleNamespace(trial_id="t", config={"task": json.dumps(whole)})
+
+
+def test_a_trial_that_had_all_of_a_device_gets_all_of_one_again_when_it_loses_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnistlab.tuning.recorder.newest_checkpoint", lambda *_: None)
+    monkeypatch.setattr("mnistlab.tuning.recorder.plan_label", lambda _: "mlp")
+    for room in (False, True):
+        bridge, made = Bridge(), recorder(lambda _: None, [], [])
+        made._bridge, made._open = bridge, {}  # type: ignore[assignment]
+        made._spec.search.trial_timeout = None  # type: ignore[misc]
+        made._store = SimpleNamespace(path=tmp_path, append_log=lambda *_, **__: None)  # type: ignore[assignment]
+        made.on_trial_start(1, [], tune_trial(room=room))
+        made.on_trial_error(1, [], tune_trial(room=room))
+        assert bridge.gone_on == [("t", room)]
+
+
+def test_the_time_of_a_trial_that_goes_on_is_that_of_all_its_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mnistlab.tuning.recorder.plan_label", lambda _: "mlp")
+    history = {1: {"seconds": 40.0}, 2: {"seconds": 20.0}}
+    made = recorder(lambda _: None, [], [])
+    made._open = {}
+    made._bridge = Bridge({"t": PastTrial(name="0000", number=0, seed=1, plan={}, history=history)})  # type: ignore[assignment]
+    made.on_trial_start(1, [], tune_trial())
+    assert 60 <= made._open["t"].seconds < 120
+
+
+def test_only_what_is_better_than_all_that_earlier_drivers_found_is_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mnistlab.tuning.recorder.discard_checkpoints", lambda *_: None)
+    earlier = TrialResult(
+        trial="0009", number=9, state="complete", seed=1, plan={}, label="x", metrics={"val_accuracy": 0.95}
+    )
+    emitted: list[events.Event] = []
+    made = recorder(lambda _: None, [earlier], emitted)
+    made._store.path = Path()
+    made._end("t")  # with 0.9
+    assert [event.type for event in emitted] == ["trial_finished"]
+
+
+def test_a_study_that_is_being_looked_at_is_waited_for(tmp_path: Path, registry: Registry) -> None:
+    asked = Asked(tmp_path, registry, CONTINUOUS, "random")
+    storage: Any = asked.study._storage
+    with storage._backend.engine.connect() as connection:
+        (milliseconds,) = connection.exec_driver_sql("PRAGMA busy_timeout").fetchone()
+    assert milliseconds == 30_000
