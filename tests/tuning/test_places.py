@@ -23,7 +23,11 @@ class World:
         monkeypatch.setattr(places, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(places, "ray_worker", SimpleNamespace(_global_node=SimpleNamespace(is_head=self.is_head)))
         monkeypatch.setattr(places.ray, "util", SimpleNamespace(placement_group_table=self.table))
-        monkeypatch.setattr(places, "disarm", lambda: None)
+        self.disarmed = 0
+        monkeypatch.setattr(places, "disarm", self.disarm)
+
+    def disarm(self) -> None:
+        self.disarmed += 1
 
     def is_head(self) -> bool:
         return self.head
@@ -45,8 +49,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 def test_a_ray_without_places_is_given_up_after_a_while(world: World) -> None:
     world.wait(PLACE_SECONDS - 1)
+    assert world.disarmed == 0
     with pytest.raises(ClusterLostError, match=r"no place for a worker for 30 s.*go on with `mnistlab resume runs/x`"):
         world.wait(4)
+    assert world.disarmed == 1  # else Ray's own clean-up would wait for what is not there
 
 
 @pytest.mark.parametrize("change", ["a place", "a running trial", "no trial waiting", "nothing asked for"])

@@ -83,6 +83,35 @@ def test_after_the_search_has_let_go_of_ray_what_ends_it_is_no_reason(
     assert told == [{"raylet": 4711}, {}]
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_driver_that_waits_deaf_for_what_is_gone_is_ended_with_one_message(
+    parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: bool
+) -> None:
+    ended = list[str]()
+    monkeypatch.setattr(pulse, "LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(pulse, "note_loss", lambda _: told)  # whether the last words will say it
+    monkeypatch.setattr(pulse, "_thread", SimpleNamespace(interrupt_main=lambda _: None))
+    monkeypatch.setattr(pulse, "_leave", lambda: ended.append("left"))
+    parts.dead = "Ray's raylet ended"
+    pulse.Pulse(private=True, again="mnistlab resume runs/x").run()
+    said = capsys.readouterr().err
+    assert ended == ["left"]
+    assert said.startswith("mnistlab: Ray's raylet ended") != told
+    assert bool(said) != told
+
+
+def test_what_ends_while_ray_is_shut_down_is_no_loss(parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = pulse.Pulse(private=True, again="")
+
+    def ended_meanwhile() -> str:
+        looks.stop()
+        return "Ray's raylet ended"
+
+    monkeypatch.setattr(looks, "_look", ended_meanwhile)
+    looks.run()
+    assert looks.lost == ""
+
+
 def test_the_signal_of_a_loss_means_nothing_without_one(parts: SimpleNamespace) -> None:
     before = signal.getsignal(signal.SIGUSR2)
     with felt(private=True, again="mnistlab resume runs/tiny-1"):

@@ -151,3 +151,10 @@ def test_a_study_that_is_being_looked_at_is_waited_for(tmp_path: Path, registry:
     with storage._backend.engine.connect() as connection:
         (milliseconds,) = connection.exec_driver_sql("PRAGMA busy_timeout").fetchone()
     assert milliseconds == 30_000
+
+
+def test_a_study_that_is_no_database_any_more_is_told_in_our_words(tmp_path: Path, registry: Registry) -> None:
+    asked = Asked(tmp_path, registry, CONTINUOUS, "random")
+    (tmp_path / "study.db").write_bytes(b"no database, but as long as one" * 4000)
+    with pytest.raises(RunWriteError, match=r"can't write .*study\.db: (file is not a database|.*malformed)"):
+        asked.bridge.suggest("t")
