@@ -27,7 +27,7 @@ def left_undone(state: ViewState, path: Path | str = "") -> list[str]:
         found.append(f"mnistlab resume {run}")
     elif _time_was_up(state):
         found.append(f"mnistlab resume {run}{more}")
-    if state.failed:
+    if state.failed and set(state.failures) != {"nan"}:  # what has diverged would do so again, from the same seed
         found.append(f"mnistlab retry {run} --failed{more}")
     return found
 

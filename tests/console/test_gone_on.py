@@ -216,8 +216,18 @@ def test_the_time_that_is_proposed_leaves_some_and_can_be_typed(budget: float, s
 
 def test_time_that_the_confirmation_took_was_not_the_searchs() -> None:
     ended = ev.TrialFinished(trial="0000", epoch=1, metrics={}, seconds=1.0)
-    failed = ev.TrialFailed(trial="0001", epoch=1, cause="nan", message="", log="")
+    failed = ev.TrialFailed(trial="0001", epoch=1, cause="worker", message="", log="")
     timed = [(0.0, run_started(time_budget=60.0)), (50.0, ended), (90.0, finished(0, "done"))]
     assert left_undone(reduce(advance, stamp(timed), ViewState())) == []  # its space was exhausted, not its time
     state = reduce(advance, stamp([timed[0], (50.0, failed), timed[2]]), ViewState())
     assert left_undone(state) == ["mnistlab retry runs/cnn-1 --failed --time-budget 2m"]
+
+
+@pytest.mark.parametrize(
+    ("causes", "next_"),
+    [(("nan", "nan"), []), (("nan", "plugin"), ["mnistlab retry runs/cnn-1 --failed"])],
+)
+def test_nobody_is_told_to_try_again_what_would_diverge_again(causes: tuple[str, ...], next_: list[str]) -> None:
+    failed = [ev.TrialFailed(trial=f"{n:04}", epoch=1, cause=c, message="", log="") for n, c in enumerate(causes)]
+    timed = [(0.0, run_started()), *((1.0, one) for one in failed), (2.0, finished(0, "done"))]
+    assert left_undone(reduce(advance, stamp(timed), ViewState())) == next_
