@@ -89,6 +89,7 @@ def to_the_end(run: Drive, work: Callable[[], None]) -> events.RunFinished:
     except KeyboardInterrupt:
         run.requests.signal = run.requests.signal or signal.SIGINT
     except Exception as error:
+        run.requests.over = True  # before anything is said: a key pressed now must not hide the error
         code = error.exit_code if isinstance(error, MnistlabError) else ExitCode.INTERNAL
         with suppress(MnistlabError):  # the disk may be what failed
             _say_finished(run, f"{events.BROKEN_OFF}: {_in_a_line(error)}", code)

@@ -175,6 +175,26 @@ def test_all_else_is_refused_with_what_would_do(
     assert [str(one) for one in faults] == [said]
 
 
+@pytest.mark.parametrize("names", ['dataset = "idx"', 'dataset = "digits"\noffline_fallback = "idx"'])
+def test_a_setting_of_a_dataset_stays_as_it_was(registry: Registry, tmp_path: Path, names: str) -> None:
+    before, file = of(in_folder("/here", names), registry, tmp_path), tmp_path / "y.toml"
+    file.write_text(in_folder("/there", names))
+    with pytest.raises(SpecError) as caught:
+        read_amended(read(file), before, EVERYTHING, ["mnistlab"])
+    assert [str(one) for one in caught.value.faults] == [
+        "[data.idx.folder] can't be changed once a run has begun (got '/there'); the run has '/here'"
+    ]
+    file.write_text(in_folder("/here", names))
+    assert read_amended(read(file), before, EVERYTHING, ["mnistlab"])[2] == {}
+
+
+def in_folder(folder: str, names: str) -> str:
+    """The experiment with the dataset of somebody's own images in its place, or as its fallback."""
+    return RUN.replace('dataset = "digits"', names).replace(
+        "[model.mlp]", f'[data.idx]\nfolder = "{folder}"\n[model.mlp]'
+    )
+
+
 def test_every_fault_is_named_at_once_those_of_the_file_itself_included(registry: Registry, tmp_path: Path) -> None:
     before, file = of(RUN, registry, tmp_path), tmp_path / "y.toml"
     wrong = RUN.replace("trials = 5", 'trials = 5\nscheduler = "none"').replace("epochs = 6", "epochs = 7")

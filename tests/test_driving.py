@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,7 +11,7 @@ import pytest
 
 from mnistlab import events
 from mnistlab.driving import Drive, ticker, to_the_end
-from mnistlab.errors import ExitCode
+from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.signals import Requests
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.pulse import ClusterLostError
@@ -71,3 +72,74 @@ def test_each_turn_of_a_drivers_loop_flushes_what_has_waited(tmp_path: Path) -> 
     tick()
     tick()
     assert flushed == [1, 1]
+
+
+def test_each_turn_of_a_drivers_loop_asks_whether_ray_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise ClusterLostError("Ray's raylet ended", "mnistlab resume x")
+
+    monkeypatch.setattr("mnistlab.driving.check_pulse", gone)
+    run = SimpleNamespace(writer=SimpleNamespace(path=tmp_path))
+    with pytest.raises(ClusterLostError):
+        ticker(cast("Drive", run))()
+
+
+def test_a_confirmation_does_not_end_for_what_went_wrong_in_the_search() -> None:
+    trials = [*[SimpleNamespace(state="failed", cause="plugin")] * 5, SimpleNamespace(state="complete")]
+    writer = SimpleNamespace(seconds=3.0)
+    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, trials=trials, writer=writer, searching=False)
+    end = to_the_end(cast("Drive", run), lambda: None)
+    assert (end.outcome, end.exit_code) == ("done", ExitCode.DONE)
+
+
+def begun(emit: events.Emit) -> Drive:
+    """A run in which a trial has been started, so that the first Ctrl-C asks and does not insist."""
+    requests, writer = Requests(), SimpleNamespace(seconds=3.0)
+    requests.begun = True
+    trials = [SimpleNamespace(state="complete")]
+    return cast("Drive", SimpleNamespace(requests=requests, emit=emit, trials=trials, writer=writer, searching=True))
+
+
+def test_a_ctrl_c_while_the_end_is_shown_breaks_off_nothing() -> None:
+    told = list[events.Event]()
+
+    def show(event: events.Event) -> None:
+        told.append(event)
+        run.requests.receive(signal.SIGINT, None)
+
+    run = begun(show)
+    end = to_the_end(run, lambda: None)
+    assert told == [end]
+    assert (end.exit_code, run.requests()) == (ExitCode.DONE, False)
+
+
+def test_a_ctrl_c_after_a_run_was_broken_off_changes_nothing() -> None:
+    run = begun(lambda _: None)
+    with pytest.raises(DiskLowError):
+        to_the_end(run, fails)
+    run.requests.receive(signal.SIGINT, None)
+    assert not run.requests()
+
+
+@pytest.mark.parametrize("trials", [False, True])
+def test_a_ctrl_c_while_it_is_said_that_a_run_was_broken_off_does_not_hide_why(trials: bool) -> None:
+    def show(_: events.Event) -> None:
+        run.requests.receive(signal.SIGINT, None)
+        run.requests.receive(signal.SIGINT, None)
+
+    run = begun(show)
+    run.requests.begun = trials
+    with pytest.raises(DiskLowError):
+        to_the_end(run, fails)
+
+
+def test_where_the_end_cannot_be_written_either_the_first_error_is_the_one_that_is_raised() -> None:
+    def full(_: events.Event) -> None:
+        raise RunDirectoryError("can't write events.jsonl: No space left on device")
+
+    with pytest.raises(DiskLowError, match="only 3 MiB are free"):
+        to_the_end(begun(full), fails)
+
+
+def fails() -> None:
+    raise DiskLowError(SHORT)

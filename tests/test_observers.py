@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -72,3 +73,65 @@ def test_one_that_hangs_holds_up_nothing_and_is_left_behind(
     assert called == ["0007"]
     assert time.monotonic() - began < 30
     goes_on.set()
+
+
+def test_one_that_ends_its_thread_is_reported_and_told_of_the_next_trial(
+    with_plugins: WithPlugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = heard(with_plugins, "observer")
+    called = list[str]()
+
+    def leaves(trial: str) -> None:
+        called.append(trial)
+        sys.exit("no such dashboard")
+
+    monkeypatch.setattr(sys.modules["observer_plugin"], "seen", SimpleNamespace(append=leaves))
+    said = [*found.tell(ended("0007")), *found.tell(ended("0008")), *found.close()]
+    assert called == ["0007", "0008"]
+    title = "observer 1.0 (observer_plugin)"
+    assert said == [f"{title}: mnistlab_trial_finished raised SystemExit: no such dashboard"] * 2
+
+
+def test_all_that_hang_are_waited_for_together(with_plugins: WithPlugins, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = heard(with_plugins, "broken-observer", "observer")
+    now, waits = 1000.0, list[float]()
+
+    def waits_in_vain(seconds: float) -> None:
+        nonlocal now
+        waits.append(seconds)
+        now += seconds
+
+    hangs = SimpleNamespace(start=lambda: None, join=waits_in_vain, is_alive=lambda: True)
+    monkeypatch.setattr(observers, "threading", SimpleNamespace(Thread=lambda **_: hangs))
+    monkeypatch.setattr(observers, "time", SimpleNamespace(monotonic=lambda: now))
+    assert [*found.tell(ended("0007"))] == []
+    assert [said.partition(" 1.0 ")[0] for said in found.close()] == ["broken-observer", "observer"]
+    assert waits == [observers.CLOSE_SECONDS, 0.0]
+
+
+HANGS = """
+import threading
+from types import SimpleNamespace
+import pluggy
+from mnistlab import hooks, observers
+from mnistlab.api import TrialRecord, hookimpl
+
+
+class Hangs:
+    @hookimpl
+    def mnistlab_trial_finished(self, trial):
+        threading.Event().wait()
+
+
+manager = pluggy.PluginManager("mnistlab")
+manager.add_hookspecs(hooks)
+manager.register(Hangs())
+observers.CLOSE_SECONDS = 0.2
+found = observers.Observers(SimpleNamespace(plugins=[SimpleNamespace(title="hangs", manager=manager)]))
+print(*found.tell(TrialRecord(trial="0007", state="complete", plan={}, seed=1, metrics={})), *found.close())
+"""
+
+
+def test_one_that_never_returns_does_not_keep_its_process_alive() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGS], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "hangs: mnistlab_trial_finished has not returned, and is left behind\n"

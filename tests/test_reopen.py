@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events
+from mnistlab import __version__, events
 from mnistlab import run as runner
 from mnistlab.api import DataPlace
 from mnistlab.errors import PluginError, RunDirectoryError, SpecError
@@ -165,6 +165,24 @@ def test_a_plugin_file_that_a_run_has_lost_is_no_mistake_of_who_goes_on_with_it(
     with pytest.raises(PluginError, match=r"plugins/mine\.py: does not exist") as caught:
         reopen_search(run, place)
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        ({"mnistlab": "0.0.9"}, f"mnistlab 0.0.9 was used, but mnistlab {__version__} is here"),
+        ({"gone-net": "1.0"}, "gone-net 1.0 was used, but no plugin of that name is here"),
+    ],
+)
+def test_a_search_does_not_go_on_with_another_version_of_a_plugin_that_it_has_used(
+    run: Path, place: DataPlace, used: dict[str, str], said: str
+) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record.pop("crc", None)
+    (run / "run.json").write_text(json.dumps(record | {"plugins": record["plugins"] | used}))
+    with pytest.raises(PluginError) as caught:
+        reopen_search(run, place)
+    assert str(caught.value) == f"{run} was made with other plugins:\n  {said}"
 
 
 # --- amended files ------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,3 +59,30 @@ def test_a_trial_that_changed_its_worker_has_the_dead_one_s_log_taken_alone(
 def test_what_is_not_here_is_asked_for_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "_elsewhere", lambda name: ["", f"of {name}, on another node"])
     assert leftovers.taken("0001") == "of 0001, on another node"
+
+
+def test_of_two_runs_in_one_cluster_each_takes_what_its_own_workers_have_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: int
+) -> None:
+    def works_for(job: str) -> None:
+        """Be a process of that job, in a cluster of this node alone."""
+        about = {"job_id": job, "node_id": "here", "temp_dir": str(tmp_path), "session_name": "session"}
+        context = SimpleNamespace(**{f"get_{key}": lambda value=value: value for key, value in about.items()})
+        there = SimpleNamespace(get_runtime_context=lambda: context, nodes=list, remote=lambda work: work)
+        monkeypatch.setattr(leftovers, "ray", there)
+
+    def dies_after(text: str) -> Path:
+        with monkeypatch.context() as worker:
+            worker.setattr(leftovers, "os", SimpleNamespace(getpid=lambda: dead))
+            path = leftovers.place_of("0001")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    works_for("02000000")
+    theirs = dies_after("of another run")
+    works_for("01000000")
+    assert leftovers.taken("0001") == ""
+    ours = dies_after("of this run")
+    assert leftovers.taken("0001") == "of this run"
+    assert (ours.exists(), theirs.read_text()) == (False, "of another run")

@@ -35,6 +35,14 @@ def test_how_a_trial_ended(report: Any, lost: Loss | None, interruption: str, ex
     assert outcome_of(report, metrics=["val_accuracy"], lost=lost, interruption=interruption) == expected
 
 
+@pytest.mark.parametrize("wrong", ["val_accuracy", "val_loss"])
+def test_each_of_several_metrics_has_to_be_a_number(wrong: str) -> None:
+    report = WHOLE | {"val_loss": 0.7}
+    assert outcome_of(report, metrics=["val_accuracy", "val_loss"]) == Outcome("complete")
+    failed = Outcome("failed", "nan", f"{wrong} is nan")
+    assert outcome_of(report | {wrong: math.nan}, metrics=["val_accuracy", "val_loss"]) == failed
+
+
 def test_a_trial_keeps_the_reason_for_which_it_was_cut_short() -> None:
     reason = ""
     cut = Interruptions(lambda: reason)

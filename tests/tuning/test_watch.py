@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from mnistlab.tuning import watch
 from mnistlab.tuning.watch import was_ended
 
 PREPARE = """
@@ -54,3 +56,21 @@ def test_the_time_of_a_trial_that_goes_on_is_told_whole() -> None:
     code, said = ends("watch.begin(2.0, spent=3.0)\nwith watch.over():\n    watch.step()")
     assert code == 1
     assert "TimeLimitError: the trial has had the 2 s that it may take" in said
+
+
+def test_the_steps_of_a_trial_say_nothing_of_those_of_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, allowed = 0.0, list[float]()
+    clock = SimpleNamespace(
+        dump_traceback_later=lambda seconds, **_: allowed.append(seconds), cancel_dump_traceback_later=lambda: None
+    )
+    monkeypatch.setattr(watch, "faulthandler", clock)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now))
+    watched = watch.Watch(1, stall=60.0)
+    watched.begin(None)
+    with watched.over():
+        now += 30.0
+        watched.step()
+    watched.begin(None)
+    with watched.over():
+        pass
+    assert allowed == [60.0, 300.0, 60.0]
