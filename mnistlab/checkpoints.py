@@ -42,6 +42,9 @@ def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, valu
     """
     folder = store.trial_folder(trial, FOLDER)
     manifest = Manifest(epoch, metric, value, len(state), hashlib.sha256(state).hexdigest())
+    if _manifest_file(folder, epoch).exists():  # of a past that the trial has left: it would speak of another state
+        with refusals_told(folder):
+            _remove(folder, epoch)
     write_bytes(_state_file(folder, epoch), state)
     write_json(_manifest_file(folder, epoch), {"schema": SCHEMA, **asdict(manifest)})
     with refusals_told(folder):
@@ -102,7 +105,7 @@ def discard_checkpoints(run: Path, trial: str) -> None:
     if any(place.is_symlink() for place in (folder, folder.parent, folder.parent.parent)):
         return
     with suppress(OSError):  # what stays behind is in nobody's way
-        for path in folder.iterdir():  # also a state that a killed driver has left without its manifest
+        for path in sorted(folder.iterdir(), key=_is_state):  # also one that a killed driver has left alone
             durable.remove(path)
         folder.rmdir()
 
@@ -127,6 +130,10 @@ def _remove(folder: Path, epoch: int) -> None:
     """Remove a checkpoint, its manifest first: a state without one is nothing, one without its state a lie."""
     durable.remove(_manifest_file(folder, epoch))
     durable.remove(_state_file(folder, epoch))
+
+
+def _is_state(path: Path) -> bool:
+    return path.suffix != ".json"
 
 
 def _manifests(folder: Path, say: Callable[[str], object] = lambda _: None) -> Iterator[Manifest]:

@@ -42,7 +42,7 @@ def open_file(path: Path, flags: int) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder whose parent is there, and return once its name is on the disk; one that is there stays as it is."""
+    """Make a folder whose parent is there, its name on the disk; one that is there already stays as it is."""
     new = not path.exists()
     _between("make-folder", lambda: path.mkdir(exist_ok=True))
     if new:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from mnistlab import durable
 from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
+from mnistlab.fsck import check
 from mnistlab.store import RunWriter
 
 VALUES = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: 0.6}
@@ -106,6 +110,55 @@ def test_what_a_killed_driver_left_beside_the_checkpoints_goes_with_them(store: 
     (folder / "epoch-00009.json.tmp-1").write_bytes(b"{")
     discard_checkpoints(store.path, "0000")
     assert not folder.exists()
+
+
+class Killed(BaseException):
+    """The process dies here: nothing catches it."""
+
+
+@pytest.mark.parametrize(
+    ("work", "newest"),
+    [
+        (lambda store: write_checkpoint(store, "0000", 3, "val_accuracy", VALUES[3], state(3)), {2, 3}),
+        (lambda store: write_checkpoint(store, "0000", 1, "val_accuracy", 0.1, b"set back"), {1, 2}),
+        (lambda store: discard_checkpoints(store.path, "0000"), {1, 2, None}),
+    ],
+    ids=["thinned out", "set back", "discarded"],
+)
+def test_a_kill_at_any_operation_leaves_no_manifest_that_speaks_of_another_state(
+    store: RunWriter,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    work: Callable[[RunWriter], None],
+    newest: set[int | None],
+) -> None:
+    for earlier in (1, 2):
+        write_checkpoint(store, "0000", earlier, "val_accuracy", VALUES[earlier], state(earlier))
+    folder = store.path / "trials/0000/checkpoints"
+    before, killed, died = tmp_path_factory.mktemp("before") / "checkpoints", 0, True
+    shutil.copytree(folder, before)
+    while died:
+        passed, died = 0, False
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(before, folder)
+
+        def die(point: str, at: int = killed) -> None:
+            nonlocal passed
+            passed += point.startswith("after-")
+            if passed > at:
+                raise Killed
+
+        with monkeypatch.context() as patch, suppress(Killed):
+            patch.setattr(durable, "reached", die)
+            died = True
+            work(store)
+            died = False
+        killed += died
+        found = [one for one in check(store.path).findings if one.file.startswith("trials/")]
+        assert {(one.level, one.mend) for one in found} <= {("note", "remove")}, killed
+        left = newest_checkpoint(store.path, "0000", 9)
+        assert (left[0] if left else None) in newest, killed
+    assert killed > 3
 
 
 @pytest.mark.parametrize("link", ["trials", "trials/0000", "trials/0000/checkpoints"])

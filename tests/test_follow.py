@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -116,6 +117,22 @@ def test_a_run_is_running_while_its_driver_holds_the_lock(tmp_path: Path) -> Non
     assert is_running(tmp_path)
     writer.close()
     assert not is_running(tmp_path)
+
+
+def test_two_who_look_at_once_whether_a_run_is_driven_take_neither_for_a_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunWriter(tmp_path).close()
+    flock, second = fcntl.flock, list[bool]()
+
+    def while_another_looks(descriptor: int, operation: int) -> None:
+        flock(descriptor, operation)
+        monkeypatch.setattr(fcntl, "flock", flock)
+        second.append(is_running(tmp_path))
+
+    monkeypatch.setattr(fcntl, "flock", while_another_looks)
+    assert not is_running(tmp_path)
+    assert second == [False]
 
 
 def begun(root: Path, name: str, age: float) -> Path:

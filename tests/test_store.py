@@ -410,6 +410,71 @@ def test_events_wait_for_two_seconds_at_most_whether_or_not_more_of_them_come(wr
     assert len(flushed) == 2
 
 
+def note_flushes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Return the list into which each file that is flushed from now on goes: its name, and how long it was by then."""
+    flushed, fsync = list[tuple[str, int]](), os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        flushed.append((name, os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    return flushed
+
+
+SURVIVING = [
+    events.RunStarted(
+        run="x",
+        experiment="x",
+        directory="x",
+        seed=1,
+        dataset="mnist",
+        trials=1,
+        epochs=1,
+        parallel=1,
+        devices="1 CPU",
+        metric="val_accuracy",
+        rule="x",
+        algorithm="random",
+        scheduler="none",
+    ),
+    events.TrialFinished(trial="0000", epoch=1, metrics={}, seconds=0.1),
+    events.TrialPruned(trial="0000", epoch=1, metrics={}, seconds=0.1),
+    events.TrialInterrupted(trial="0000", epoch=1, metrics={}, seconds=0.1, reason="Ctrl-C"),
+    events.TrialFailed(trial="0000", epoch=1, cause="nan", message="x", log="trials/0000/log.txt"),
+    events.ReplicateFinished(trial="0000", replicate=1, seed=1, metrics={}, seconds=0.1),
+    events.ReplicateFailed(trial="0000", replicate=1, seed=1, cause="nan", message="x"),
+    events.PlanDropped(trial="0001", leader="0000", seeds=3, difference=-0.1, low=-0.2, high=-0.05, confidence=0.95),
+    events.RefitFinished(trial="0000", seed=1, metrics={}, seconds=0.1),
+    events.TestOpened(trials=("0000",), models=1, count=1),
+    events.RunInterrupted(reason="Ctrl-C"),
+    events.RunFinished(outcome="done", exit_code=0, counts={}, seconds=1.0),
+]
+
+
+@pytest.mark.parametrize("event", SURVIVING, ids=lambda event: event.type)
+def test_what_must_survive_is_on_the_disk_at_once_and_what_came_before_with_it(writer, folder, monkeypatch, event):
+    monkeypatch.setattr(writing.time, "monotonic", lambda: 1000.0)
+    writer._flush()
+    flushed = note_flushes(monkeypatch)
+    writer.append(events.TrialEpoch(trial="0000", epoch=1, epochs=2, metrics={}))
+    assert flushed == []
+    writer.append(event)
+    assert flushed == [("events.jsonl", (folder / "events.jsonl").stat().st_size)]
+
+
+@pytest.mark.parametrize("name", ["test_ledger.jsonl", "confirmation.jsonl"])
+def test_each_line_of_ledger_and_confirmation_is_on_the_disk_before_anyone_goes_on(writer, folder, monkeypatch, name):
+    append = {"test_ledger.jsonl": writer.append_ledger, "confirmation.jsonl": writer.append_confirmation}[name]
+    flushed = note_flushes(monkeypatch)
+    sizes = list[int]()
+    for number in (1, 2):
+        append({"type": "x", "number": number})
+        sizes.append((folder / name).stat().st_size)
+        assert [size for file, size in flushed if file == name] == sizes
+
+
 def test_a_file_system_without_locks_is_told_in_words(folder, monkeypatch):
     def refuses(_: int, __: int) -> None:
         raise OSError(37, "No locks available")
@@ -496,7 +561,10 @@ def test_the_number_of_a_replicate_is_no_path(writer, folder):
         read_run(folder)
 
 
-@pytest.mark.parametrize("name", ["trials", "ray", "tensorboard", "plugins", "study.db", "driver.log", "run.json"])
+DATABASE = [f"study.db{kind}" for kind in ("", "-journal", "-wal", "-shm")]  # SQLite opens them all
+
+
+@pytest.mark.parametrize("name", ["trials", "ray", "tensorboard", "plugins", *DATABASE, "driver.log", "run.json"])
 @pytest.mark.parametrize("leads", ["to something", "nowhere"])
 def test_a_run_directory_with_a_link_where_a_driver_writes_is_refused(folder, tmp_path, name, leads):
     (folder / name).symlink_to(tmp_path if leads == "to something" else tmp_path / "nowhere")

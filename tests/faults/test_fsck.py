@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -13,13 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from mnistlab import events
+from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.cli.main import app, main
 from mnistlab.fsck import check, repair
 from mnistlab.lines import decode_line, encode_file, encode_line
-from mnistlab.results import TrialResult
+from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import RunWriter, create_run, read_run
 from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run
 
+CHECKING = importlib.import_module("mnistlab.fsck.check")  # `mnistlab.fsck.check` itself is the function
 GOLDEN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
 
 
@@ -244,6 +248,15 @@ def test_a_repair_mends_what_loses_nothing_says_so_and_leaves_a_sound_run(run: P
     assert repair(run) == ()
 
 
+def test_what_was_moved_away_before_stays_when_the_same_file_is_damaged_again(run: Path) -> None:
+    damages = {1: b"{ torn", 2: b"{ torn again", 3: b""}
+    for number, damage in damages.items():
+        (run / "trials/0001/result.json").write_bytes(damage)
+        assert f"moved to quarantine/trials/0001/result.json.{number}" in repair(run)[0]
+    kept = {path.name: path.read_bytes() for path in (run / "quarantine/trials/0001").iterdir()}
+    assert kept == {f"result.json.{number}": damage for number, damage in damages.items()}
+
+
 def test_the_end_that_only_a_result_tells_is_told(tmp_path: Path) -> None:
     path = create_run(tmp_path, "x", DAY)
     attempt(path, lambda writer: [writer.write_run({}), writer.append(begin(A)), writer.write_trial(A)])
@@ -290,6 +303,57 @@ def test_a_repair_is_refused_while_a_driver_holds_the_run_and_a_check_is_not(run
         assert done.exception.exit_code == 6  # type: ignore[union-attr]
     finally:
         writer.close()
+
+
+READS = 5  # events, list of files, whole files, confirmation, ledger
+
+
+@pytest.mark.parametrize("after", range(READS))
+def test_what_a_driver_ends_and_scores_between_two_reads_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    trained, training = ({"trial": "0000", "replicate": number, "seed": 99} for number in (1, 2))
+    writer = RunWriter(create_run(tmp_path, "x", DAY))
+    reads = itertools.count()
+
+    def end_replicate(about: dict[str, Any]) -> None:
+        writer.write_replicate(ReplicateResult(**about), b"weights")
+        writer.append(events.ReplicateFinished(**about, metrics={}, seconds=0.0))
+
+    def begin_them() -> None:
+        writer.write_run({})
+        replicates = (events.ReplicateStarted(**one) for one in (trained, training))
+        for event in (begin(A), epoch(A, 1), epoch(A, 2), *replicates):
+            writer.append(event)
+        write_checkpoint(writer, A.trial, 2, "val_accuracy", 0.5, b"state")
+        end_replicate(trained)
+
+    def end_them() -> None:
+        writer.write_trial(A)
+        writer.append(end_event(A))
+        discard_checkpoints(writer.path, A.trial)
+        end_replicate(training)
+        writer.append_ledger({"type": "evaluated", **trained, "correct": 1})
+        writer.write_replicate(ReplicateResult(**trained, test=TestScore(correct=1, images=2, loss=0.5)))
+
+    def then_end_them(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(*arguments: object) -> Any:
+            found = read(*arguments)
+            if next(reads) == after:
+                end_them()
+            return found
+
+        return reading
+
+    begin_them()
+    with monkeypatch.context() as patch:
+        for name in ("read_stream", "inventory", "read_kept"):
+            patch.setattr(CHECKING, name, then_end_them(getattr(CHECKING, name)))
+        found = faults(writer.path)
+    writer.close()
+    assert found == []
+    assert next(reads) == READS
+    assert check(writer.path).findings == ()
 
 
 RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.jsonl"))
@@ -387,13 +451,14 @@ def events_of(run: Path) -> int:
     return len((run / "events.jsonl").read_bytes().splitlines())
 
 
-def test_a_record_of_another_run_is_a_fault(amended: Path) -> None:
+@pytest.mark.parametrize("key", ["run", "seed", "metric", "created", "dataset"])
+def test_a_record_of_another_run_is_a_fault(amended: Path, key: str) -> None:
     body = {key: value for key, value in json.loads((amended / "run-3.json").read_bytes()).items() if key != "crc"}
-    (amended / "run-3.json").write_bytes(encode_file(body | {"run": "other"}))
+    (amended / "run-3.json").write_bytes(encode_file(body | {key: "other"}))
     (found,) = faults(amended)
     assert (found.file, found.message) == (
         "run-3.json",
-        "is of another run than the records before it: its run is another one",
+        f"is of another run than the records before it: its {key} is another one",
     )
 
 

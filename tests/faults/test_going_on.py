@@ -19,6 +19,7 @@ from tests.faults.sample import DAY, attempt, begin, epoch, faults, result, whol
 
 WHOLE = result(0, "complete")
 CUT = replace(result(0, "interrupted", 1), seconds=0.1)
+CUT_LATER = result(0, "interrupted")
 FAILED = result(0, "failed", 1)
 RESUMED = events.RunResumed(
     command="mnistlab resume x", trials=1, parallel=1, devices="1 CPU", counts={}, again=("0000",)
@@ -163,6 +164,21 @@ def test_an_end_that_is_told_by_a_repair_leaves_no_checkpoints(running: Path) ->
     assert repair(running)
     assert check(running).findings == ()
     assert not (running / "trials/0000/checkpoints").exists()
+
+
+def test_checkpoints_of_a_trial_that_was_interrupted_are_left_for_it_to_go_on_from(running: Path) -> None:
+    attempt(running, lambda writer: (writer.write_trial(CUT_LATER), writer.append(end_event(CUT_LATER))))
+    assert check(running).findings == ()
+    assert repair(running) == ()
+    assert newest_checkpoint(running, "0000", 2) == (2, b"two" * 9)
+
+
+def test_an_interruption_that_is_told_by_a_repair_leaves_the_checkpoints(running: Path) -> None:
+    attempt(running, lambda writer: writer.write_trial(CUT_LATER))
+    (done,) = repair(running)
+    assert "tells the end of trial 0000" in done
+    assert check(running).findings == ()
+    assert newest_checkpoint(running, "0000", 2) == (2, b"two" * 9)
 
 
 # --- replicates ---------------------------------------------------------------------------------------------------
