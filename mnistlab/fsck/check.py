@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mnistlab.fsck.findings import Finding, Report
@@ -52,9 +52,10 @@ def look_at(run: Path) -> Look:
     """Read a run directory in the order in which a driver does not write it, so that one at work does not seem faulty.
 
     What ends meanwhile has its result before its event, and its line in the ledger before its score in the result.
+    What is begun after the events were read is left out.
     """
-    read = {EVENTS: read_stream(run, EVENTS)}
-    files = inventory(run)
+    before, read = inventory(run), {EVENTS: read_stream(run, EVENTS)}
+    files = _without_the_begun(inventory(run), before, read[EVENTS][0])
     kept = read_kept(run, files.own)
     read |= {name: read_stream(run, name) for name in STREAMS if name != EVENTS}
     streams = {name: lines for name, (lines, _) in read.items()}
@@ -67,6 +68,17 @@ def look_at(run: Path) -> Look:
     found += _lost_records(files, streams[EVENTS])
     found.sort(key=lambda one: (one.file, one.line))
     return Look(files, streams, kept, story, tuple(found), jumps)
+
+
+def _without_the_begun(files: Inventory, before: Inventory, lines: list[Line]) -> Inventory:
+    """Leave out what was not there `before` the lines were read and is of trials that they don't tell."""
+    known = {f"trials/{line.record.get('trial')}/" for line in lines}
+    old = frozenset(before.own)
+
+    def stays(name: str) -> bool:
+        return name in old or not name.startswith("trials/") or name[: name.index("/", len("trials/")) + 1] in known
+
+    return replace(files, own=tuple(filter(stays, files.own)))
 
 
 def _over(story: Story) -> set[str]:

@@ -188,7 +188,15 @@ def ends(home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]
 def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(
     home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
 ) -> None:
-    monkeypatch.setenv("RAY_testing_rpc_failure", faults(calls, times=20, before=25, after=25))
+    does_no_harm(home, monkeypatch, calls, faults(calls, times=20, before=25, after=25))
+
+
+def test_the_first_calls_for_workers_that_all_fail_do_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    does_no_harm(home, monkeypatch, CALLS["leases"], faults(CALLS["leases"], times=3, before=50, after=50))
+
+
+def does_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...], failing: str) -> None:
+    monkeypatch.setenv("RAY_testing_rpc_failure", failing)
     code, said, failed = ends(home, start(home, "search", "tiny.toml"))
     assert code == 0, said
     assert failed  # Ray has heard of it

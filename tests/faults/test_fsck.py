@@ -21,7 +21,7 @@ from mnistlab.fsck import check, repair
 from mnistlab.lines import decode_line, encode_file, encode_line
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import RunWriter, create_run, read_run
-from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run
+from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run, write_trial
 
 CHECKING = importlib.import_module("mnistlab.fsck.check")  # `mnistlab.fsck.check` itself is the function
 GOLDEN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
@@ -305,7 +305,7 @@ def test_a_repair_is_refused_while_a_driver_holds_the_run_and_a_check_is_not(run
         writer.close()
 
 
-READS = 5  # events, list of files, whole files, confirmation, ledger
+READS = 6  # list of files, events, list of files, whole files, confirmation, ledger
 
 
 @pytest.mark.parametrize("after", range(READS))
@@ -335,6 +335,9 @@ def test_what_a_driver_ends_and_scores_between_two_reads_is_no_fault(
         end_replicate(training)
         writer.append_ledger({"type": "evaluated", **trained, "correct": 1})
         writer.write_replicate(ReplicateResult(**trained, test=TestScore(correct=1, images=2, loss=0.5)))
+        write_trial(writer, result(1, "complete"))  # begun and ended meanwhile
+        writer.append(begin(result(2, "complete")))  # or begun alone
+        writer.append_log("0002", "begun")
 
     def then_end_them(read: Callable[..., Any]) -> Callable[..., Any]:
         def reading(*arguments: object) -> Any:
