@@ -72,11 +72,11 @@ def look_at(run: Path) -> Look:
 
 def _without_the_begun(files: Inventory, before: Inventory, lines: list[Line]) -> Inventory:
     """Leave out what was not there `before` the lines were read and is of trials that they don't tell."""
-    known = {f"trials/{line.record.get('trial')}/" for line in lines}
-    old = frozenset(before.own)
+    known, old = {str(line.record.get("trial")) for line in lines}, frozenset(before.own)
 
     def stays(name: str) -> bool:
-        return name in old or not name.startswith("trials/") or name[: name.index("/", len("trials/")) + 1] in known
+        folder, *inside = name.split("/")
+        return name in old or folder != "trials" or inside[0] in known
 
     return replace(files, own=tuple(filter(stays, files.own)))
 
