@@ -24,6 +24,7 @@ from tests.tuning.test_search import moods
 THREE = moods("good", "stuck", "noisy", scheduler="none").replace("trials = 3", "trials = 10")
 CONTINUOUS = THREE.replace("gain = 1.0\n", "")
 TASKS = list[dict[str, Any]]
+Config = dict[str, Any]
 Ended = dict[str, Any]
 
 
@@ -40,8 +41,8 @@ class Asked:
             self.study, wanted.space, wanted.spec, parallel=None, interruptions=none, say=self.said.append
         )
 
-    def tasks(self, end_of: Callable[[float], Ended] = lambda _: {"val_accuracy": 0.9}) -> TASKS:
-        """Return all tasks; each ends as `end_of` says of its gain."""
+    def tasks(self, end_of: Callable[[Config], Ended] = lambda _: {"val_accuracy": 0.9}) -> TASKS:
+        """Return all tasks; each ends as `end_of` says of its model's settings."""
         found: TASKS = []
         for turn in range(100):
             name = f"t{turn}"
@@ -49,7 +50,7 @@ class Asked:
             if answer == Searcher.FINISHED:
                 break
             found.append(json.loads(answer["task"]))
-            end = end_of(found[-1]["plan"]["model"]["config"]["gain"])
+            end = end_of(found[-1]["plan"]["model"]["config"])
             self.bridge.on_trial_complete(name, {"epoch": 4, "epochs": 4, **end})
         return found
 
@@ -108,8 +109,8 @@ def test_tpe_keeps_away_from_plans_that_are_infeasible_and_passes_over_the_fault
     text = THREE.replace("gain = 1.0", "gain = {low = 0.5, high = 2.0}").replace('["good", "stuck", "noisy"]', '"good"')
     asked = Asked(tmp_path, registry, text.replace("trials = 10", "trials = 60"), "tpe")
 
-    def end(gain: float) -> Ended:
-        return {"cause": cause, "message": "x"} if gain > 1.2 else {"val_accuracy": gain / 2}
+    def end(config: Config) -> Ended:
+        return {"cause": cause, "message": "x"} if config["gain"] > 1.2 else {"val_accuracy": config["gain"] / 2}
 
     gains = [task["plan"]["model"]["config"]["gain"] for task in asked.tasks(end)]
     failed = [gain > 1.2 for gain in gains]
