@@ -38,6 +38,8 @@ _SAMPLERS: dict[Algorithm, Callable[[int, int], BaseSampler]] = {
 def sampler(algorithm: Algorithm, seed: int, trials: int) -> BaseSampler:
     """Return the sampler for `algorithm`, its random state set by `seed`, sized for a search of `trials` trials."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # That a plan is infeasible is told whatever samples: some make no use of it, and say so each time.
+    warnings.filterwarnings("ignore", "Constraints have been set", module="optuna")
     with warnings.catch_warnings():
         # multivariate, group and GP are marked experimental; using them is a decision, not an accident.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

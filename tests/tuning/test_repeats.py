@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,17 @@ def test_tpe_keeps_away_from_plans_that_are_infeasible_and_passes_over_the_fault
     gains = [task["plan"]["model"]["config"]["gain"] for task in asked.tasks(end)]
     failed = [gain > 1.2 for gain in gains]
     assert least <= sum(failed[20:]) / 40 <= most  # of all plans it is 0.53
+
+
+@pytest.mark.parametrize("algorithm", ["cmaes", "gp", "nsga2", "qmc", "random"])
+def test_a_sampler_that_makes_no_use_of_infeasible_plans_says_nothing_of_it(
+    tmp_path: Path, registry: Registry, algorithm: str
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        asked = Asked(tmp_path, registry, CONTINUOUS.replace("trials = 10", "trials = 4"), algorithm)
+        assert len(asked.tasks(lambda _: {"cause": "nan", "message": "x"})) == 4
+    assert [str(one.message) for one in said if "onstraint" in str(one.message)] == []
 
 
 @pytest.mark.ray
