@@ -22,9 +22,9 @@ def whole_gradients() -> torch.library.Library:
     They cast as torch does, but for maps about as small as the kernel. There, weights at the border of a kernel may
     meet nothing but padding: five of nine of a 3 x 3 kernel with step 2 over 2 x 2 pixels. Their gradient is 0. In
     bfloat16, torch 2.15 leaves it unwritten for some shapes: it is whatever lay in memory, at times NaN, else a step in
-    some direction that nobody sees. Transposed convolutions of one pixel have that fault, too, and float32 has it in
-    three dimensions (`benchmarks/gradients.py`). It is gone where padding is a step of its own and the rest is float32;
-    such maps are too small for that to cost much.
+    some direction that nobody sees (`benchmarks/gradients.py` counts them). Transposed convolutions of one pixel have
+    that fault, too, and so has float32 in three dimensions. It is gone where padding is a step of its own and the rest
+    is float32; such maps are too small for that to cost much.
 
     Returns:
         What holds the kernels: they count in the whole process until it is destroyed.
