@@ -93,7 +93,7 @@ def _measured(degrees: int) -> np.ndarray:
 def _size(seeds: int, level: float, power: float) -> float:
     """Return the smallest difference in standard deviations between seeds, by halving the range of its logarithm."""
     low, high = -6.0, 12.0
-    for _ in range(40):
+    for _ in range(30):
         middle = (low + high) / 2
         enough = _chance(10.0**middle * math.sqrt(seeds), seeds, level) >= power
         low, high = (low, middle) if enough else (middle, high)

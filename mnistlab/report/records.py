@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnistlab.console.luck import luck_notes
+from mnistlab.console.ties import rank_notes
 from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
@@ -183,9 +184,7 @@ def _how(record: RunRecord, board: Leaderboard) -> list[str]:
         f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
         "was chosen was chosen on them.",
         _seeds_text(board),
-        "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of "
-        "that rank, with Holm's correction over all pairs at 95 %; trials that were not confirmed share one where "
-        "their values are equal.",
+        *rank_notes(board),
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
     ]
 
@@ -208,13 +207,22 @@ def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
     spoiled = " What is chosen by a test set that was opened before is no longer free of choice." * (opened > 1)
     return [
         f"The test set {often} in this run, and not at all for this report.{spoiled}",
-        f"The best of {counted(len(record.trials), 'trial')} looks better on validation than it is, because it was "
-        "chosen for that (winner's curse); fresh seeds take away the part of it that is due to the seed, not the part "
-        "that is due to the images. Shared ranks are corrected for the number of comparisons (Holm, over all pairs).",
+        _chosen_text(board),
         "Confusion, recall, calibration and the images shown are of the validation part, on which plans were chosen.",
         "Times were taken on the machine named above, on which other trials ran at the same time.",
         "Importance and slices describe the trials that were made, which the search did not spread evenly.",
     ]
+
+
+def _chosen_text(board: Leaderboard) -> str:
+    """Return what it does to a score to be the best of those that could have been chosen."""
+    if board.luck is None or board.luck.tried < 2:  # noqa: PLR2004 - nothing was chosen
+        return ""
+    return (
+        f"The best of the {board.luck.tried} trials that used their full budget looks better on validation than it is, "
+        "because it was chosen for that (winner's curse); fresh seeds take away the part of it that is due to the "
+        "seed, not the part that is due to the images."
+    )
 
 
 def failures_text(board: Leaderboard) -> str:
