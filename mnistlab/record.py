@@ -31,8 +31,8 @@ def rule_of(spec: ExperimentSpec) -> str:
     if not spec.confirm.top:
         return f"{rule}; {early}"
     confirmed = (
-        "among confirmed plans those that have all of their fresh seeds first, then what paired comparisons tell apart, "
-        "then the mean over the seeds"
+        "among confirmed plans those that have all of their fresh seeds come first, then what paired comparisons tell "
+        "apart counts, then the mean over the seeds"
     )
     return f"{rule}; {early}; {confirmed}"
 

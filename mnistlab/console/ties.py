@@ -1,4 +1,4 @@
-"""What a ranking says of its ranks: what a shared one means, which ranks a plan may have, what a tie could have shown."""
+"""What a ranking says of its ranks: what a shared one means, which ranks a plan may have, what a tie could show."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SHARED = (
     "where their values are equal."
 )
 RANGES = (
-    "Range: the ranks that a confirmed plan may have. That many plans are surely better and that many surely worse; all "
-    "ranges hold together with 95 %."
+    "Range: the ranks that a confirmed plan may have, from 1 + the number of plans that are surely better to the "
+    "number of confirmed plans less those that are surely worse; all ranges hold together with 95 %."
 )
 
 

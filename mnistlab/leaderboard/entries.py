@@ -83,7 +83,7 @@ def _is_out(entry: Entry, drop: Drop, by_name: Mapping[str, Entry]) -> bool:
 
 
 def _out_of_the_race(entry: Entry, out: Mapping[str, Drop], by_name: Mapping[str, Entry]) -> Entry:
-    """Return a plan as one that left a race: it lacks no seeds that it was to get, and stands below whatever beat it."""
+    """Return a plan as one that left a race: it lacks no seeds that it was due, and stands below what beat it."""
     drop, behind, seen = out[entry.trial.trial], 0, {entry.trial.trial}
     leader = by_name.get(drop.leader)
     while leader is not None and leader.trial.trial not in seen:  # the one that beat it may have been beaten, and so on

@@ -20,10 +20,10 @@ SEED = 20_250_101  # of the resampling: the same results always give the same ch
 class Luck:
     """How much of a champion's score may be luck.
 
-    `tried` trials could have won: `candidates` says which. `spread` is the standard deviation of the metric between seeds of one plan, pooled
-    over the confirmed plans, and `curse` by how much the best of as many *equal* plans would look better than it is.
-    `drop` is by how much the champion's score in the search was better than its mean over fresh seeds. `gap` is its
-    validation minus its test accuracy. What is not known is None.
+    `tried` trials could have won: `candidates` says which. `spread` is the standard deviation of the metric between
+    seeds of one plan, pooled over the confirmed plans, and `curse` by how much the best of as many *equal* plans would
+    look better than it is. `drop` is by how much the champion's score in the search was better than its mean over fresh
+    seeds. `gap` is its validation minus its test accuracy. What is not known is None.
     """
 
     tried: int

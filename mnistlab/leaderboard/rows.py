@@ -41,9 +41,10 @@ class Row:
     that failed, `untried` those of a confirmed plan that were not trained because the run was cut short; both are
     missing in the means. `best` is the chance that the plan is the best of those confirmed, by resampling the seeds.
     `created` says when the run began, `values` is every setting. `repeats` names the trial that tried the same plan
-    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win. A confirmed
-    plan may have any rank from `rank_low` to `rank_high` of the confirmed ones; `tie` says what the comparison with the
-    first of its rank could have shown, where it shares one and is not the first itself.
+    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win.
+
+    A confirmed plan may have any rank from `rank_low` to `rank_high` of the confirmed ones. Where it shares a rank and
+    is not the first of it, `tie` says what the comparison with the first could have shown.
     """
 
     rank: str

@@ -25,8 +25,8 @@ class Tie:
 
     `seeds` are those that both have, and `detectable` is the smallest true difference that they could have shown, None
     where they are too few to say. `more` further seeds would show one of `reference`; None where that is not known,
-    where the images do not suffice (`images` is False), or where it would take more than 1,000 seeds. Differences are in
-    the metric's own unit, of accuracies as shares. All of it is planned from a spread that few seeds have measured.
+    where the images do not suffice (`images` is False), or where it would take more than 1,000 seeds. Differences are
+    in the metric's own unit, of accuracies as shares. All of it is planned from a spread that few seeds have measured.
     """
 
     seeds: int

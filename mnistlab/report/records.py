@@ -173,7 +173,7 @@ def _replicate_texts(metric: str, one: ReplicateResult) -> tuple[str, ...]:
 
 def methods(record: RunRecord, board: Leaderboard) -> list[str]:
     """Return how the numbers came about and what they do not say, a paragraph each."""
-    return [text for text in (*_how(record, board), *luck_notes(board), *_limits(record, board)) if text]
+    return [text for text in (*_how(record, board), *luck_notes(board), *_limits(board)) if text]
 
 
 def _how(record: RunRecord, board: Leaderboard) -> list[str]:
@@ -201,7 +201,7 @@ def _seeds_text(board: Leaderboard) -> str:
     )
 
 
-def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
+def _limits(board: Leaderboard) -> list[str]:
     opened = board.test_openings
     often = "was not opened" if not opened else "was opened once" if opened == 1 else f"was opened {opened} times"
     spoiled = " What is chosen by a test set that was opened before is no longer free of choice." * (opened > 1)
@@ -216,7 +216,7 @@ def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
 
 def _chosen_text(board: Leaderboard) -> str:
     """Return what it does to a score to be the best of those that could have been chosen."""
-    if board.luck is None or board.luck.tried < 2:  # noqa: PLR2004 - nothing was chosen
+    if board.luck is None or board.luck.tried < 2:
         return ""
     return (
         f"The best of the {board.luck.tried} trials that used their full budget looks better on validation than it is, "
