@@ -287,6 +287,8 @@ def _trial_cells(row: Row, plan: Plan, metrics: Sequence[str], keys: Sequence[st
     flat = settings(plan)
     first = {
         "rank": row.rank,
+        "rank_low": row.rank_low,
+        "rank_high": row.rank_high,
         "trial": row.trial,
         "state": row.state,
         "model": flat.get("model"),

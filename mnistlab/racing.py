@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from mnistlab.results import ReplicateResult, higher_is_better
 from mnistlab.statistics import Difference, paired_difference, paired_mean_difference
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread
-RISK = 0.05  # of all races of a run, over all of their looks and comparisons
+ALPHA = 0.05  # the chance of one false claim or more that all comparisons of a ranking of equal plans may take
+RISK = ALPHA / 2  # the part of it that all races of a run may take, over all of their looks and comparisons
+LATER = 0.2  # what a race may take of what the race before it could: the first of a run takes four fifths of RISK
 
 Replicates = Sequence[ReplicateResult]
 
@@ -27,6 +29,21 @@ class Beaten:
     seeds: int
     difference: Difference
     confidence: float
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How a plan left a race of `trials`: `leader` beat it over `seeds` shared seeds, at a p-value of at most `level`.
+
+    The `level` holds for every pair of the race at every look, so that it also judges the plan against those that went
+    on beside the leader. `again` says that a later confirmation has asked for more seeds of the plan.
+    """
+
+    leader: str
+    seeds: int
+    level: float
+    trials: frozenset[str]
+    again: bool = False
 
 
 def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: float = 0.95) -> Difference:
@@ -74,15 +91,48 @@ def left_a_race(entries: Iterable[Mapping[str, Any]], seeds: int) -> frozenset[s
     return frozenset(found)
 
 
+def drops(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Drop]:
+    """Return the plans that left a race, by their trials, and how they left it; the newest race counts.
+
+    `entries` are those of `confirmation.jsonl`. A race of an older version took another share of the risk: its own
+    decisions stand, but its level judges no other pair more generously than today's.
+    """
+    found, over = dict[str, tuple[Drop, int]](), 0
+    race, today = frozenset[str](), 0.0
+    for place, entry in enumerate(entries):
+        if entry.get("type") == "planned":
+            race, over = frozenset(map(str, entry["trials"])), int(entry["seeds"])
+            today = 1 - confidence_of(len(race), over, races_before(entries[:place], race, over))
+            for trial in race & found.keys():
+                drop, then = found[trial]
+                found[trial] = (replace(drop, again=drop.again or over > then), then)
+        elif entry.get("type") == "dropped":
+            level = min(today, 1 - float(entry.get("confidence", 1.0)))
+            drop = Drop(str(entry.get("leader", "")), int(entry.get("seeds", 0)), level, race)
+            found[str(entry["trial"])] = (drop, over)
+    return {trial: drop for trial, (drop, _) in found.items()}
+
+
+def level_of(run: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> float:
+    """Return what is left of ALPHA for a run's final comparisons: all of it, unless a race has taken its part.
+
+    `run` is run.json, `entries` those of `confirmation.jsonl`.
+    """
+    confirm = run.get("experiment", {}).get("confirm", {})
+    asked = [int(entry["seeds"]) for entry in entries if entry.get("type") == "planned"] or [confirm.get("seeds") or 0]
+    looked = bool(confirm.get("racing")) and max(asked) > LEAST
+    return ALPHA - RISK if looked or any(entry.get("type") == "dropped" for entry in entries) else ALPHA
+
+
 def confidence_of(plans: int, seeds: int, earlier: int = 0) -> float:
     """Return the confidence of one comparison in a race of `plans` plans over `seeds` seeds, after `earlier` races.
 
-    The truly best plan falls out only if some rival seems better at some look. There are at most plans - 1 rivals and
-    seeds - LEAST looks, so by Bonferroni the chance of that is at most half of what is spent here, as only one side
-    counts. The first race of a run spends RISK, each later one half of what the one before it has spent, so that the
-    chance over any number of races is at most RISK.
+    A race makes a false claim only if some pair of equal plans seems unlike at some look, whichever of them leads. By
+    Bonferroni over all pairs and looks the chance of that is at most what the race may take: of RISK four fifths, and
+    each later race of a run a fifth of what the one before it could, so that all of them together take at most RISK.
     """
-    return 1 - RISK / 2**earlier / (max(1, plans - 1) * max(1, seeds - LEAST))
+    pairs, looks = max(1, plans * (plans - 1) // 2), max(1, seeds - LEAST)
+    return 1 - RISK * (1 - LATER) * LATER**earlier / (pairs * looks)
 
 
 def beaten(alive: Mapping[str, Replicates], metric: str, confidence: float) -> list[Beaten]:

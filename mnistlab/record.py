@@ -30,7 +30,10 @@ def rule_of(spec: ExperimentSpec) -> str:
     early = "trials that ended early rank below the others"
     if not spec.confirm.top:
         return f"{rule}; {early}"
-    confirmed = "among confirmed plans the mean over their fresh seeds decides, those that have all of them first"
+    confirmed = (
+        "among confirmed plans those that have all of their fresh seeds come first, then what paired comparisons tell "
+        "apart counts, then the mean over the seeds"
+    )
     return f"{rule}; {early}; {confirmed}"
 
 

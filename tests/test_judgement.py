@@ -199,7 +199,7 @@ def test_runs_are_ranked_together_and_their_trials_named_with_the_run():
     assert (board.run, board.runs, board.tied, board.test_openings) == ("2 runs", ("a", "b"), ("a:0001",), 2)
     text = verdict(board)
     assert "trial b:0001 (cnn" in text
-    assert "can't be told from trial a:0001" in text
+    assert "it is tied with trial a:0001" in text
     assert text.endswith("the test set was opened 2 times, once by each run.")
     assert verdict(replace(board, openings=(2, 0))).endswith("so its numbers are no longer untouched by choice.")
     assert verdict(replace(board, openings=(1, 1, 0))).endswith("opened 2 times, once by 2 of 3 runs.")

@@ -225,7 +225,8 @@ def test_a_plan_with_all_seeds_leads_one_that_was_cut_short_and_shares_no_rank_w
     confirmed = replicates(1, 0.951, seeds=4) + replicates(2, 0.950)
     board = rank(record(trial(1), trial(2), confirmed=confirmed, **planned(5)))
     assert order(board) == [("1", "0002", "confirmed"), ("2", "0001", "confirmed")]
-    assert (board.tied, board.better) == (("0001",), ())
+    assert (board.tied, board.better, board.lacking) == ((), (), ("0001",))
+    assert [row.ranks for row in board.rows] == ["1-2", "1-2"]
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mnistlab.racing import LEAST, RISK, beaten, confidence_of, difference, races_before
+from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, difference, races_before
 from mnistlab.results import ReplicateResult
 
 IMAGES = 2000
@@ -71,18 +71,19 @@ def test_the_best_of_equal_plans_seldom_falls_out_over_all_looks() -> None:
 
 
 def test_the_more_looks_and_rivals_the_surer_a_single_one_must_be() -> None:
-    assert confidence_of(2, 4) == pytest.approx(0.95)
-    assert confidence_of(3, 5) == pytest.approx(1 - 0.05 / 4)
+    assert confidence_of(2, 4) == pytest.approx(1 - 0.8 * RISK)
+    assert confidence_of(3, 5) == pytest.approx(1 - 0.8 * RISK / (3 * 2))
     assert confidence_of(5, 10) > confidence_of(3, 10) > confidence_of(3, 5)
-    assert confidence_of(1, 1) == pytest.approx(0.95)
+    assert confidence_of(1, 1) == pytest.approx(1 - 0.8 * RISK)
 
 
 def test_all_races_of_a_run_together_are_as_seldom_wrong_as_is_said() -> None:
-    """One side of each interval: half of what is spent, at every rival and look of any number of races."""
+    """Every pair at every look, of any number of races."""
     plans, seeds = 4, 7
-    spent = [(plans - 1) * (seeds - LEAST) * (1 - confidence_of(plans, seeds, n)) / 2 for n in range(50)]
-    assert sum(spent) <= RISK
-    assert spent[0] == pytest.approx(RISK / 2)
+    spent = [6 * (seeds - LEAST) * (1 - confidence_of(plans, seeds, n)) for n in range(50)]
+    assert sum(spent) == pytest.approx(RISK)
+    assert spent[0] == pytest.approx(0.8 * RISK)
+    assert RISK < ALPHA
 
 
 def test_the_best_of_equal_plans_survives_confirmation_after_confirmation() -> None:

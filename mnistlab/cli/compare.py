@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from mnistlab.results import RunRecord
     from mnistlab.statistics import Interval
 
+PAIR = (
+    "This judges one pair, named beforehand. A ranking compares all pairs, so a plan must differ by more there to be "
+    "told apart."
+)
+
 
 def compare(
     a: Annotated[str, typer.Argument(help="A run, of which the champion is taken, or RUN:TRIAL.")],
@@ -57,7 +62,7 @@ def _lines(found: Comparison) -> list[str]:
     lines = [f"A: {found.a}", f"B: {found.b}", f"On {found.dataset}, by {found.metric}; shared seeds: {seeds}", ""]
     for part in found.parts:
         lines += [*_part_lines(part), ""]
-    return [*lines, found.sentence()]
+    return [*lines, found.sentence(), PAIR]
 
 
 def _part_lines(part: OnImages) -> list[str]:

@@ -20,7 +20,8 @@ def _chosen(metric: str, luck: Luck) -> list[str]:
         return []
     text = (
         f"Luck: the best of {luck.tried} equal plans would look {_points(metric, luck.curse)} better than it is "
-        f"(standard deviation between seeds {_points(metric, luck.spread or 0.0)})"
+        f"({luck.tried} trials used their full budget; standard deviation between seeds "
+        f"{_points(metric, luck.spread or 0.0)})"
     )
     if luck.drop is None:
         return [f"{text}."]

@@ -17,6 +17,7 @@ from rich.text import Text
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.plain import counts_text
 from mnistlab.console.text import encodable, visible
+from mnistlab.console.ties import rank_notes
 from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
@@ -141,6 +142,7 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
     unit = " %" if metric in ACCURACIES else ""
     made = [
         _column("rank", True, [row.rank for row in rows], "right"),
+        _column("range", False, [row.ranks for row in rows], "right"),
         _column("run", True, [row.run for row in rows] if len(board.runs) > 1 else [""] * len(rows)),
         _column("trial", True, [row.trial + "*" * row.front for row in rows]),
         _column("state", True, [f"failed ({row.cause})" if row.state == "failed" else row.state for row in rows]),
@@ -261,13 +263,7 @@ def _hidden(board: Leaderboard, top: int | None) -> list[str]:
 
 
 def _footnotes(board: Leaderboard) -> list[str]:
-    notes: list[str] = []
-    if any(row.rank.endswith("=") for row in board.rows):
-        notes.append(
-            "n= marks a shared rank: a confirmed plan shares it where a paired comparison over seeds and images (95 %, "
-            "with Holm's correction for all pairs) can't tell it from the first of that rank, another trial where the "
-            "values are equal."
-        )
+    notes = rank_notes(board)
     if any(row.validation and row.validation.n > 1 for row in board.rows):
         notes.append("mean ± standard deviation (number of fresh seeds); the interval is Wilson's, over test images.")
     notes += luck_notes(board)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mnistlab.labels import counted, listed, metric_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.leaderboard.ties import seen_text, weakest
 from mnistlab.statistics import Interval, MeanSd
 
 
@@ -56,11 +57,24 @@ def _ties(board: Leaderboard) -> str:
     rivals = sum(row.state == "confirmed" for row in board.rows) - 1
     if not rivals:
         return "no other plan was confirmed"
-    tied = [f"it can't be told from {_trials(board.tied)}"] * bool(board.tied)
-    lack = "lacks" if len(board.better) == 1 else "lack"
-    better = [f"{_trials(board.better)} did better on the seeds they share, but {lack} seeds"] * bool(board.better)
-    ahead = [f"it is ahead of {_others(rivals)} by more than noise"] * (not tied and not better)
-    return "on validation " + ", and ".join(tied + better + ahead)
+    said: list[str] = []
+    if board.tied:
+        said.append(f"it is tied with {_trials(board.tied)}{_seen(board)}")
+    if board.better:
+        lack = "lacks" if len(board.better) == 1 else "lack"
+        said.append(f"{_trials(board.better)} did better on the seeds they share, but {lack} seeds")
+    if board.lacking:
+        may = "lacks seeds and may be as good" if len(board.lacking) == 1 else "lack seeds and may be as good"
+        said.append(f"{_trials(board.lacking)} {may}")
+    if not said:
+        said.append(f"it is ahead of {_others(rivals)} by more than noise")
+    return "on validation " + ", and ".join(said)
+
+
+def _seen(board: Leaderboard) -> str:
+    """Return in brackets how large a difference from the champion could have been seen, of the tie that shows least."""
+    tie = weakest([row.tie for row in board.rows if row.tie and board.champion and row.rank == board.champion.rank])
+    return f" ({seen_text(board.metric, tie)})" if tie else ""
 
 
 def _trials(names: Sequence[str]) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text
-from mnistlab.leaderboard.entries import Entry, difference_of, entries
+from mnistlab.leaderboard.entries import Entry, difference_of
+from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.rows import run_name
-from mnistlab.racing import bits
+from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
+from mnistlab.racing import ALPHA, bits
 from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
 from mnistlab.statistics import Difference, McNemar, holm, mcnemar, paired_bootstrap, paired_difference
 
@@ -52,7 +54,10 @@ class OnImages:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two trials over the `seeds` they share. `difference` is of the metric, a - b; `parts` hold what images say."""
+    """Two trials over the `seeds` they share. `difference` is of the metric, a - b; `parts` hold what images say.
+
+    `tie` says what a tie of these two could have shown, as a pair that was named beforehand.
+    """
 
     a: str
     b: str
@@ -61,6 +66,7 @@ class Comparison:
     seeds: tuple[int, ...]
     difference: Difference
     parts: tuple[OnImages, ...]
+    tie: Tie
 
     def sentence(self) -> str:
         """Return what the comparison comes to, in a sentence."""
@@ -73,7 +79,7 @@ class Comparison:
             f"(95 % interval {_signed(self.metric, low).removesuffix(UNIT)} to {_signed(self.metric, high)}, {over})"
         )
         if self.difference.tied:
-            return f"{self.a} can't be told from {self.b}: {gain} {about}."
+            return f"{self.a} is tied with {self.b}: {gain} {about}; {tie_text(self.metric, self.tie)}."
         better = (self.difference.mean > 0) == higher_is_better(self.metric)
         first, second = (self.a, self.b) if better else (self.b, self.a)
         return f"{first} is better than {second} by more than noise: {gain} {about}."
@@ -97,14 +103,16 @@ def compare(first: RunRecord, second: RunRecord, trial_a: str = "", trial_b: str
             f"{name_a} and {name_b} share no seed ({_seeds(a)} and {_seeds(b)}): only runs of the same `seed` confirm "
             "on the same seeds"
         )
+    gap = difference_of(a, b, metric)
     return Comparison(
         a=name_a,
         b=name_b,
         dataset=str(first.run["dataset"]["name"]),
         metric=metric,
         seeds=tuple(seeds),
-        difference=difference_of(a, b, metric),
+        difference=gap,
         parts=_parts(a, b, seeds),
+        tie=tie_of(a, b, metric, gap, ALPHA, reference_of([a, b], metric)),
     )
 
 
@@ -134,7 +142,7 @@ def _digests(dataset: Mapping[str, Any]) -> str:
 
 def _find(record: RunRecord, name: str, metric: str) -> Entry:
     """Return the trial `name` of a run, or its champion; it must have been confirmed."""
-    found = entries([record], metric)
+    found = standings([record], metric).found
     if not name:
         if not found or found[0].state != "confirmed":
             raise NotComparableError(

@@ -1,16 +1,16 @@
-"""A trial as the ranking sees it: its class, its value, its order among others, and whom it is tied with."""
+"""A trial as the ranking sees it: its class, its value, and its order among others before they are compared."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mnistlab.labels import Scalar, settings
-from mnistlab.racing import difference
+from mnistlab.racing import Drop, difference, drops
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
-from mnistlab.statistics import Difference, MeanSd, holm, mean_sd, tie_groups
+from mnistlab.statistics import Difference, MeanSd, mean_sd
 
 # Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all
 # that a ranking may hold against them. That a scheduler gave one up is in its few epochs already, and to put the other
@@ -18,16 +18,14 @@ from mnistlab.statistics import Difference, MeanSd, holm, mean_sd, tie_groups
 CLASS = {"confirmed": 0, "complete": 1, "pruned": 2, "interrupted": 2, "failed": 3}
 EARLY = CLASS["pruned"]
 UNRANKED = "-"
-ALPHA = 0.05  # the chance of one false claim or more that a ranking of equal plans may take
-
-Differ = Callable[[int, int], Difference]
 
 
 @dataclass(frozen=True)
 class Entry:
     """A trial with its good replicates and the counts of the others; `value` is None without a finite number.
 
-    `settings` are those of its plan, as `labels.settings` gives them; `left` says that it left a race.
+    `settings` are those of its plan, as `labels.settings` gives them. `left` says how it left a race, and `behind` how
+    many seeds of the plan that beat it there failed.
     """
 
     record: RunRecord
@@ -38,7 +36,8 @@ class Entry:
     lost: int
     untried: int
     settings: Mapping[str, Scalar]
-    left: bool = False
+    left: Drop | None = None
+    behind: int = 0
 
     @property
     def place(self) -> int:
@@ -49,10 +48,11 @@ class Entry:
     def standing(self) -> tuple[bool, int, bool]:
         """Return what orders confirmed plans before their means do.
 
-        That is whether seeds are missing, how many failed, and whether it left a race: the one that it could no longer
-        beat may lack seeds too, if the run was cut short, and stays above it.
+        That is whether seeds are missing, how many failed, and whether it left a race: the one that beat it there may
+        lack seeds too, if the run was cut short or seeds failed, and stays above it.
         """
-        return (self.lost + self.untried > 0 or self.left, self.lost, self.left)
+        out = self.left is not None
+        return (self.lost + self.untried > 0 or out, max(self.lost, self.behind), out)
 
 
 def entries(records: Sequence[RunRecord], metric: str) -> list[Entry]:
@@ -65,14 +65,36 @@ def _entries(record: RunRecord, metric: str) -> list[Entry]:
     by_trial: dict[str, list[ReplicateResult]] = defaultdict(list)
     for replicate in sorted(record.replicates, key=lambda r: (r.replicate, r.seed)):
         by_trial[replicate.trial].append(replicate)
-    planned, left = _planned(record), _left_the_race(record)
-    return [
-        _entry(record, trial, by_trial.get(trial.trial, []), metric, planned, left=trial.trial in left)
-        for trial in record.trials
-    ]
+    left = drops(record.confirmations)
+    planned = _planned(record, left.keys())
+    made = [_entry(record, trial, by_trial.get(trial.trial, []), metric, planned) for trial in record.trials]
+    by_name = {entry.trial.trial: entry for entry in made}
+    out = {name: left[name] for name, entry in by_name.items() if name in left and _is_out(entry, left[name], by_name)}
+    return [_out_of_the_race(entry, out, by_name) if entry.trial.trial in out else entry for entry in made]
 
 
-def _planned(record: RunRecord) -> int:
+def _is_out(entry: Entry, drop: Drop, by_name: Mapping[str, Entry]) -> bool:
+    """Return whether a plan that left a race still lacks seeds for that reason: no later race has gone on with it."""
+    if entry.state != "confirmed" or not entry.untried:
+        return False
+    leader = by_name.get(drop.leader)
+    theirs = {r.seed for r in leader.replicates} if leader else set[int]()
+    return not drop.again or len({r.seed for r in entry.replicates} & theirs) <= drop.seeds
+
+
+def _out_of_the_race(entry: Entry, out: Mapping[str, Drop], by_name: Mapping[str, Entry]) -> Entry:
+    """Return a plan as one that left a race: it lacks no seeds that it was due, and stands below what beat it."""
+    drop, behind, seen = out[entry.trial.trial], 0, {entry.trial.trial}
+    leader = by_name.get(drop.leader)
+    while leader is not None and leader.trial.trial not in seen:  # the one that beat it may have been beaten, and so on
+        behind = max(behind, leader.lost)
+        seen.add(leader.trial.trial)
+        next_up = out.get(leader.trial.trial)
+        leader = by_name.get(next_up.leader) if next_up else None
+    return replace(entry, untried=0, left=drop, behind=behind)
+
+
+def _planned(record: RunRecord, left: Collection[str]) -> int:
     """Return how many seeds a confirmed plan is held to; of a run that does not say so, the most that one has.
 
     Where a later confirmation gave more seeds to some plans only, all are held to what every one of them was to get.
@@ -80,27 +102,17 @@ def _planned(record: RunRecord) -> int:
     planned = [entry for entry in record.confirmations if entry.get("type") == "planned"]
     asked = {trial: int(entry["seeds"]) for entry in planned for trial in entry["trials"]}
     if asked:
-        left = _left_the_race(record)
         return min([seeds for trial, seeds in asked.items() if trial not in left] or asked.values())
     said = record.run.get("experiment", {}).get("confirm", {}).get("seeds")
     return int(said or max(Counter(r.trial for r in record.replicates).values(), default=0))
 
 
-def _left_the_race(record: RunRecord) -> frozenset[str]:
-    """Return the plans that got no more seeds because they could no longer win."""
-    return frozenset(str(entry["trial"]) for entry in record.confirmations if entry.get("type") == "dropped")
-
-
-def _entry(
-    record: RunRecord, trial: TrialResult, mine: Sequence[ReplicateResult], metric: str, planned: int, *, left: bool
-) -> Entry:
+def _entry(record: RunRecord, trial: TrialResult, mine: Sequence[ReplicateResult], metric: str, planned: int) -> Entry:
     good = tuple(r for r in mine if not r.cause and value_of(r, metric) is not None)
     lost, untried = len(mine) - len(good), max(0, planned - len(mine))
     flat = settings(trial.plan)
     if good:
-        out = left and untried > 0
-        mean = summary(good, metric).mean
-        return Entry(record, trial, "confirmed", mean, good, lost, 0 if out else untried, flat, out)
+        return Entry(record, trial, "confirmed", summary(good, metric).mean, good, lost, untried, flat)
     return Entry(record, trial, trial.state, value_of(trial, metric), (), lost, 0, flat)
 
 
@@ -146,40 +158,6 @@ def _order(metric: str) -> Callable[[Entry], tuple[object, ...]]:
         return (entry.place, *before.get(entry.place, (0, 0)), value, math.inf if size is None else size, *last)
 
     return key
-
-
-# --- ranks and ties -----------------------------------------------------------------------------------------------
-
-
-def ranks(found: Sequence[Entry], tied: Callable[[int, int], bool]) -> tuple[str, ...]:
-    """Return `1`, or `1=` where it is shared; ties by noise among confirmed plans, by equal value among the others."""
-    ranked = [i for i, entry in enumerate(found) if entry.state != "failed"]
-
-    def shares(leader: int, other: int) -> bool:
-        a, b = found[leader], found[other]
-        if a.place != b.place:
-            return False
-        if a.state == "confirmed":
-            return a.standing == b.standing and tied(leader, other)
-        return a.value == b.value and (a.place != EARLY or len(a.trial.history) == len(b.trial.history))
-
-    places = tie_groups(ranked, shares)
-    size = Counter(places)
-    text = [f"{r}=" if size[r] > 1 else str(r) for r in places]
-    return (*text, *[UNRANKED] * (len(found) - len(ranked)))
-
-
-def tied_with(leader: int, found: Sequence[Entry], differ: Differ) -> frozenset[int]:
-    """Return the confirmed entries below `leader` that can't be told from it.
-
-    The leader was found by looking at all of them, so Holm's correction is for every pair there is, though only those
-    with the leader are tested: with equal plans the leader is told from one or more in at most one ranking of twenty.
-    """
-    others = [i for i, entry in enumerate(found) if entry.state == "confirmed"]
-    below = [i for i in others if i > leader]
-    pairs = len(others) * (len(others) - 1) // 2
-    corrected = holm([differ(leader, i).p for i in below], pairs)
-    return frozenset(i for i, p in zip(below, corrected, strict=True) if p > ALPHA)
 
 
 def difference_of(a: Entry, b: Entry, metric: str) -> Difference:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mnistlab.leaderboard.entries import Entry, value_of
+from mnistlab.leaderboard.ties import pooled_spread
 from mnistlab.racing import bits
 from mnistlab.results import higher_is_better
 from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
 
-FEWEST = 2  # degrees of freedom, below which a spread is not told
 SEED = 20_250_101  # of the resampling: the same results always give the same chances
 
 
@@ -21,10 +20,10 @@ SEED = 20_250_101  # of the resampling: the same results always give the same ch
 class Luck:
     """How much of a champion's score may be luck.
 
-    `tried` trials were chosen from. `spread` is the standard deviation of the metric between seeds of one plan, pooled
-    over the confirmed plans, and `curse` by how much the best of as many *equal* plans would look better than it is.
-    `drop` is by how much the champion's score in the search was better than its mean over fresh seeds. `gap` is its
-    validation minus its test accuracy. What is not known is None.
+    `tried` trials could have won: `candidates` says which. `spread` is the standard deviation of the metric between
+    seeds of one plan, pooled over the confirmed plans, and `curse` by how much the best of as many *equal* plans would
+    look better than it is. `drop` is by how much the champion's score in the search was better than its mean over fresh
+    seeds. `gap` is its validation minus its test accuracy. What is not known is None.
     """
 
     tried: int
@@ -36,8 +35,8 @@ class Luck:
 
 def luck_of(found: Sequence[Entry], metric: str) -> Luck:
     """Return what is known of the luck of the first of `found`, which is not empty."""
-    tried = sum(entry.trial.state != "failed" for entry in found)
-    spread, champion = _spread(found, metric), found[0]
+    tried = len(candidates(found, metric))
+    spread, champion = pooled_spread([entry.replicates for entry in found], metric), found[0]
     scored, sign = value_of(champion.trial, metric), 1 if higher_is_better(metric) else -1
     known = champion.state == "confirmed" and scored is not None and champion.value is not None
     return Luck(
@@ -47,6 +46,15 @@ def luck_of(found: Sequence[Entry], metric: str) -> Luck:
         drop=sign * (scored - champion.value) if known and scored is not None and champion.value is not None else None,
         gap=_gap(champion, metric),
     )
+
+
+def candidates(found: Sequence[Entry], metric: str) -> list[Entry]:
+    """Return the trials that the best was chosen from: those that used their full budget and have a value.
+
+    A trial that was pruned, interrupted or failed could not be chosen, however lucky. A repeat counts: its plan goes
+    by the better of its trainings, so a second seed is a second draw.
+    """
+    return [entry for entry in found if entry.trial.state == "complete" and value_of(entry.trial, metric) is not None]
 
 
 def chances(found: Sequence[Entry], metric: str) -> Mapping[int, float]:
@@ -64,16 +72,6 @@ def chances(found: Sequence[Entry], metric: str) -> Mapping[int, float]:
     sign = 1 if higher_is_better(metric) else -1
     table = np.array([[sign * mine[seed] for seed in seeds] for mine in values], dtype=np.float64)
     return dict(zip(peers, p_best(table, np.random.default_rng(SEED)), strict=True))
-
-
-def _spread(found: Sequence[Entry], metric: str) -> float | None:
-    """Return the standard deviation between seeds within a plan, pooled over plans; None where there are too few."""
-    values = [[v for r in entry.replicates if (v := value_of(r, metric)) is not None] for entry in found]
-    several = [np.asarray(mine, dtype=np.float64) for mine in values if len(mine) > 1]
-    degrees = sum(len(mine) - 1 for mine in several)
-    if degrees < FEWEST:
-        return None
-    return math.sqrt(sum(float(((m - m.mean()) ** 2).sum()) for m in several) / degrees)
 
 
 def _gap(champion: Entry, metric: str) -> Difference | None:

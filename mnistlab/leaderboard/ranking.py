@@ -2,8 +2,8 @@
 
 "Best" has one meaning. Confirmed plans come first, by the mean of the run's metric over their fresh seeds; then
 complete trials by the metric at the last epoch of the full budget; then those that ended early, pruned or interrupted,
-by (epochs reached, metric). Failed trials are listed and not ranked. Confirmed plans whose difference is within noise
-share a rank, because ordering them would be a claim that the numbers do not carry.
+by (epochs reached, metric). Failed trials are listed and not ranked. Confirmed plans of which none is surely better
+than another share a rank, because ordering them would be a claim that the numbers do not carry; `family` decides.
 
 A confirmed plan without all of its seeds ranks below those that have theirs: a seed that failed speaks against the
 plan, and a mean over the seeds that happened to go well is no match for a mean over all. Among such plans those with
@@ -19,21 +19,24 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from mnistlab.labels import counted, varying_settings
-from mnistlab.leaderboard.entries import Differ, Entry, difference_of, entries, ranks, tied_with
+from mnistlab.leaderboard.entries import Entry, difference_of
+from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
-from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name
-from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
+from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name
+from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
+from mnistlab.results import ReplicateResult, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
     """The ranking of one run, or of several that can be compared: `runs`.
 
-    `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
-    noise on the seeds they share, but lack seeds and so rank below it. A trial is named `0007`, of one of several runs
+    `tied` names the confirmed trials that share the champion's rank. Two kinds rank below it only because they lack
+    seeds, and no plan is surely better than they are: `better` names those that beat the champion by more than noise on
+    the seeds they share, `lacking` the others. If all three are empty, the champion is surely better than every other
+    confirmed plan. A trial is named `0007`, of one of several runs
     `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
     trained once more, on training and validation images; it is not ranked.
     """
@@ -49,6 +52,7 @@ class Leaderboard:
     champion: Row | None
     tied: tuple[str, ...]
     better: tuple[str, ...]
+    lacking: tuple[str, ...]
     failures: Mapping[str, int]
     runs: tuple[str, ...] = ()
     split: str = ""
@@ -111,26 +115,15 @@ def rank_together(records: Sequence[RunRecord]) -> Leaderboard:
         raise ValueError("a ranking is made of one run or more")
     records = sorted(records, key=lambda record: (run_name(record), record.path))
     metrics = _metrics(records)
-    found = entries(records, metrics[0])
-
-    @cache
-    def difference(a: int, b: int):  # noqa: ANN202 - Difference, as Differ says
-        return difference_of(found[a], found[b], metrics[0])
-
-    rows = _rows(found, metrics, difference)
-    champion = rows[0] if found and found[0].state in {"confirmed", "complete"} else None
-    return _board(records, metrics, found, rows, champion, difference)
+    judged = standings(records, metrics[0])
+    return _board(records, metrics, judged, _rows(judged, metrics))
 
 
 def _board(
-    records: Sequence[RunRecord],
-    metrics: tuple[str, ...],
-    found: Sequence[Entry],
-    rows: tuple[Row, ...],
-    champion: Row | None,
-    difference: Differ,
+    records: Sequence[RunRecord], metrics: tuple[str, ...], judged: Standings, rows: tuple[Row, ...]
 ) -> Leaderboard:
-    first = records[0]
+    first, found = records[0], judged.found
+    champion = rows[0] if found and found[0].state in {"confirmed", "complete"} else None
     board = Leaderboard(
         path=first.path if len(records) == 1 else "",
         run=run_name(first) if len(records) == 1 else counted(len(records), "run"),
@@ -144,19 +137,27 @@ def _board(
         champion=champion,
         tied=(),
         better=(),
+        lacking=(),
         failures=dict(Counter(entry.trial.cause or "unknown" for entry in found if entry.state == "failed")),
         runs=tuple(run_name(record) for record in records),
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
     )
-    sign = 1 if higher_is_better(metrics[0]) else -1
-    close = tied_with(0, found, difference) if found and found[0].state == "confirmed" else frozenset[int]()
-    far = [i for i, entry in enumerate(found) if i and entry.state == "confirmed" and i not in close]
+    return _with_rivals(board, judged) if champion and champion.state == "confirmed" else board
+
+
+def _with_rivals(board: Leaderboard, judged: Standings) -> Leaderboard:
+    """Return the board with the names of those plans that the champion is not surely better than."""
+    confirmed = [i for i, row in enumerate(board.rows) if row.state == "confirmed"][1:]
+    shares = [i for i in confirmed if board.rows[i].rank == board.rows[0].rank]
+    unbeaten = [i for i in confirmed if i not in shares and not judged.family.above[i]]
+    beat = {better for better, worse in judged.family.overruled if worse == 0}
     return replace(
         board,
-        tied=tuple(board.name(rows[i]) for i in sorted(close)),
-        better=tuple(board.name(rows[i]) for i in far if sign * difference(0, i).mean < 0),
+        tied=tuple(board.name(board.rows[i]) for i in shares),
+        better=tuple(board.name(board.rows[i]) for i in unbeaten if i in beat),
+        lacking=tuple(board.name(board.rows[i]) for i in unbeaten if i not in beat),
     )
 
 
@@ -172,17 +173,31 @@ def _metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((metric, *(m for m in lists[0] if all(m in others for others in lists)))))
 
 
-def _rows(found: Sequence[Entry], metrics: Sequence[str], difference: Differ) -> tuple[Row, ...]:
-    @cache
-    def close(leader: int) -> frozenset[int]:
-        return tied_with(leader, found, difference)
-
+def _rows(judged: Standings, metrics: Sequence[str]) -> tuple[Row, ...]:
+    found = judged.found
     searched = set(varying_settings([entry.settings for entry in found]))
-    places, best = ranks(found, lambda a, b: b in close(a)), chances(found, metrics[0])
-    rows = [
-        make_row(entry, place, metrics, searched, best.get(i))
-        for i, (entry, place) in enumerate(zip(found, places, strict=True))
-    ]
+    best, ties = chances(found, metrics[0]), _ties(judged, metrics[0])
+    rows = [make_row(entry, _place(judged, i, ties), metrics, searched, best.get(i)) for i, entry in enumerate(found)]
     if len(metrics) < 2:
         return tuple(rows)
     return tuple(replace(row, front=on) for row, on in zip(rows, pareto(rows, metrics), strict=True))
+
+
+def _place(judged: Standings, i: int, ties: Mapping[int, Tie]) -> Place:
+    low, high = judged.family.span(i) if judged.found[i].state == "confirmed" else (None, None)
+    return Place(judged.places[i], low, high, ties.get(i))
+
+
+def _ties(judged: Standings, metric: str) -> Mapping[int, Tie]:
+    """Return for each confirmed plan that shares a rank, but for the first of it, what its tie with that could show."""
+    plans = [entry for entry in judged.found if entry.state == "confirmed"]
+    reference, level = reference_of(plans, metric), judged.family.level
+    made: dict[int, Tie] = {}
+    leader = 0
+    for i, entry in enumerate(plans):
+        if judged.places[i] != judged.places[leader]:
+            leader = i
+        elif i != leader:
+            gap = difference_of(plans[leader], entry, metric)
+            made[i] = tie_of(plans[leader], entry, metric, gap, level, reference)
+    return made

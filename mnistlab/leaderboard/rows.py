@@ -11,6 +11,7 @@ from typing import Any
 from mnistlab.labels import NAMES, Scalar, chosen_text, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
+from mnistlab.leaderboard.ties import Tie
 from mnistlab.results import Cost, ReplicateResult, RunRecord, TrialResult, higher_is_better
 from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, wilson
 
@@ -41,6 +42,9 @@ class Row:
     missing in the means. `best` is the chance that the plan is the best of those confirmed, by resampling the seeds.
     `created` says when the run began, `values` is every setting. `repeats` names the trial that tried the same plan
     first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win.
+
+    A confirmed plan may have any rank from `rank_low` to `rank_high` of the confirmed ones. Where it shares a rank and
+    is not the first of it, `tie` says what the comparison with the first could have shown.
     """
 
     rank: str
@@ -73,15 +77,33 @@ class Row:
     values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     repeats: str = ""
     left_race: bool = False
+    rank_low: int | None = None
+    rank_high: int | None = None
+    tie: Tie | None = None
+
+    @property
+    def ranks(self) -> str:
+        """Return the ranks that a confirmed plan may have, for example `1-3`; "" where that is its rank alone."""
+        return "" if self.rank_low == self.rank_high else f"{self.rank_low}-{self.rank_high}"
 
 
-def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
+@dataclass(frozen=True)
+class Place:
+    """Where a trial ranks: the `rank`, the ranks that it may have, and what its tie could have shown."""
+
+    rank: str
+    low: int | None
+    high: int | None
+    tie: Tie | None
+
+
+def make_row(entry: Entry, place: Place, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
     """Return the row of an entry that ranks as `place`; `searched` are the settings to be shown."""
     trial, run = entry.trial, entry.record.run
     parameters = value_of(trial, "parameters")
     times = [r.seconds for r in entry.replicates] or [trial.seconds]
     return Row(
-        rank=place,
+        rank=place.rank,
         trial=trial.trial,
         state=entry.state,
         model=names(trial.plan),
@@ -109,7 +131,10 @@ def make_row(entry: Entry, place: str, metrics: Sequence[str], searched: Collect
         created=str(run.get("created", "")),
         values=entry.settings,
         repeats=trial.repeats,
-        left_race=entry.left,
+        left_race=entry.left is not None,
+        rank_low=place.low,
+        rank_high=place.high,
+        tie=place.tie,
     )
 
 

@@ -76,6 +76,7 @@ def _macs(row: Row) -> str:
 
 COLUMNS = (
     Column("Rank", lambda row, _: row.rank, rank_number, numeric=True),
+    Column("Rank range", lambda row, _: row.ranks, lambda row: row.rank_low, numeric=True),
     Column("Trial", lambda row, _: row.trial),
     Column("State", lambda row, _: row.state),
     Column("Model · optimizer", lambda row, _: row.model),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnistlab.console.luck import luck_notes
+from mnistlab.console.ties import rank_notes
 from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
@@ -172,7 +173,7 @@ def _replicate_texts(metric: str, one: ReplicateResult) -> tuple[str, ...]:
 
 def methods(record: RunRecord, board: Leaderboard) -> list[str]:
     """Return how the numbers came about and what they do not say, a paragraph each."""
-    return [text for text in (*_how(record, board), *luck_notes(board), *_limits(record, board)) if text]
+    return [text for text in (*_how(record, board), *luck_notes(board), *_limits(board)) if text]
 
 
 def _how(record: RunRecord, board: Leaderboard) -> list[str]:
@@ -183,9 +184,7 @@ def _how(record: RunRecord, board: Leaderboard) -> list[str]:
         f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
         "was chosen was chosen on them.",
         _seeds_text(board),
-        "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of "
-        "that rank, with Holm's correction over all pairs at 95 %; trials that were not confirmed share one where "
-        "their values are equal.",
+        *rank_notes(board),
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
     ]
 
@@ -202,19 +201,28 @@ def _seeds_text(board: Leaderboard) -> str:
     )
 
 
-def _limits(record: RunRecord, board: Leaderboard) -> list[str]:
+def _limits(board: Leaderboard) -> list[str]:
     opened = board.test_openings
     often = "was not opened" if not opened else "was opened once" if opened == 1 else f"was opened {opened} times"
     spoiled = " What is chosen by a test set that was opened before is no longer free of choice." * (opened > 1)
     return [
         f"The test set {often} in this run, and not at all for this report.{spoiled}",
-        f"The best of {counted(len(record.trials), 'trial')} looks better on validation than it is, because it was "
-        "chosen for that (winner's curse); fresh seeds take away the part of it that is due to the seed, not the part "
-        "that is due to the images. Shared ranks are corrected for the number of comparisons (Holm, over all pairs).",
+        _chosen_text(board),
         "Confusion, recall, calibration and the images shown are of the validation part, on which plans were chosen.",
         "Times were taken on the machine named above, on which other trials ran at the same time.",
         "Importance and slices describe the trials that were made, which the search did not spread evenly.",
     ]
+
+
+def _chosen_text(board: Leaderboard) -> str:
+    """Return what it does to a score to be the best of those that could have been chosen."""
+    if board.luck is None or board.luck.tried < 2:
+        return ""
+    return (
+        f"The best of the {board.luck.tried} trials that used their full budget looks better on validation than it is, "
+        "because it was chosen for that (winner's curse); fresh seeds take away the part of it that is due to the "
+        "seed, not the part that is due to the images."
+    )
 
 
 def failures_text(board: Leaderboard) -> str:

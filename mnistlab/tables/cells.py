@@ -73,6 +73,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("metric", "text", lambda board, _: board.metric),
     Column("rank", "int", _rank),
     Column("shared", "bool", lambda _, row: row.rank.endswith("=")),
+    Column("rank_low", "int", _of("rank_low")),
+    Column("rank_high", "int", _of("rank_high")),
     Column("run", "text", _of("run")),
     Column("trial", "text", _of("trial")),
     Column("state", "text", _of("state")),
@@ -87,6 +89,8 @@ COLUMNS: tuple[Column, ...] = (
     *_ends("clean", "test_clean.interval"),
     Column("clean_images", "int", _of("test_clean.images")),
     Column("best", "float", _of("best"), 4),
+    Column("tie_detectable", "float", _of("tie.detectable")),
+    Column("tie_more_seeds", "int", _of("tie.more")),
     Column("parameters", "int", _of("parameters")),
     Column("macs", "int", _of("macs")),
     Column("latency_1_ms", "float", _milliseconds("cost.latency_1"), 4),
@@ -266,6 +270,7 @@ def about(board: Leaderboard) -> Mapping[str, Any]:
         "champion": board.name(board.champion) if board.champion else None,
         "tied": list(board.tied),
         "better": list(board.better),
+        "lacking": list(board.lacking),
         "failures": dict(board.failures),
         "luck": luck
         and {

@@ -102,7 +102,10 @@ class _Column:
 def _columns(part: Section) -> list[_Column]:
     """Return the columns in which something stands; the rank as the ranking writes it."""
     table = table_of([part])
-    made = [_Column("rank", number=False, cells=tuple(row.rank for row in part.rows))]
+    made = [
+        _Column("rank", number=False, cells=tuple(row.rank for row in part.rows)),
+        _Column("range", number=False, cells=tuple(row.ranks for row in part.rows)),
+    ]
     for shown in _shown(part.board.metric):
         place = table.names.index(shown.name)
         cells = tuple(_text(row[place], shown) for row in table.rows)

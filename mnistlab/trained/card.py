@@ -110,7 +110,7 @@ def _notes(chosen: Chosen, found: Agreement) -> Iterator[str]:
 def _choice(chosen: Chosen, *, named: bool) -> str:
     by = "was named by whoever exported it" if named else "leads the ranking of its run"
     tied = ", ".join(map(_plain, chosen.board.tied))
-    same = f" By noise the leader of the ranking can't be told from trial {tied}." if tied else ""
+    same = f" The leader of the ranking is tied with trial {tied}." if tied else ""
     return _wrapped(
         f"Trial {_plain(chosen.trial.trial)} {by}. Rule of the run: {_plain(chosen.board.rule)}.{same} Of its "
         "replicates on fresh seeds this is the first that succeeded, or the one that was named, not the best: nothing "
