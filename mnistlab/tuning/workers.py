@@ -1,12 +1,15 @@
-"""Ray Tune's loop with one change: a worker that is starting is kept for the trial that it starts for.
+"""Ray Tune's loop with two changes, so that all workers that were promised are there and stay.
 
-When a trial ends, Tune (2.60) hands its worker to the trial that has waited longest. If that trial's own worker is
-still starting, Tune drops it and starts another one for the next trial. A worker takes seconds to start. Where trials
-are shorter than that, the next trial ends first and the new worker is dropped too: one worker does everything, and the
-cores that were promised to the others load torch again and again.
+**A worker that is starting is kept.** When a trial ends, Tune (2.60) hands its worker to the trial that has waited
+longest. If that trial's own worker is still starting, Tune drops it and starts another one for the next trial. A worker
+takes seconds to start. Where trials are shorter than that, the next trial ends first and the new worker is dropped too:
+one worker trains everything, beside others that never come up. Here a free worker takes a trial that has no worker yet.
+It takes the trial of a starting worker only when no other trial is left: at the end of a search, or where that worker
+hangs.
 
-Here a free worker takes a trial that has no worker yet. It takes the trial of a starting worker only when no other
-trial is left: at the end of a search, or where that worker hangs.
+**A trial that needs a larger place gets it.** After it ran out of memory, a trial waits for a whole device. Tune ends
+each worker that gets free for it, and gives the place to a new worker for the next trial of the usual size. Here no
+such worker is started while a larger trial waits.
 
 Names that are private in Ray Tune are used in this module alone; tests/tuning/test_workers.py lists them.
 """
@@ -23,40 +26,65 @@ from ray.tune.experiment import Trial
 
 
 class KeepingController(TuneController):
-    """A `TuneController` that does not drop a worker that is starting while there is another trial to hand out."""
+    """A `TuneController` that drops no starting worker while there is another trial to hand out."""
 
-    _keeping = False  # whether trials whose workers are starting are left to those workers
+    _left_out: frozenset[Trial] = frozenset()  # the trials that get no worker at present
 
     def _maybe_add_actors(self) -> None:
         """Hand free workers to trials without one; what is left then takes over the trials of starting workers."""
-        self._keeping = True
+        behind, placed = self._behind_larger_ones(), {one for one in self._pending_trials if self._has_place(one)}
+        self._hand_out(behind | placed)
+        if self._actor_cache.num_cached_objects:
+            self._hand_out(behind | {one for one in placed if not self._is_starting(one)})
+
+    def _hand_out(self, left_out: frozenset[Trial]) -> None:
+        listed: list[Trial] = self._pending_trials_list
+        self._pending_trials_list = [one for one in listed if one not in left_out]
+        self._left_out = left_out
         try:
             super()._maybe_add_actors()
         finally:
-            self._keeping = False
-        if self._actor_cache.num_cached_objects:
-            super()._maybe_add_actors()
+            self._left_out = frozenset()
+            self._pending_trials_list = [one for one in listed if one in left_out] + self._pending_trials_list
 
     def get_trials(self) -> list[Trial]:
-        """Return all trials; where the scheduler chooses one for a free worker, without those that must not get it."""
-        trials: list[Trial] = super().get_trials()
-        return [one for one in trials if not self._is_starting(one)] if self._keeping else trials
+        """Return all trials; while the scheduler chooses one to run, those among which it may choose."""
+        return [one for one in super().get_trials() if one not in self._left_out]
 
     def _maybe_reuse_cached_actor(self, trial: Trial) -> bool:
-        """Hand a free worker to a trial, except where its own one is starting."""
-        if self._keeping and self._is_starting(trial):
-            return False
-        return bool(super()._maybe_reuse_cached_actor(trial))
+        """Hand a free worker to a trial, unless the trial is left out."""
+        return trial not in self._left_out and bool(super()._maybe_reuse_cached_actor(trial))
 
     def _is_starting(self, trial: Trial) -> bool:
-        """Return whether a process was started for a trial and is not up yet. Waiting for a place does not count."""
+        """Return whether the process of a trial that has one is not up yet."""
+        return self._trial_to_actor[trial] not in self._started_actors
+
+    def _has_place(self, trial: Trial) -> bool:
+        """Return whether a process was started for a trial, or a free one was given to it."""
         actor: Any = self._trial_to_actor.get(trial)
-        return actor is not None and actor not in self._started_actors and self._actor_manager.is_actor_started(actor)
+        return actor is not None and self._actor_manager.is_actor_started(actor)
+
+    def _behind_larger_ones(self) -> frozenset[Trial]:
+        """Return the trials without a worker that need less than one that waits for a place."""
+        waiting = [one for one in self._staged_trials if not self._has_place(one)]
+        without = [one for one in (*self._pending_trials, *self._paused_trials) if one not in self._trial_to_actor]
+        return frozenset(one for one in without if any(_is_larger(other, one) for other in waiting))
+
+
+def _is_larger(one: Trial, other: Trial) -> bool:
+    """Return whether a trial needs more of anything than another one."""
+    needs, has = _resources(one), _resources(other)
+    return any(amount > has.get(name, 0.0) for name, amount in needs.items())
+
+
+def _resources(trial: Trial) -> dict[str, float]:
+    factory: Any = trial.placement_group_factory
+    return factory.required_resources
 
 
 @contextmanager
-def starting_workers_kept() -> Generator[None]:
-    """Have Tune run its searches by a `KeepingController`; it has no parameter that says so."""
+def workers_kept() -> Generator[None]:
+    """Have Tune carry out its searches by a `KeepingController`; it has no parameter for that."""
     tune: Any = ray_tune
     before, tune.TuneController = tune.TuneController, KeepingController
     try:

@@ -14,12 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+from ray.exceptions import RayActorError
 from ray.train._internal.storage import StorageContext
 from ray.tune import Callback, PlacementGroupFactory, Trainable, register_trainable
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm
+from ray.tune.stopper import Stopper
+
+from mnistlab.tuning.cluster import environment
 
 Seconds = Callable[[], float]
 
@@ -48,21 +52,25 @@ class Told:
 
     started: list[Actor] = field(default_factory=list)
     up: set[Actor] = field(default_factory=set)
-    dropped_starting: list[Actor] = field(default_factory=list)  # given up before they were up
-    ended_up: list[Actor] = field(default_factory=list)
-    idle: float = 0.0  # worker-seconds in which one was up and had no trial
+    dropped: list[Actor] = field(default_factory=list)  # while they were starting
+    dropped_early: list[Actor] = field(default_factory=list)  # of these, while there were trials to hand out
+    lost: int = 0
+    idle: float = 0.0  # worker-seconds in which one was up with nothing to do, while there were trials to hand out
     clock: float = 0.0
 
 
 class Actors:
     """As `RayActorManager`: gives places while there are CPUs, starts workers in them, has them do what they are told.
 
-    `starting` and `epoch` draw how long a start and an epoch take; `lost` whether a worker dies in an epoch.
+    `starting` and `epoch` draw how long a start and an epoch take; `lost` whether a worker dies in an epoch; `over`
+    tells whether there are no more trials to hand out.
     """
 
-    def __init__(self, cpus: int, starting: Seconds, epoch: Seconds, lost: Callable[[], bool]) -> None:
+    def __init__(
+        self, cpus: int, starting: Seconds, epoch: Seconds, lost: Callable[[], bool], over: Callable[[], bool]
+    ) -> None:
         self._free, self._starting, self._epoch, self._lost = cpus, starting, epoch, lost
-        self.told = Told()
+        self.told, self._over = Told(), over
         self._waiting: list[Actor] = []
         self._live_actors_to_ray_actors_resources: dict[Actor, tuple[object, object]] = {}
         self._failed: set[Actor] = set()
@@ -126,8 +134,9 @@ class Actors:
         if tracked_actor in self._waiting:
             self._waiting.remove(tracked_actor)
             return False
-        is_up = tracked_actor in self.told.up
-        (self.told.ended_up if is_up else self.told.dropped_starting).append(tracked_actor)
+        if tracked_actor not in self.told.up:
+            self.told.dropped.append(tracked_actor)
+            self.told.dropped_early += [] if self._over() else [tracked_actor]
         self.clear_actor_task_futures(tracked_actor)
         self._removed.add(tracked_actor)
         self._later(0.1, tracked_actor, lambda: self._gone(tracked_actor))
@@ -148,7 +157,7 @@ class Actors:
         before = self.told.clock
         self.told.clock, _, _, then = heapq.heappop(self._come)
         idle = [one for one in self.told.up if not self._busy[one] and one not in self._removed | self._failed]
-        self.told.idle += (self.told.clock - before) * len(idle)
+        self.told.idle += 0.0 if self._over() else (self.told.clock - before) * len(idle)
         then()
         return True
 
@@ -175,10 +184,11 @@ class Actors:
             actor.on_stop(actor)
 
     def _fails(self, actor: Actor, on_error: Any) -> None:
+        self.told.lost += 1
         self._failed.add(actor)
         del self._live_actors_to_ray_actors_resources[actor]
         self._free += actor.cpus
-        lost = RuntimeError("the worker is lost")
+        lost = RayActorError()
         actor.on_error(actor, lost)
         on_error(actor, lost)
 
@@ -219,7 +229,7 @@ class Ends(FIFOScheduler):
 class Proposals(SearchAlgorithm):
     """As the bridge: hands out a trial while fewer than `parallel` are live; one that lost its worker comes again."""
 
-    def __init__(self, make: Callable[[int, int], Trial], trials: int, parallel: int | None) -> None:
+    def __init__(self, make: Callable[[int], Trial], trials: int, parallel: int | None) -> None:
         self._make, self._left, self._parallel = make, trials, parallel
         self._live: set[str] = set()
         self._again = 0
@@ -232,8 +242,9 @@ class Proposals(SearchAlgorithm):
         if not (self._left or self._again):
             self._finished = not self._live
             return None
-        self._left, self._again = (self._left, self._again - 1) if self._again else (self._left - 1, 0)
-        trial = self._make(len(self.handed_out), 1)
+        again = self._again > 0
+        self._left, self._again = self._left - (not again), self._again - again
+        trial = self._make(len(self.handed_out))
         self._live.add(trial.trial_id)
         self.handed_out.append(trial.trial_id)
         return trial
@@ -309,12 +320,13 @@ def loop(
     cpus: Callable[[int], int] = lambda _: 1,
     lost: Callable[[], bool] = lambda: False,
     pausing: bool = False,
+    stopper: Stopper | None = None,
 ) -> Loop:
     """Return a search of `trials` trials by `workers` workers; trial i has `epochs(i)` epochs and takes `cpus(i)`."""
     storage = Storage(storage_path=str(folder), experiment_dir_name="x")
     register_trainable("nobody", Trainable, warn=False)
 
-    def make(number: int, _: int) -> Trial:
+    def make(number: int) -> Trial:
         return Trial(
             "nobody",
             trial_id=f"{number:04}",
@@ -324,9 +336,15 @@ def loop(
         )
 
     proposals, starts, scheduler = Proposals(make, trials, None if pausing else workers), Starts(), Ends(pausing)
-    controller = kind(
-        search_alg=proposals, scheduler=scheduler, reuse_actors=True, storage=storage, callbacks=[starts]
-    )
-    actors = Actors(workers, starting, epoch, lost)
+    with environment({"TUNE_MAX_PENDING_TRIALS_PG": str(workers), "TUNE_RESULT_BUFFER_LENGTH": "0"}):
+        controller = kind(
+            search_alg=proposals,
+            scheduler=scheduler,
+            stopper=stopper,
+            reuse_actors=True,
+            storage=storage,
+            callbacks=[starts],
+        )
+    actors = Actors(workers, starting, epoch, lost, lambda: proposals.over)
     vars(controller).update(_actor_manager=actors, checkpoint=lambda: None)
     return Loop(controller, proposals, actors, starts, scheduler)
