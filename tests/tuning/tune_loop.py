@@ -103,7 +103,7 @@ class Actors:
     def is_actor_failed(self, tracked_actor: Actor) -> bool:
         return tracked_actor in self._failed
 
-    def add_actor(self, *, cls: Any, resource_request: Any, kwargs: Any, **then: Any) -> Actor:  # noqa: ARG002
+    def add_actor(self, *, cls: Any, resource_request: Any, kwargs: Any, **then: Any) -> Actor:
         self._count += 1
         actor = Actor(self._count, **then, actor_id=self._count, cpus=int(resource_request.bundles[0]["CPU"]))
         self._waiting.append(actor)
@@ -128,7 +128,7 @@ class Actors:
         self._later(takes, tracked_actor, done)
         return method_name if more.get("_return_future") else None
 
-    def remove_actor(self, tracked_actor: Actor, kill: bool = False, stop_future: object = None) -> bool:  # noqa: ARG002
+    def remove_actor(self, tracked_actor: Actor, kill: bool = False, stop_future: object = None) -> bool:
         if tracked_actor in self._failed:
             return False
         if tracked_actor in self._waiting:
@@ -150,7 +150,7 @@ class Actors:
     def cleanup(self) -> None:
         self._come.clear()
 
-    def next(self, timeout: float | None = None) -> bool:  # noqa: ARG002
+    def next(self, timeout: float | None = None) -> bool:
         self._give_places()
         if not self._come:
             return False
@@ -205,14 +205,14 @@ ANSWERS: dict[str, Callable[[], Any]] = {
 
 
 class Ends(FIFOScheduler):
-    """Ends a trial after its `epochs`; with `pausing` as population-based training does: the others get a turn first."""
+    """Ends a trial after its `epochs`; with `pausing` the others get a turn first, as in population-based training."""
 
     def __init__(self, pausing: bool) -> None:
         super().__init__()
         self._pausing = pausing
         self.done: Counter[str] = Counter()
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:  # noqa: ARG002
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self.done[trial.trial_id] += 1
         if self.done[trial.trial_id] >= trial.config["epochs"]:
             return TrialScheduler.STOP
@@ -254,7 +254,7 @@ class Proposals(SearchAlgorithm):
         """Return whether there is nothing left to hand out."""
         return not (self._left or self._again)
 
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:  # noqa: ARG002
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         self._live.discard(trial_id)
         self._again += error
 
@@ -278,7 +278,7 @@ class Starts(Callback):
     def __init__(self) -> None:
         self.order: list[str] = []
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.trial_id not in self.order:
             self.order.append(trial.trial_id)
 
