@@ -9,13 +9,15 @@ hangs.
 
 **A trial that needs a larger place gets it.** After it ran out of memory, a trial waits for a whole device. Tune ends
 each worker that gets free for it, and gives the place to a new worker for the next trial of the usual size. Here no
-such worker is started while a larger trial waits.
+such worker is started while a larger trial waits. If none of our workers is in its way and it still gets no place,
+because other jobs of a cluster have it, the search continues without it.
 
 Names that are private in Ray Tune are used in this module alone; tests/tuning/test_workers.py lists them.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -24,11 +26,15 @@ from ray.tune import tune as ray_tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+PATIENCE_SECONDS = 30.0  # for a larger place, once all workers are out of its way
+
 
 class KeepingController(TuneController):
     """A `TuneController` that drops no starting worker while there is another trial to hand out."""
 
     _left_out: frozenset[Trial] = frozenset()  # the trials that get no worker at present
+    _out_of_the_way: float | None = None  # since when a larger trial waits with no worker of ours in its way
+    _given_up: frozenset[Trial] = frozenset()  # trials for which others wait no more
 
     def _maybe_add_actors(self) -> None:
         """Hand free workers to trials without one; what is left then takes over the trials of starting workers."""
@@ -66,9 +72,21 @@ class KeepingController(TuneController):
 
     def _behind_larger_ones(self) -> frozenset[Trial]:
         """Return the trials without a worker that need less than one that waits for a place."""
-        waiting = [one for one in self._staged_trials if not self._has_place(one)]
         without = [one for one in (*self._pending_trials, *self._paused_trials) if one not in self._trial_to_actor]
-        return frozenset(one for one in without if any(_is_larger(other, one) for other in waiting))
+        waiting = [one for one in self._staged_trials - self._given_up if not self._has_place(one)]
+        larger = {one for one in waiting if any(_is_larger(one, other) for other in without)}
+        if self._lasts_too_long(bool(larger)):
+            self._given_up |= larger
+            return frozenset()
+        return frozenset(one for one in without if any(_is_larger(other, one) for other in larger))
+
+    def _lasts_too_long(self, waiting: bool) -> bool:
+        """Return whether larger trials have waited for long with no worker of this search in their way."""
+        if not waiting or self._actor_manager.num_live_actors:
+            self._out_of_the_way = None
+            return False
+        self._out_of_the_way = self._out_of_the_way or time.monotonic()
+        return time.monotonic() - self._out_of_the_way > PATIENCE_SECONDS
 
 
 def _is_larger(one: Trial, other: Trial) -> bool:

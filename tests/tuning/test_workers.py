@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +80,23 @@ def test_a_trial_that_needs_the_whole_machine_gets_it(tmp_path: Path, pausing: b
     assert one.starts.order.index("0003") <= 3  # Tune by itself gives it a place last
     if not pausing:  # two workers before it, its own, and two after it
         assert len(one.actors.told.started) == 5
+
+
+def test_the_others_do_not_wait_for_ever_for_a_trial_that_gets_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=itertools.count(100.0).__next__))
+    one = loop(
+        KeepingController,
+        tmp_path,
+        workers=4,
+        others=1,
+        trials=12,
+        starting=lambda: 3.0,
+        cpus=lambda number: 4 if number == 3 else 1,
+    )
+    with pytest.raises(AssertionError, match=r"no end: .*'TERMINATED': 11, 'PENDING': 1"):
+        one.run(most=500)
 
 
 def test_with_one_worker_the_order_is_that_of_tune_itself(tmp_path: Path) -> None:

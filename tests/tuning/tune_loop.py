@@ -321,8 +321,12 @@ def loop(
     lost: Callable[[], bool] = lambda: False,
     pausing: bool = False,
     stopper: Stopper | None = None,
+    others: int = 0,
 ) -> Loop:
-    """Return a search of `trials` trials by `workers` workers; trial i has `epochs(i)` epochs and takes `cpus(i)`."""
+    """Return a search of `trials` trials by `workers` workers; trial i has `epochs(i)` epochs and takes `cpus(i)`.
+
+    There are as many CPUs as workers; `others` of them are taken by somebody else.
+    """
     storage = Storage(storage_path=str(folder), experiment_dir_name="x")
     register_trainable("nobody", Trainable, warn=False)
 
@@ -345,6 +349,6 @@ def loop(
             storage=storage,
             callbacks=[starts],
         )
-    actors = Actors(workers, starting, epoch, lost, lambda: proposals.over)
+    actors = Actors(workers - others, starting, epoch, lost, lambda: proposals.over)
     vars(controller).update(_actor_manager=actors, checkpoint=lambda: None)
     return Loop(controller, proposals, actors, starts, scheduler)
