@@ -24,9 +24,7 @@ from ray.tune.stopper import Stopper
 from mnistlab.tuning import workers
 from mnistlab.tuning.workers import KeepingController, workers_kept
 from tests.tuning.conftest import RunTiny
-from tests.tuning.tune_loop import Actors, Loop, loop
-
-NEVER = 1e9
+from tests.tuning.tune_loop import NEVER, Actors, Loop, loop
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +53,7 @@ def test_a_worker_that_starts_slowly_takes_trials_as_soon_as_it_is_up(tmp_path: 
 def test_tune_by_itself_drops_it_each_time(tmp_path: Path, pausing: bool) -> None:
     """Once a new Ray fails this, `mnistlab.tuning.workers` may not be needed any more."""
     told = loop(TuneController, tmp_path, workers=2, trials=12, starting=after(1.0, 5.0), pausing=pausing).run()
-    assert len(told.dropped) == len(told.started) - 1 > 5
+    assert len(told.dropped) == len(told.started) - 1 >= 3
 
 
 def test_the_trial_of_a_worker_that_never_comes_up_is_taken_over_at_the_end(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from ray.tune.stopper import Stopper
 from mnistlab.tuning.cluster import environment
 
 Seconds = Callable[[], float]
+NEVER = 1e9  # seconds
 
 
 @dataclass(eq=False)
@@ -75,6 +76,7 @@ class Actors:
         self._live_actors_to_ray_actors_resources: dict[Actor, tuple[object, object]] = {}
         self._failed: set[Actor] = set()
         self._removed: set[Actor] = set()
+        self._up_at: dict[Actor, float] = {}
         self._busy: Counter[Actor] = Counter()
         self._come: list[tuple[float, int, Actor, Callable[[], None]]] = []
         self._count = 0
@@ -139,11 +141,12 @@ class Actors:
             self.told.dropped_early += [] if self._over() else [tracked_actor]
         self.clear_actor_task_futures(tracked_actor)
         self._removed.add(tracked_actor)
-        self._later(0.1, tracked_actor, lambda: self._gone(tracked_actor))
+        comes_up = max(0.0, self._up_at[tracked_actor] - self.told.clock)  # only then it hears that it is to stop
+        self._later(comes_up + 0.1, tracked_actor, lambda: self._gone(tracked_actor))
         return True
 
     def clear_actor_task_futures(self, tracked_actor: Actor) -> None:
-        self._come = [one for one in self._come if one[2] is not tracked_actor or tracked_actor not in self.told.up]
+        self._come = [one for one in self._come if one[2] is not tracked_actor]
         heapq.heapify(self._come)
         self._busy[tracked_actor] = 0
 
@@ -152,8 +155,8 @@ class Actors:
 
     def next(self, timeout: float | None = None) -> bool:
         self._give_places()
-        if not self._come:
-            return False
+        if not self._come or self._come[0][0] >= NEVER:
+            return False  # the clock jumps to what comes next, if anything does
         before = self.told.clock
         self.told.clock, _, _, then = heapq.heappop(self._come)
         idle = [one for one in self.told.up if not self._busy[one] and one not in self._removed | self._failed]
@@ -170,12 +173,13 @@ class Actors:
                 self._waiting.remove(actor)
                 self._live_actors_to_ray_actors_resources[actor] = MagicMock(), None
                 self.told.started.append(actor)
-                self._later(self._starting(), actor, lambda actor=actor: self._up(actor))
+                takes = self._starting()
+                self._up_at[actor] = self.told.clock + takes
+                self._later(takes, actor, lambda actor=actor: self._up(actor))
 
     def _up(self, actor: Actor) -> None:
-        if actor not in self._removed:
-            self.told.up.add(actor)
-            actor.on_start(actor)
+        self.told.up.add(actor)
+        actor.on_start(actor)
 
     def _gone(self, actor: Actor) -> None:
         del self._live_actors_to_ray_actors_resources[actor]
