@@ -30,7 +30,7 @@ from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
-from mnistlab.tuning.machine import Machine, Share, room, share, this_machine
+from mnistlab.tuning.machine import Machine, Share, doubts, room, share, this_machine
 from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Tracking, tracking
@@ -213,7 +213,7 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
             run.emit(resumed(found, machine, portion, again, ended, number, run.options.command))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
-        for warning in differences(found.record):
+        for warning in (*differences(found.record), *doubts(machine, spec.resources)):
             run.emit(events.Warned(message=warning))
         if _searchable(spec, past):
             run_search(job, run.trials, past)
@@ -242,7 +242,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
             run.writer.write_plugin(file.name, file.source)
         run.writer.write_run({"run": run.writer.path.name, **record})
         run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
-        for warning in run.experiment.warnings:
+        for warning in (*run.experiment.warnings, *doubts(machine, spec.resources)):
             run.emit(events.Warned(message=warning))
         job = _job(run, data, machine, portion)
         run_search(job, run.trials)
@@ -268,7 +268,7 @@ def _finish_tracking(run: Drive, track: Tracking) -> None:
 def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
     with _joined(run, this_machine()) as machine:
         job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
-        for warning in differences(record):
+        for warning in (*differences(record), *doubts(machine, run.experiment.spec.resources)):
             run.emit(events.Warned(message=warning))
         confirm(job, run.trials, run.options.command, record)
 

@@ -30,7 +30,8 @@ from ray._private import worker as ray_worker
 from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
 from mnistlab.tuning.folders import in_use, private_folder
-from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Machine
+from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.nodes import reached
 from mnistlab.tuning.pulse import ClusterLostError, felt
 
 ANSWER_SECONDS = 5.0
@@ -62,7 +63,7 @@ def cluster(address: str | None, machine: Machine, again: str = "mnistlab resume
         try:
             _start(address, machine, folder)
             with felt(private=address is None, again=again):
-                yield machine if address is None else _reached()
+                yield machine if address is None else reached()
         except ClusterLostError:
             lost = True
             raise
@@ -251,14 +252,6 @@ def _unbroken() -> Generator[None]:
 
 def _leave(_handler: object) -> None:
     pass
-
-
-def _reached() -> Machine:
-    """Return what the nodes of the joined cluster have together, and each by itself."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    nodes = tuple((int(node.get("CPU", 0)), float(node.get("GPU", 0.0))) for node in alive)
-    cpus, gpus = sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes)
-    return Machine(cpus, gpus, gpu_gib=GPU_GIB_PER_TRIAL, nodes=nodes)
 
 
 @contextmanager

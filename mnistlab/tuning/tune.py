@@ -23,6 +23,7 @@ from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.places import Places
 from mnistlab.tuning.unsaved import Unsaved
 from mnistlab.tuning.worker import PlanTrainable
+from mnistlab.tuning.workers import workers_kept
 
 
 class _StopAtEpoch(Unsaved, tune.Stopper):
@@ -66,7 +67,7 @@ def _run(search: Search, parts: Parts) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
-    with environment(pending), warnings.catch_warnings():
+    with environment(pending), workers_kept(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _tuner(search, parts).fit()
 

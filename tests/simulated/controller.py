@@ -118,7 +118,11 @@ class Controller:
         return True
 
     def _add_actors(self) -> None:
-        """As `_maybe_add_actors`: the scheduler's choice first, then those that wait, then those that pause."""
+        """As `_maybe_add_actors` of `mnistlab.tuning.workers`: the scheduler's choice first, then what waits or pauses.
+
+        A trial keeps the worker that starts for it. How long that takes is drawn each time, as if it were a new one:
+        every order in which Tune may hand free workers to trials can come up.
+        """
         chosen: Any = self._parts.scheduler.choose_trial_to_run(self)
         waiting = [trial for trial in self._trials if trial.status == Trial.PENDING]
         paused = [trial for trial in self._trials if trial.status == Trial.PAUSED]

@@ -48,6 +48,7 @@ MOODS = Choice(
     "memory",
     "late",
     "lonely",
+    "sociable",
     "curious",
     # worse ones
     "sleep",
@@ -100,11 +101,39 @@ class Net(nn.Module):
             time.sleep(0.05)
         if self.mood == "slower":
             time.sleep(0.5)
+        if self.mood == "sociable":
+            meet()
         if self.mood == "shy" and not self.training and not self.steps:  # asked without having been trained here
             time.sleep(1e6)
         if self.mood in WORSE and self.steps == 6:  # in the second epoch
             WORSE[self.mood]()
         return logits
+
+
+def meet() -> None:
+    """Once the gate is open, wait until another process trains as well."""
+    gate = Path(os.environ["MOODY_GATE"])
+    if gate.exists():
+        return
+    met = gate.with_suffix(".met")
+    met.with_suffix(f".met.{os.getpid()}").touch()
+    wait_until(lambda: len(list(gate.parent.glob(f"{met.name}.*"))) > 1)
+
+
+def come_to_the_gate() -> None:
+    """Note that this process is there; while the gate is closed, only the first one passes."""
+    gate = Path(os.environ["MOODY_GATE"])
+    if gate.exists():
+        note_in("MOODY_CAME", str(os.getpid()))
+        if not Path(os.environ["MOODY_CAME"]).read_text().startswith(f"{os.getpid()}\n"):
+            wait_until(lambda: not gate.exists())
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "nobody came"
+        time.sleep(0.02)
 
 
 def deadlock() -> None:
@@ -218,6 +247,7 @@ def prepare(_config: Watched, _place: DataPlace) -> DatasetInfo:
 
 def load(_config: Watched, _place: DataPlace, split: str) -> LabelledImages:
     note(f"load {split}")
+    come_to_the_gate()
     count = 96 if split == "train" else 40
     images = np.random.default_rng(count).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
     return LabelledImages(images=images, labels=np.arange(count) % 2)
