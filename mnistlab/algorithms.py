@@ -40,6 +40,27 @@ def trials_at_once(search: SearchSpec) -> int | None:
     return max(2, search.trials // 4) if learns(search) else None
 
 
+def held_back(search: SearchSpec, fit: int, at_once: int) -> str:
+    """Return in words how the number of trials at once and the algorithm's learning limit each other, or "".
+
+    `fit` trials would fit on the machine, `at_once` will run.
+    """
+    limit = trials_at_once(search)
+    if limit is None or search.trials <= FEWEST:
+        return ""
+    if at_once < fit and at_once == limit:
+        return (
+            f"{at_once} trials at once instead of {fit}: {search.algorithm} learns from trials that ended; "
+            "set resources.max_parallel to run more"
+        )
+    if at_once + batch(search.trials, 10) > search.trials:
+        return (
+            f"{at_once} of {search.trials} trials at once: {search.algorithm} proposes every plan before enough trials "
+            f"ended to learn from; set resources.max_parallel = {search.trials // 4}"
+        )
+    return ""
+
+
 def warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
     """Yield in words what keeps the algorithm of an experiment from doing what its name says."""
     search = spec.search

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import joblib
@@ -9,6 +10,8 @@ import torch
 
 from mnistlab.errors import ResourceError
 from mnistlab.spec import ResourcesSpec
+
+Node = tuple[int, float]  # its CPUs and GPUs
 
 # What a GPU trial is taken to need until it is measured: CUDA's context, the data and a small network.
 GPU_GIB_PER_TRIAL = 3.0
@@ -22,7 +25,7 @@ class Machine:
     gpus: float
     gpu_names: tuple[str, ...] = ()
     gpu_gib: float = 0.0  # memory of the smallest GPU
-    nodes: tuple[tuple[int, float], ...] = ()  # CPUs and GPUs of each node of a cluster
+    nodes: tuple[Node, ...] = ()  # CPUs and GPUs of each node of a cluster
 
     def __str__(self) -> str:
         """Return for example `16 CPUs, 1 GPU (NVIDIA A100)`."""
@@ -54,10 +57,11 @@ def this_machine() -> Machine:
     return Machine(joblib.cpu_count(), float(count), names, min(memory, default=0.0))
 
 
-def share(machine: Machine, wished: ResourcesSpec) -> Share:
+def share(machine: Machine, wished: ResourcesSpec, most: int | None = None) -> Share:
     """Return what each trial gets and how many run at once.
 
-    `gpus_per_trial = "auto"` is one GPU divided by the trials that fit on it, by memory and by the CPUs that feed them.
+    At most `most` run at once, unless `max_parallel` says how many. `gpus_per_trial = "auto"` is one GPU divided by
+    the trials that fit on it, by memory and by the CPUs that feed them. If fewer trials run than fit, each gets more.
 
     Raises:
         ResourceError: if not even one trial fits, saying what is short.
@@ -72,7 +76,8 @@ def share(machine: Machine, wished: ResourcesSpec) -> Share:
     parallel = sum(_fitting(node, cpus, gpus) for node in nodes)
     if parallel < 1:
         raise ResourceError(f"resources.gpus_per_trial = {gpus:g}, but there are {machine.gpus:g} GPUs")
-    return Share(cpus, gpus, min(parallel, wished.max_parallel or parallel))
+    parallel = min(parallel, wished.max_parallel or most or parallel)
+    return Share(cpus, _spread(nodes, cpus, gpus, parallel) if wished.gpus_per_trial is None else gpus, parallel)
 
 
 def room(machine: Machine, given: Share) -> Share | None:
@@ -86,7 +91,7 @@ def room(machine: Machine, given: Share) -> Share | None:
     return Share(most, 0.0, 1) if most > given.cpus and given.parallel > 1 else None
 
 
-def _fitting(node: tuple[int, float], cpus: int, gpus: float) -> int:
+def _fitting(node: Node, cpus: int, gpus: float) -> int:
     """Return how many trials a node holds: a trial never spans two nodes, nor two GPUs for less than a whole one."""
     by_cpu = node[0] // cpus
     if not gpus:
@@ -99,5 +104,17 @@ def _gpus_per_trial(machine: Machine, by_cpu: int) -> float:
     if not machine.gpus:
         return 0.0
     by_memory = max(1, int(machine.gpu_gib / GPU_GIB_PER_TRIAL))
-    fit = max(1, min(by_memory, int(by_cpu // machine.gpus)))
+    return _part(max(1, min(by_memory, int(by_cpu // machine.gpus))))
+
+
+def _part(fit: int) -> float:
     return int(10_000 / fit) / 10_000  # Ray counts in ten-thousandths; rounding up would leave one out
+
+
+def _spread(nodes: Sequence[Node], cpus: int, gpus: float, parallel: int) -> float:
+    """Return the largest part of a GPU, from `gpus` on, with which `parallel` trials run at once.
+
+    Ray fills one GPU before it uses the next: with small parts, a few trials would share one and leave others idle.
+    """
+    parts = map(_part, range(1, round(1 / gpus))) if gpus else ()
+    return next((part for part in parts if sum(_fitting(node, cpus, part) for node in nodes) >= parallel), gpus)
