@@ -57,10 +57,10 @@ def this_machine() -> Machine:
     return Machine(joblib.cpu_count(), float(count), names, min(memory, default=0.0))
 
 
-def share(machine: Machine, wished: ResourcesSpec, most: int | None = None) -> Share:
+def share(machine: Machine, wished: ResourcesSpec, limit: int | None = None) -> Share:
     """Return what each trial gets and how many run at once.
 
-    At most `most` run at once, unless `max_parallel` says how many. `gpus_per_trial = "auto"` is one GPU divided by
+    At most `limit` run at once, unless `max_parallel` says how many. `gpus_per_trial = "auto"` is one GPU divided by
     the trials that fit on it, by memory and by the CPUs that feed them. If fewer trials run than fit, each gets more.
 
     Raises:
@@ -76,7 +76,7 @@ def share(machine: Machine, wished: ResourcesSpec, most: int | None = None) -> S
     parallel = sum(_fitting(node, cpus, gpus) for node in nodes)
     if parallel < 1:
         raise ResourceError(f"resources.gpus_per_trial = {gpus:g}, but there are {machine.gpus:g} GPUs")
-    parallel = min(parallel, wished.max_parallel or most or parallel)
+    parallel = min(parallel, wished.max_parallel or limit or parallel)
     return Share(cpus, _spread(nodes, cpus, gpus, parallel) if wished.gpus_per_trial is None else gpus, parallel)
 
 

@@ -134,9 +134,7 @@ def _qmc(seed: int, _: int, settings: Settings) -> BaseSampler:
 
 
 def _gp(seed: int, trials: int, settings: Settings) -> BaseSampler:
-    inner = optuna.samplers.GPSampler(
-        seed=seed, n_startup_trials=batch(trials, 10), warn_independent_sampling=False
-    )
+    inner = optuna.samplers.GPSampler(seed=seed, n_startup_trials=batch(trials, 10), warn_independent_sampling=False)
     return EveryTrial(inner, settings)
 
 

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from statistics import NormalDist
 
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -21,10 +20,10 @@ Ended = Sequence[FrozenTrial]
 def scores(trials: Ended, directions: Sequence[StudyDirection]) -> Mapping[int, tuple[float, ...]]:
     """Return a value per objective, by trial number, for each of `trials` that says something about its plan.
 
-    With one objective these are normal scores of the trials' ranks: the best plan has the best value in the study's
-    own direction, and a plan that came to nothing counts as the worst. Ranks also keep one plan that diverges from
-    hiding the differences among all others (normal scores as in Salinas 2020, "A quantile-based approach for
-    hyperparameter transfer learning"). With several objectives nothing is pruned, and values stay as they are.
+    With one objective a trial's score is the share of trials that it beats, half of its equals included; where less
+    is better, one minus that. A plan that came to nothing counts as the worst. Ranks also keep one plan that diverges
+    from hiding the differences among all others (Salinas 2020, "A quantile-based approach for hyperparameter transfer
+    learning"). With several objectives nothing is pruned, and values stay as they are.
     """
     if len(directions) > 1:
         return _several(trials, directions)
@@ -33,7 +32,8 @@ def scores(trials: Ended, directions: Sequence[StudyDirection]) -> Mapping[int, 
     groups = [infeasible] * bool(infeasible) + _ranked(trials, sign)
     total, below, found = sum(map(len, groups)), 0, dict[int, tuple[float, ...]]()
     for group in groups:
-        value = sign * NormalDist().inv_cdf((below + len(group) / 2) / total)
+        beaten = (below + len(group) / 2) / total
+        value = beaten if sign > 0 else 1 - beaten
         found |= {trial.number: (value,) for trial in group}
         below += len(group)
     return found
