@@ -31,9 +31,6 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
         RunWriteError: if SQLite refuses, then or whenever the study is asked or told later: the disk is full, or
             another program has locked the file for longer than SQLite waits.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    seed = derive(spec.seed, Stream.SAMPLER)
-    with_sampler = sampler(spec.search.algorithm, seed, spec.search.trials, settings_of(space))
     # Built, not formatted: a path may hold signs that mean something in an address.
     address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
     try:
@@ -45,11 +42,23 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
+    return new_study(spec, space, storage)
+
+
+def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+    """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seed = derive(spec.seed, Stream.SAMPLER)
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
         for metric in spec.search.metric
     ]
-    return optuna.create_study(storage=storage, study_name=spec.name, sampler=with_sampler, directions=directions)
+    return optuna.create_study(
+        storage=storage,
+        study_name=spec.name,
+        sampler=sampler(spec.search.algorithm, seed, spec.search.trials, settings_of(space)),
+        directions=directions,
+    )
 
 
 def _refuse(path: Path, about: sqlalchemy.engine.ExceptionContext) -> None:

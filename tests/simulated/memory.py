@@ -1,4 +1,4 @@
-"""Searches of which nothing is written but the study: who proposes and who judges, over simulated workers."""
+"""Searches of which nothing is written: who proposes and who judges, over simulated workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.schedulers import scheduler
-from mnistlab.tuning.study import open_study
+from mnistlab.tuning.study import new_study
 from tests.simulated import worker
 from tests.simulated.controller import Controller, World
 from tests.simulated.curves import shares
@@ -119,7 +119,7 @@ def searched(
     training = "[training]\nepochs = 9\nbatch_size = 64\n"
     file.write_text(f'name = "x"\nseed = {seed}\n[data]\ndataset = "digits"\n{space}\n{training}[search]\n{search}')
     wanted = experiment.load(file, (), registry())
-    study, cut = open_study(folder / "study.db", wanted.spec, wanted.space), Interruptions(lambda: "")
+    study, cut = new_study(wanted.spec, wanted.space), Interruptions(lambda: "")
     bridge = Bridge(study, wanted.space, wanted.spec, parallel=parallel, interruptions=cut)
     judge = scheduler(wanted.spec, wanted.space, lambda: False)
     deaf: Any = SimpleNamespace(idle=lambda: True, **dict.fromkeys(_TOLD, lambda *_: None))

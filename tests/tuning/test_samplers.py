@@ -78,15 +78,13 @@ def test_without_numbers_cma_es_has_nothing_to_learn(tmp_path: Path) -> None:
     assert (one.modelled, one.generations) == (0, 0)
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "cmaes", "nsga2"])
-def test_what_was_learnt_makes_better_plans_than_chance(tmp_path: Path, algorithm: str) -> None:
-    learnt = found(tmp_path / "learnt", algorithm, "asha", "two models", 32)
+def test_what_was_learnt_makes_better_plans_than_chance(tmp_path: Path) -> None:
     chance = found(tmp_path / "chance", "random", "asha", "two models", 32)
-    assert learnt.late > chance.late + 0.01
+    for algorithm in ("tpe", "cmaes", "nsga2"):
+        assert found(tmp_path / algorithm, algorithm, "asha", "two models", 32).late > chance.late + 0.01
 
 
-@pytest.mark.parametrize("algorithm", ["cmaes", "nsga2"])
-def test_plans_that_come_to_nothing_are_avoided(tmp_path: Path, algorithm: str) -> None:
+def test_plans_that_come_to_nothing_are_avoided(tmp_path: Path) -> None:
     """Half of the range of a setting fails, and the best value of it is next to the border."""
 
     def fails(plan: Mapping[str, Any], _: float) -> Fate:
@@ -96,9 +94,9 @@ def test_plans_that_come_to_nothing_are_avoided(tmp_path: Path, algorithm: str) 
         return sum(fails(plan, 0).kind == "plugin" for plan in one.plans[16:])
 
     with patch.object(worker, "fate", fails):
-        learnt = found(tmp_path / "learnt", algorithm, "asha", "numbers", 32)
         chance = found(tmp_path / "chance", "random", "asha", "numbers", 32)
-    assert failed(learnt) < failed(chance)
+        for algorithm in ("cmaes", "nsga2"):
+            assert failed(found(tmp_path / algorithm, algorithm, "asha", "numbers", 32)) < failed(chance)
 
 
 def test_a_search_with_several_metrics_learns_too(tmp_path: Path) -> None:
