@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, nsgaii
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mnistlab.algorithms import batch, population
@@ -145,7 +145,18 @@ def _cmaes(seed: int, trials: int, settings: Settings) -> BaseSampler:
 
 
 def _nsga2(seed: int, trials: int, settings: Settings) -> BaseSampler:
-    return EveryTrial(optuna.samplers.NSGAIISampler(seed=seed, population_size=batch(trials, 50)), settings)
+    """Crossover and mutation as in the paper (Deb 2002), which make new numbers near those that did well.
+
+    Optuna's own choice swaps values and draws those that mutate at random: with one setting it never learns.
+    """
+    inner = optuna.samplers.NSGAIISampler(
+        seed=seed,
+        population_size=batch(trials, 50),
+        crossover=nsgaii.SBXCrossover(),
+        mutation=nsgaii.PolynomialMutation(),
+        mutation_prob=1 / max(2, len(settings.searched)),
+    )
+    return EveryTrial(inner, settings)
 
 
 _SAMPLERS: dict[Algorithm, Callable[[int, int, Settings], BaseSampler]] = {

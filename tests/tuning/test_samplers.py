@@ -50,7 +50,7 @@ def learnable(trial: FrozenTrial, algorithm: str) -> set[str]:
     [
         *((algorithm, "asha", space) for algorithm in ("tpe", "nsga2") for space in SPACES),
         *(("cmaes", "asha", space) for space in SPACES if space != "lists"),
-        *(("gp", scheduler, "two models") for scheduler in ("asha", "hyperband")),
+        ("gp", "asha", "two models"),
         *(("cmaes", scheduler, "numbers") for scheduler in ("hyperband", "median", "none")),
         *(("nsga2", scheduler, "two models") for scheduler in ("hyperband", "none")),
         ("qmc", "asha", "two models"),
