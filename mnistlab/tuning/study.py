@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -92,8 +93,13 @@ def ask(trial: Trial, parameter: Parameter) -> Scalar:
 def settings_of(space: Space) -> Settings:
     """Return every setting of a space, of all its branches, as `ask` asks Optuna for it."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))  # in memory: nobody sees it
-    study.enqueue_trial({parameter.path: parameter.default for parameter in space.parameters()})
+    enqueue(study, space, {parameter.path: parameter.default for parameter in space.parameters()})
     trial = study.ask()
     for parameter in space.parameters():
         ask(trial, parameter)
     return Settings(trial.distributions, trial.params)
+
+
+def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:  # noqa: ARG001
+    """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
+    study.enqueue_trial(dict(point))
