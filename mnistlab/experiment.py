@@ -9,6 +9,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from mnistlab import algorithms
 from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
 from mnistlab.discovery import Selection, canonical
@@ -156,6 +157,7 @@ def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
     points, trials = size(space) or 0, spec.search.trials
     if spec.search.algorithm == "grid" and trials < points:
         yield f"search.trials = {trials:,}, but the grid has {points:,} points: {points - trials:,} will not be tried"
+    yield from algorithms.warnings(spec, space)
 
 
 def _datasets(

@@ -19,7 +19,7 @@ from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
-from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.machine import Machine, Share, share
 
 
 def rule_of(spec: ExperimentSpec) -> str:
@@ -57,6 +57,7 @@ def started(
         trials=spec.search.trials,
         epochs=experiment.space.epochs,
         parallel=portion.parallel,
+        parallel_replicates=share(machine, spec.resources).parallel,
         devices=str(machine),
         metric=spec.search.metric[0],
         rule=rule_of(spec),
@@ -88,6 +89,7 @@ def resumed(
         command=command,
         trials=search.trials,
         parallel=portion.parallel,
+        parallel_replicates=share(machine, found.experiment.spec.resources).parallel,
         devices=str(machine),
         counts=dict(ended),
         again=tuple(again),

@@ -6,11 +6,12 @@ import shutil
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from mnistlab import events
+from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, go_on, left_of, work_of
 from mnistlab.data import images_digest
@@ -204,7 +205,7 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
     with _joined(run, this_machine()) as machine:
-        portion = share(machine, spec.resources)
+        portion = share(machine, spec.resources, trials_at_once(spec.search))
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
         if past.drivers:
@@ -216,7 +217,9 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
         for warning in (*differences(found.record), *doubts(machine, spec.resources)):
             run.emit(events.Warned(message=warning))
         if _searchable(spec, past):
+            _say_held_back(job, machine)
             run_search(job, run.trials, past)
+        job = _for_replicates(job, machine)
         if not stopping(run) and not common_failure(run.trials):
             go_on(job, run.trials, run.options.command)  # first: it also tests the models that it had left
         if not stopping(run) and not common_failure(run.trials):
@@ -236,7 +239,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     with _joined(run, here) as machine:
-        portion = share(machine, spec.resources)
+        portion = share(machine, spec.resources, trials_at_once(spec.search))
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
             run.writer.write_plugin(file.name, file.source)
@@ -245,9 +248,10 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
         for warning in (*run.experiment.warnings, *doubts(machine, spec.resources)):
             run.emit(events.Warned(message=warning))
         job = _job(run, data, machine, portion)
+        _say_held_back(job, machine)
         run_search(job, run.trials)
         if not stopping(run) and not common_failure(run.trials):
-            confirm(job, run.trials, run.options.command)
+            confirm(_for_replicates(job, machine), run.trials, run.options.command)
     _finish_tracking(run, track)
 
 
@@ -288,6 +292,25 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         reason=run.requests.reason,
         again=run.again,
         tick=ticker(run),
+    )
+
+
+def _say_held_back(job: Search, machine: Machine) -> None:
+    fit = share(machine, job.spec.resources).parallel
+    note = held_back(job.spec.search, fit, job.share.parallel)
+    if note:
+        job.emit(events.Warned(message=note))
+
+
+def _for_replicates(job: Search, machine: Machine) -> Search:
+    """Return the search with as many workers as fit: no replicate waits to learn from another one."""
+    whole = share(machine, job.spec.resources)
+    larger = room(machine, whole)
+    return replace(
+        job,
+        share=whole,
+        room=larger,
+        shared=replace(job.shared, gpus=whole.gpus, more_room=larger is not None),
     )
 
 

@@ -28,6 +28,7 @@ def check(
     import json
 
     from mnistlab import experiment
+    from mnistlab.algorithms import held_back, trials_at_once
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
     from mnistlab.dataset import find_data
@@ -59,9 +60,13 @@ def check(
     )
     out.print(_models_line(wanted, registry, data.info.shape), soft_wrap=True)
     machine = this_machine()
-    portion = share(machine, wanted.spec.resources)
+    resources, search = wanted.spec.resources, wanted.spec.search
+    whole, portion = share(machine, resources), share(machine, resources, trials_at_once(search))
     each = f"{portion.cpus} CPU" + (f" and {portion.gpus:g} GPU" if portion.gpus else "")
     out.print(f"Devices: {machine}; {portion.parallel} trials in parallel, {each} each")
+    note = held_back(search, whole.parallel, portion.parallel)
+    if note:
+        out.print(note, soft_wrap=True)
 
 
 def _models_line(wanted: Experiment, registry: Registry, shape: ImageShape) -> str:

@@ -120,13 +120,14 @@ def _rest(trial: RunningTrial, known: Sequence[float], now: float, draw: random.
 def _confirmed(state: ViewState, now: float, draw: random.Random, free: list[float]) -> float:
     """Return when the confirmation would be over that begins once all `free` slots are."""
     assert state.start is not None
+    at_once = state.start.parallel_replicates or state.start.parallel
     if state.phase == "confirmation":
         slots, left = _replicates(state, now)
-        slots = (slots + [0.0] * state.start.parallel)[: max(state.start.parallel, len(slots))]
+        slots = (slots + [0.0] * at_once)[: max(at_once, len(slots))]
     else:
         expected = min(state.start.confirm_top, state.complete + len(state.running) + state.queued)
         # Its workers are new ones, and start as slowly as those of the search did.
-        slots = [max(free) + state.warm_up * bool(expected)] * len(free)
+        slots = [max(free) + state.warm_up * bool(expected)] * max(at_once, len(free))
         left = _winners(state, now, draw, expected) * state.start.confirm_seeds
     _play(left, slots)
     return max(slots)

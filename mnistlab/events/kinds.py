@@ -50,6 +50,7 @@ class RunStarted(Event):
     confirm_top: int = 0
     confirm_seeds: int = 0
     time_budget: float = 0.0  # seconds; 0 where there is none
+    parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class RunResumed(Event):
     time_budget: float = 0.0  # seconds in all; 0 where there is none
     config: str = ""  # as of `RunStarted`, of the experiment that holds from here on
     plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
+    parallel_replicates: int = 0  # as of `RunStarted`
 
 
 @dataclass(frozen=True, kw_only=True)

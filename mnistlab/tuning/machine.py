@@ -13,6 +13,8 @@ import torch
 from mnistlab.errors import ResourceError
 from mnistlab.spec import ResourcesSpec
 
+Node = tuple[int, float]  # its CPUs and GPUs
+
 # What a GPU trial is taken to need until it is measured: CUDA's context, the data and a small network.
 GPU_GIB_PER_TRIAL = 3.0
 
@@ -82,26 +84,27 @@ def _gpu(index: int) -> Gpu:
     return Gpu(name, torch.cuda.get_device_properties(index).total_memory / 2**30, used / 2**30)
 
 
-def share(machine: Machine, wished: ResourcesSpec) -> Share:
+def share(machine: Machine, wished: ResourcesSpec, limit: int | None = None) -> Share:
     """Return what each trial gets and how many run at once.
 
-    `gpus_per_trial = "auto"` divides each GPU among as many trials as its memory and the CPUs of its node allow. All
-    trials get the same share, so the GPU with the least memory decides.
+    At most `limit` run at once, unless `max_parallel` says how many. `gpus_per_trial = "auto"` divides each GPU among
+    as many trials as its memory and the CPUs of its node allow. All trials get the same share, so the GPU with the
+    least memory decides. If fewer trials run than fit, each gets more.
 
     Raises:
         ResourceError: if not even one trial fits, saying what is short.
     """
-    cpus = wished.cpus_per_trial
+    cpus, most = wished.cpus_per_trial, wished.max_parallel or limit
     nodes = machine.nodes or ((machine.cpus, machine.gpus),)
-    most = max(node_cpus for node_cpus, _ in nodes)
-    if cpus > most:
+    most_cpus = max(node_cpus for node_cpus, _ in nodes)
+    if cpus > most_cpus:
         where = " on one node" if len(nodes) > 1 else ""
-        raise ResourceError(f"resources.cpus_per_trial = {cpus}, but there are {most} CPUs{where}")
-    gpus = _gpus_per_trial(machine, wished) if wished.gpus_per_trial is None else wished.gpus_per_trial
+        raise ResourceError(f"resources.cpus_per_trial = {cpus}, but there are {most_cpus} CPUs{where}")
+    gpus = _gpus_per_trial(machine, cpus, most) if wished.gpus_per_trial is None else wished.gpus_per_trial
     parallel = _parallel(nodes, cpus, gpus)
     if parallel < 1:
         raise ResourceError(_nowhere(nodes, cpus, gpus, machine.gpus))
-    return Share(cpus, gpus, min(parallel, wished.max_parallel or parallel))
+    return Share(cpus, gpus, min(parallel, most or parallel))
 
 
 def room(machine: Machine, given: Share) -> Share | None:
@@ -151,15 +154,15 @@ def _fitting(node: tuple[int, float], cpus: int, gpus: float) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _gpus_per_trial(machine: Machine, wished: ResourcesSpec) -> float:
-    """Return the largest share of a GPU with which as many trials run at once as memory and CPUs allow."""
+def _gpus_per_trial(machine: Machine, cpus: int, most: int | None) -> float:
+    """Return the largest share of a GPU with which as many trials run at once as memory, CPUs and `most` allow."""
     if not machine.gpus:
         return 0.0
     nodes = machine.nodes or ((machine.cpus, machine.gpus),)
 
     def parallel(fit: int) -> int:
-        found = _parallel(nodes, wished.cpus_per_trial, _part(fit))
-        return min(found, wished.max_parallel or found)
+        found = _parallel(nodes, cpus, _part(fit))
+        return min(found, most or found)
 
     by_memory = max(1, int(machine.gpu_gib / GPU_GIB_PER_TRIAL))
     return _part(max(range(1, by_memory + 1), key=parallel))  # of equal ones the first, which is the largest share

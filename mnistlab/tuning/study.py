@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,21 +18,20 @@ from mnistlab.api import Choice, Float, Scalar
 from mnistlab.errors import RunWriteError
 from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive
-from mnistlab.space import Parameter
+from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
-from mnistlab.tuning.samplers import sampler
+from mnistlab.tuning.samplers import Settings, sampler
 
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 
 
-def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
+def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
     """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens.
 
     Raises:
         RunWriteError: if SQLite refuses, then or whenever the study is asked or told later: the disk is full, or
             another program has locked the file for longer than SQLite waits.
     """
-    with_sampler = sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), spec.search.trials)
     # Built, not formatted: a path may hold signs that mean something in an address.
     address = sqlalchemy.engine.URL.create("sqlite", database=str(path))
     try:
@@ -43,11 +43,23 @@ def open_study(path: Path, spec: ExperimentSpec) -> optuna.Study:
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
+    return new_study(spec, space, storage)
+
+
+def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+    """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seed = derive(spec.seed, Stream.SAMPLER)
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
         for metric in spec.search.metric
     ]
-    return optuna.create_study(storage=storage, study_name=spec.name, sampler=with_sampler, directions=directions)
+    return optuna.create_study(
+        storage=storage,
+        study_name=spec.name,
+        sampler=sampler(spec.search.algorithm, seed, spec.search.trials, settings_of(space)),
+        directions=directions,
+    )
 
 
 def _refuse(path: Path, about: sqlalchemy.engine.ExceptionContext) -> None:
@@ -76,3 +88,18 @@ def ask(trial: Trial, parameter: Parameter) -> Scalar:
     if isinstance(domain, Float):
         return trial.suggest_float(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
     return trial.suggest_int(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def settings_of(space: Space) -> Settings:
+    """Return every setting of a space, of all its branches, as `ask` asks Optuna for it."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))  # in memory: nobody sees it
+    enqueue(study, space, {parameter.path: parameter.default for parameter in space.parameters()})
+    trial = study.ask()
+    for parameter in space.parameters():
+        ask(trial, parameter)
+    return Settings(trial.distributions, trial.params)
+
+
+def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:  # noqa: ARG001
+    """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
+    study.enqueue_trial(dict(point))

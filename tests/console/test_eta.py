@@ -97,6 +97,19 @@ def test_the_confirmation_and_the_start_of_its_workers_come_on_top(even, stamped
     assert found.median == pytest.approx(206.0 + 6.0 + 30.0)  # six trainings of ten seconds, two at a time
 
 
+def test_the_confirmation_may_have_more_workers_than_the_search(even, stamped) -> None:
+    start, recorded = even
+    timed = [(one.t, one.event) for one in recorded[1:]]
+
+    def seconds(replicates: int) -> float:
+        first = replace(start, confirm_top=2, confirm_seeds=4, parallel_replicates=replicates)
+        found = estimate(state_at(stamped([(0.0, first), *timed]), 100.0), 100.0)
+        assert found is not None
+        return found.median
+
+    assert seconds(0) - seconds(8) == pytest.approx(30.0)  # four rounds of ten seconds, or one
+
+
 def test_a_running_trial_goes_on_at_its_own_pace(even, stamped) -> None:
     start, recorded = even
     timed = [(one.t, one.event) for one in recorded[1:]]

@@ -150,14 +150,14 @@ def test_a_study_that_another_program_has_locked_is_told_in_our_words(
     monkeypatch.setattr(study, "BUSY_SECONDS", 3.0)
     file = tmp_path / "x.toml"
     file.write_text('name = "x"\n[model.mlp]\n[optimizer.sgd]\n')
-    path, spec = tmp_path / "study.db", experiment.load(file, (), registry).spec
-    opened = open_study(path, spec)
+    path, wanted = tmp_path / "study.db", experiment.load(file, (), registry)
+    opened = open_study(path, wanted.spec, wanted.space)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database is locked"):
         opened.ask()
     with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database is locked"):
-        open_study(path, spec)
+        open_study(path, wanted.spec, wanted.space)
     threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
     assert opened.ask().number == 0  # SQLite waits for some seconds
 

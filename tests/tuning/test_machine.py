@@ -42,6 +42,8 @@ SMALL_GPUS = Machine(cpus=8, gpus=2, gpu_names=("A", "A"), gpu_gib=8.0)
         (Machine(64, 1, gpu_gib=80.0, nodes=((4, 1.0), (60, 0.0))), wish(), Share(1, 0.25, 4)),
         (Machine(64, 1, gpu_gib=80.0, nodes=((4, 1.0), (60, 0.0))), wish(gpus_per_trial=0), Share(1, 0.0, 64)),
         (Machine(8, 2, nodes=((4, 1.0), (4, 1.0)), silent=("b",)), wish(), Share(1, 1.0, 2)),
+        (SMALL_GPUS, wish(max_parallel=2), Share(1, 1.0, 2)),
+        (SMALL_GPUS, wish(max_parallel=3), Share(1, 0.5, 3)),
     ],
 )
 def test_share(machine: Machine, wished: ResourcesSpec, expected: Share) -> None:
@@ -154,3 +156,52 @@ def test_a_driver_that_does_not_say_what_is_used_stops_nobody(monkeypatch: pytes
 def test_of_a_slice_of_a_gpu_the_slice_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     Cuda(monkeypatch, Gpu("NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4.75, 30.0))  # what is used is that of the whole GPU
     assert this_machine().gpu_gib == 4.75
+
+
+@pytest.mark.parametrize(
+    ("machine", "wished", "most", "expected"),
+    [
+        (Machine(32, 0), wish(), 8, Share(1, 0.0, 8)),
+        (Machine(4, 0), wish(), 8, Share(1, 0.0, 4)),
+        (Machine(32, 0), wish(max_parallel=32), 8, Share(1, 0.0, 32)),  # who says how many is obeyed
+        (Machine(32, 0), wish(max_parallel=3), 8, Share(1, 0.0, 3)),
+        (ONE_GPU, wish(), 8, Share(1, 0.125, 8)),
+        (ONE_GPU, wish(gpus_per_trial=0.0625), 8, Share(1, 0.0625, 8)),
+        (Machine(64, 8, gpu_gib=80.0), wish(), 8, Share(1, 1.0, 8)),
+        (Machine(32, 2, gpu_gib=80.0, nodes=((2, 1), (30, 1))), wish(), 8, Share(1, 0.1666, 8)),
+    ],
+)
+def test_no_more_run_at_once_than_a_search_can_learn_from(
+    machine: Machine, wished: ResourcesSpec, most: int, expected: Share
+) -> None:
+    assert share(machine, wished, most) == expected
+
+
+@given(
+    nodes=NODES,
+    gib=st.sampled_from([4.0, 8.0, 24.0, 80.0]),
+    cpus=st.integers(1, 4),
+    gpus=st.sampled_from(["auto", 0, 0.25, 0.5, 1]),
+    most=st.none() | st.integers(2, 40),
+    asked=st.none() | st.integers(1, 60),
+)
+def test_what_runs_at_once_fits_and_keeps_to_both_limits(
+    nodes: list[tuple[int, float]], gib: float, cpus: int, gpus: object, most: int | None, asked: int | None
+) -> None:
+    machine = Machine(sum(c for c, _ in nodes), sum(g for _, g in nodes), gpu_gib=gib, nodes=tuple(nodes))
+    try:
+        whole = share(machine, wish(cpus_per_trial=cpus, gpus_per_trial=gpus))
+    except ResourceError:
+        return
+    limited = share(machine, wish(cpus_per_trial=cpus, gpus_per_trial=gpus, max_parallel=asked), most)
+    assert limited.parallel == min(whole.parallel, asked or most or whole.parallel)
+    assert limited.cpus == whole.cpus
+    if gpus == "auto":
+        assert limited.gpus >= whole.gpus
+    else:
+        assert limited.gpus == whole.gpus
+    each = round(1 / limited.gpus - 1e-3) if limited.gpus else 0
+    fitting = [min(c // cpus, int(g) * each) if each else c // cpus for c, g in nodes]
+    assert sum(fitting) >= limited.parallel
+    if gpus == "auto" and len(nodes) == 1 and each > 1:  # with less on each GPU, too few would run
+        assert (each - 1) * machine.gpus < limited.parallel

@@ -36,7 +36,7 @@ class Asked:
         file = folder / "x.toml"
         file.write_text('name = "tiny"\n' + text.replace('"grid"', f'"{algorithm}"'))
         wanted = experiment.load(file, (), registry)
-        self.study, self.said = open_study(folder / "study.db", wanted.spec), list[str]()
+        self.study, self.said = open_study(folder / "study.db", wanted.spec, wanted.space), list[str]()
         none = Interruptions(lambda: "")
         self.bridge = Bridge(
             self.study, wanted.space, wanted.spec, parallel=None, interruptions=none, say=self.said.append

@@ -1,0 +1,93 @@
+"""What the search algorithms need before they can learn: rules that need no Optuna, and what a user should know."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from mnistlab.api import Choice
+from mnistlab.space import Space
+from mnistlab.spec import Algorithm, ExperimentSpec, SearchSpec
+
+LEARNING: frozenset[Algorithm] = frozenset({"tpe", "gp", "cmaes", "nsga2"})  # these learn from trials that ended
+FEWEST = 4  # trials that an algorithm needs to learn from
+
+
+def learns(search: SearchSpec) -> bool:
+    """Return whether later proposals of a search depend on how earlier trials ended."""
+    return search.algorithm in LEARNING and search.scheduler != "pbt"
+
+
+def batch(trials: int, most: int) -> int:
+    """Return how many trials an algorithm draws before it learns from them: a quarter of all, at most `most`.
+
+    It is the random start of `tpe` and `gp`, and the population of `nsga2` and `cmaes`. Optuna's own numbers (10, 10,
+    50, and what suits the dimensions) would be most of a small search.
+    """
+    return max(FEWEST, min(most, trials // 4))
+
+
+def population(dimensions: int) -> int:
+    """Return the usual population of CMA-ES (Hansen 2016, "The CMA Evolution Strategy: A Tutorial", table 1)."""
+    return 4 + int(3 * math.log(max(1, dimensions)))
+
+
+def trials_at_once(search: SearchSpec) -> int | None:
+    """Return how many trials may run at once so that the algorithm can learn from some of them; None for any number.
+
+    A proposal knows nothing of the trials that run beside it. With as many workers as trials, nothing is ever learnt.
+    """
+    return max(2, search.trials // 4) if learns(search) else None
+
+
+def held_back(search: SearchSpec, fit: int, at_once: int) -> str:
+    """Return in words how the number of trials at once and the algorithm's learning limit each other, or "".
+
+    `fit` trials would fit on the machine, `at_once` will run.
+    """
+    limit = trials_at_once(search)
+    if limit is None or search.trials <= FEWEST:
+        return ""
+    if at_once < fit and at_once == limit:
+        return (
+            f"{at_once} trials at once instead of {fit}: {search.algorithm} learns from trials that ended; "
+            "set resources.max_parallel to run more"
+        )
+    if at_once + batch(search.trials, 10) > search.trials:
+        return (
+            f"{at_once} of {search.trials} trials at once: {search.algorithm} proposes every plan before enough trials "
+            f"ended to learn from; set resources.max_parallel = {search.trials // 4}"
+        )
+    return ""
+
+
+def warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
+    """Yield in words what keeps the algorithm of an experiment from doing what its name says."""
+    search = spec.search
+    if not learns(search):
+        return
+    if search.trials <= FEWEST:
+        yield (
+            f"search.trials = {search.trials:,}: {search.algorithm} learns from at least {FEWEST} trials, so this "
+            f"search proposes every plan at random; set more trials, or algorithm = 'random'"
+        )
+    if search.algorithm == "cmaes":
+        yield from _not_numbers(space)
+
+
+def _not_numbers(space: Space) -> Iterator[str]:
+    """Yield what CMA-ES makes of the settings that are choices, also where the options are numbers."""
+    searched = list(space.parameters())
+    choices = [parameter.path for parameter in searched if isinstance(parameter.domain, Choice)]
+    if not choices:
+        return
+    if len(choices) == len(searched):
+        yield (
+            "search.algorithm = 'cmaes' learns ranges of numbers, and this space has none: every plan is proposed at "
+            "random; use 'tpe', or write ranges instead of lists"
+        )
+        return
+    yield (
+        f"search.algorithm = 'cmaes' learns ranges of numbers and draws all else at random: {', '.join(choices)}; "
+        "'tpe' learns all of them"
+    )
