@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnistlab.causes import cause_named
 from mnistlab.results import State, TrialResult
+from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 
 FIRST_TRIALS, TOO_MANY = 8, 5
+LAST_TRIALS, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5
+TOO_MANY_IN_A_ROW = 5  # failures that are not the plans': each has had all of its attempts
 BROKEN_OFF = "search broken off"
 
 
@@ -75,8 +79,74 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def common_failure(ended: Sequence[TrialResult]) -> str:
-    """Return the cause for which a search is given up: the same one in 5 of the first 8 trials to end; "" if none."""
-    causes = Counter(result.cause for result in ended[:FIRST_TRIALS] if result.state == "failed")
-    cause, count = causes.most_common(1)[0] if causes else ("", 0)
-    return cause if count >= TOO_MANY else ""
+@dataclass(frozen=True)
+class GivenUp:
+    """Why a search is given up: `count` of its trials failed for one cause, of `which`, in words."""
+
+    cause: str
+    count: int
+    which: str
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"cause '{self.cause}' in {self.count} of the {self.which} trials"
+
+
+def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> GivenUp | None:
+    """Return why a search is given up, or None. `ended` are the trials that have ended, in that order.
+
+    The same cause of the plans' own has to be that of 5 of the first 8 trials, or of nearly all since: at least 7 of 8
+    among the last 16, 24 or 32, and so many that chance would bring them less than once in 100,000 times, given the
+    share of the trials before. So a search goes on in which half of all plans fail: where plans are drawn at random,
+    about one of 100 such searches of 100 trials is given up by the second rule.
+
+    `in_blocks`: like plans come one after the other, as in a grid. There the second rule is left out, because many
+    failures in a row say little of the next block. Causes that are not the plans' are for `machine_failure`.
+    """
+    for cause, count in _failures(ended[:FIRST_TRIALS]).items():
+        if count >= TOO_MANY:
+            return GivenUp(cause, TOO_MANY, f"first {FIRST_TRIALS}")
+    sizes = () if in_blocks else LAST_TRIALS
+    return next(filter(None, (_late_failure(ended, size) for size in sizes)), None)
+
+
+def given_up(spec: ExperimentSpec, ended: Sequence[TrialResult]) -> GivenUp | None:
+    """Return why the search that `spec` describes is given up, or None."""
+    return common_failure(ended, in_blocks=spec.search.algorithm == "grid")
+
+
+def _late_failure(ended: Sequence[TrialResult], size: int) -> GivenUp | None:
+    """Return why the last `size` trials are reason to give up, or None."""
+    before, last = ended[:-size], ended[-size:]
+    if not before:
+        return None
+    earlier = _failures(before)
+    for cause, count in _failures(last).items():
+        expected = (earlier[cause] + 1) / (len(before) + 2)  # Laplace's rule of succession
+        if count >= NEARLY_ALL * size and _at_least(count, size, expected) < BY_CHANCE:
+            return GivenUp(cause, count, f"last {size}")
+    return None
+
+
+def _at_least(count: int, trials: int, share: float) -> float:
+    """Return the probability that `count` or more of so many trials fail if each does with the probability `share`."""
+    return sum(math.comb(trials, n) * share**n * (1 - share) ** (trials - n) for n in range(count, trials + 1))
+
+
+def _failures(results: Sequence[TrialResult]) -> Counter[str]:
+    """Return how many of `results` failed by their plans' fault, by cause."""
+    return Counter(one.cause for one in results if one.state == "failed" and _is_the_plans(one))
+
+
+def machine_failure(ended: Sequence[TrialResult]) -> str:
+    """Return in words that the last 5 of `ended` all failed through no fault of their plans, or ""."""
+    last = ended[-TOO_MANY_IN_A_ROW:]
+    if len(last) < TOO_MANY_IN_A_ROW or any(one.state != "failed" or _is_the_plans(one) for one in last):
+        return ""
+    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(Counter(one.cause for one in last).items()))
+    said = f"{len(last)} trials in a row failed through no fault of their plans ({causes})"
+    return f"{said}; the last of them: {last[-1].message}"
+
+
+def _is_the_plans(one: TrialResult) -> bool:
+    return cause_named(one.cause).owner == "plan"

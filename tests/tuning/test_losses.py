@@ -82,12 +82,20 @@ def test_what_ray_says_of_any_lost_worker_is_not_taken_for_a_lack_of_memory() ->
 
 @pytest.mark.parametrize(
     ("cause", "more_room", "times"),
-    [("worker", False, 3), ("memory", True, 1), ("memory", False, 0), ("hang", True, 0), ("timeout", True, 0)],
+    [
+        ("worker", False, 3),
+        ("device", False, 3),
+        ("system", False, 3),
+        ("memory", True, 1),
+        ("memory", False, 0),
+        ("hang", True, 0),
+        ("timeout", True, 0),
+    ],
 )
 def test_how_often_a_trial_goes_on(cause: str, more_room: bool, times: int) -> None:
     retries = Retries(more_room=more_room)
-    assert [retries.takes("0000", cause) for _ in range(5)].count(True) == times  # type: ignore[arg-type]
-    assert retries.takes("0001", "worker")  # another trial's count is its own
+    assert [retries.takes("0000", Loss(cause, "x")) for _ in range(5)].count(True) == times
+    assert retries.takes("0001", Loss("worker", "x"))  # another trial's count is its own
 
 
 def starts(ran: Ran, trial: str) -> list[events.TrialStarted]:

@@ -25,6 +25,7 @@ from mnistlab.tuning import replicates, tasks
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Share
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.tasks import run_tasks
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_confirm import CONFIRM
@@ -51,6 +52,7 @@ class FakeRay:
     scripts: dict[str, list[list[Any]]]
     logs: dict[str, str] = field(default_factory=dict)
     given: list[tuple[str, int, float, int]] = field(default_factory=list)
+    selectors: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     shared: Any = None
 
     def put(self, value: Any) -> Any:
@@ -58,9 +60,12 @@ class FakeRay:
         return value
 
     def remote(self, _function: Any) -> Any:
-        def options(*, num_cpus: int, num_gpus: float, max_retries: int) -> Any:
+        def options(
+            *, num_cpus: int, num_gpus: float, max_retries: int, label_selector: dict[str, str] | None = None
+        ) -> Any:
             def begin(_shared: Any, task: Job) -> Iterator[Any]:
                 self.given.append((task.name, num_cpus, num_gpus, max_retries))
+                self.selectors.append(label_selector or {})
                 return iter(self.scripts[task.name].pop(0))
 
             return SimpleNamespace(remote=begin)
@@ -92,6 +97,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         *,
         room: Share | None = None,
         parallel: int = 1,
+        nodes: Nodes | None = None,
         **ways: Any,
     ) -> tuple[FakeRay, list[Any], list[str]]:
         fake, told = FakeRay(scripts, logs or {}), list[str]()
@@ -102,6 +108,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
             shared=shared,
             share=Share(1, 0.0, parallel),
             room=room,
+            again="mnistlab resume x",
+            nodes=nodes or Nodes(lambda: {"a": "192.0.2.1"}),
             store=SimpleNamespace(path=tmp_path),
             tick=lambda: None,
         )
