@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, product
 from typing import Any
 
 from mnistlab.causes import cause_named
@@ -14,7 +15,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 
 FIRST_TRIALS, TOO_MANY = 8, 5
-LAST_TRIALS, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5
+IN_A_ROW, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5
 TOO_MANY_IN_A_ROW = 5  # failures that are not the plans': each has had all of its attempts
 BROKEN_OFF = "search broken off"
 
@@ -89,25 +90,27 @@ class GivenUp:
 
     def __str__(self) -> str:
         """Return it in words."""
-        return f"cause '{self.cause}' in {self.count} of the {self.which} trials"
+        return f"cause '{self.cause}' in {self.count} of {self.which}"
 
 
 def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> GivenUp | None:
     """Return why a search is given up, or None. `ended` are the trials that have ended, in that order.
 
-    The same cause of the plans' own has to be that of 5 of the first 8 trials, or of nearly all since: at least 7 of 8
-    among the last 16, 24 or 32, and so many that chance would bring them less than once in 100,000 times, given the
+    The same cause of the plans' own has to be that of 5 of the first 8 trials, or of nearly all later on: at least 7 of
+    8 among 16, 24 or 32 in a row, and so many that chance would bring them less than once in 100,000 times, given the
     share of the trials before. So a search goes on in which half of all plans fail: where plans are drawn at random,
     about one of 100 such searches of 100 trials is given up by the second rule.
 
-    `in_blocks`: like plans come one after the other, as in a grid. There the second rule is left out, because many
-    failures in a row say little of the next block. Causes that are not the plans' are for `machine_failure`.
+    A search that was given up once stays so, whatever ends after that. `in_blocks`: like plans come one after the
+    other, as in a grid. There the second rule is left out, because many failures in a row say little of the next block.
     """
-    for cause, count in _failures(ended[:FIRST_TRIALS]).items():
+    judged = [one for one in ended if one.state != "interrupted"]  # which says nothing of a plan
+    failed = Counter(one.cause for one in judged if _failed_by_itself(one))
+    for cause, count in Counter(one.cause for one in judged[:FIRST_TRIALS] if _failed_by_itself(one)).items():
         if count >= TOO_MANY:
-            return GivenUp(cause, TOO_MANY, f"first {FIRST_TRIALS}")
-    sizes = () if in_blocks else LAST_TRIALS
-    return next(filter(None, (_late_failure(ended, size) for size in sizes)), None)
+            return GivenUp(cause, TOO_MANY, f"the first {FIRST_TRIALS} trials")
+    likely = [] if in_blocks else [cause for cause, count in failed.items() if count >= NEARLY_ALL * min(IN_A_ROW)]
+    return next(filter(None, (_late_failure(judged, cause) for cause in likely)), None)
 
 
 def given_up(spec: ExperimentSpec, ended: Sequence[TrialResult]) -> GivenUp | None:
@@ -115,16 +118,16 @@ def given_up(spec: ExperimentSpec, ended: Sequence[TrialResult]) -> GivenUp | No
     return common_failure(ended, in_blocks=spec.search.algorithm == "grid")
 
 
-def _late_failure(ended: Sequence[TrialResult], size: int) -> GivenUp | None:
-    """Return why the last `size` trials are reason to give up, or None."""
-    before, last = ended[:-size], ended[-size:]
-    if not before:
-        return None
-    earlier = _failures(before)
-    for cause, count in _failures(last).items():
-        expected = (earlier[cause] + 1) / (len(before) + 2)  # Laplace's rule of succession
-        if count >= NEARLY_ALL * size and _at_least(count, size, expected) < BY_CHANCE:
-            return GivenUp(cause, count, f"last {size}")
+def _late_failure(ended: Sequence[TrialResult], cause: str) -> GivenUp | None:
+    """Return why a search is given up for a cause that came later, or None."""
+    failures = [0, *accumulate(int(_failed_by_itself(one) and one.cause == cause) for one in ended)]
+    for end, size in product(range(len(failures)), IN_A_ROW):
+        before = end - size
+        if before < 1 or failures[end] - failures[before] < NEARLY_ALL * size:
+            continue
+        count, expected = failures[end] - failures[before], (failures[before] + 1) / (before + 2)  # rule of succession
+        if _at_least(count, size, expected) < BY_CHANCE:
+            return GivenUp(cause, count, f"{size} trials in a row")
     return None
 
 
@@ -133,20 +136,21 @@ def _at_least(count: int, trials: int, share: float) -> float:
     return sum(math.comb(trials, n) * share**n * (1 - share) ** (trials - n) for n in range(count, trials + 1))
 
 
-def _failures(results: Sequence[TrialResult]) -> Counter[str]:
-    """Return how many of `results` failed by their plans' fault, by cause."""
-    return Counter(one.cause for one in results if one.state == "failed" and _is_the_plans(one))
-
-
 def machine_failure(ended: Sequence[TrialResult]) -> str:
-    """Return in words that the last 5 of `ended` all failed through no fault of their plans, or ""."""
-    last = ended[-TOO_MANY_IN_A_ROW:]
-    if len(last) < TOO_MANY_IN_A_ROW or any(one.state != "failed" or _is_the_plans(one) for one in last):
-        return ""
-    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(Counter(one.cause for one in last).items()))
-    said = f"{len(last)} trials in a row failed through no fault of their plans ({causes})"
-    return f"{said}; the last of them: {last[-1].message}"
+    """Return in words that 5 trials of `ended` in a row failed through no fault of their plans, or ""."""
+    row: list[TrialResult] = []
+    for one in ended:
+        if one.state == "failed" and not _failed_by_itself(one):
+            row.append(one)
+        elif one.state != "interrupted":
+            row = []
+        if len(row) == TOO_MANY_IN_A_ROW:
+            causes = ", ".join(f"{word} {count}" for word, count in sorted(Counter(one.cause for one in row).items()))
+            said = f"{len(row)} trials in a row failed through no fault of their plans ({causes})"
+            return f"{said}; the last of them: {row[-1].message}"
+    return ""
 
 
-def _is_the_plans(one: TrialResult) -> bool:
-    return cause_named(one.cause).owner == "plan"
+def _failed_by_itself(one: TrialResult) -> bool:
+    """Return whether a trial failed by its plan's fault."""
+    return one.state == "failed" and cause_named(one.cause).owner == "plan"

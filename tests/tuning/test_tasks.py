@@ -311,6 +311,6 @@ def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.Monk
     monkeypatch.setattr(replicates, "_trained", out_of_memory)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(all(one() is None for one in trained)))
-    shared: Any = SimpleNamespace(trial_seconds=None)
+    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False)
     *_, answer = replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
     assert (answer.cause, freed) == ("memory", [True])
