@@ -22,6 +22,7 @@ from mnistlab.causes import cause_named, cause_of, is_absence
 
 MARK = "mnistlab: this worker ends itself: "
 EXIT_CODE = 1
+LOG = 2  # the descriptor of standard error, which `capture` leads into the log
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,12 @@ def leave(cause: str, message: str) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     try:
-        os.write(2, words)
+        os.write(LOG, words)
     except OSError:  # the disk of the log is full: what the log holds makes room for why
         with suppress(OSError):
-            os.ftruncate(2, 0)
-            os.write(2, words)
+            os.ftruncate(LOG, 0)
+            os.lseek(LOG, 0, os.SEEK_SET)
+            os.write(LOG, words)
     os._exit(EXIT_CODE)
 
 
