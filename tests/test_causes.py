@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
@@ -16,6 +18,8 @@ from safetensors import SafetensorError
 from mnistlab.causes import CAUSES, DivergedError, TimeLimitError, cause_in, cause_named, cause_of, is_absence
 from mnistlab.errors import DataError, MissingPluginError, PluginError, VersionError
 from mnistlab.seal import SealedError
+
+ROOT = Path(__file__).parents[1]
 
 
 def accelerator(text: str, code: int | None = None) -> torch.AcceleratorError:
@@ -257,3 +261,16 @@ def test_the_words_of_old_run_directories_are_there(word: str) -> None:
 def test_a_word_of_a_later_version_is_held_against_no_plan() -> None:
     unknown = cause_named("meteorite")
     assert (unknown.owner, unknown.infeasible, unknown.again) == ("machine", False, 0)
+
+
+def test_the_documents_list_every_cause_with_its_owner() -> None:
+    page = (ROOT / "docs" / "explanation" / "reliability.md").read_text()
+    rows = [line.split("|")[1:-1] for line in page.partition("## Causes")[2].partition("##")[0].splitlines()]
+    found = {word: row for row in rows if len(row) == 5 for word in re.findall(r"`(\w+)`", row[0])}
+    assert found.keys() == CAUSES.keys()
+    times = {0: "no", 1: "once", 3: "three times"}
+    for word, cause in CAUSES.items():
+        _, owner, _, again, infeasible = (part.strip() for part in found[word])
+        assert owner == f"the {cause.owner}'s"
+        assert cause.owner == "node" or again.split(",")[0] == times[cause.again]
+        assert infeasible == ("yes" if cause.infeasible else "no")
