@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from mnistlab import events
@@ -28,11 +29,11 @@ from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
-from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.cluster import alive_nodes, cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, doubts, room, share, this_machine
-from mnistlab.tuning.outcome import common_failure
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker import Shared
@@ -60,6 +61,7 @@ def shared_of(
     search: SearchSpec,
     *,
     more_room: bool = False,
+    more_nodes: bool = False,
 ) -> Shared:
     """Return what every worker needs to load the same data."""
     return Shared(
@@ -75,6 +77,7 @@ def shared_of(
         stall_seconds=search.stall_timeout,
         trial_seconds=search.trial_timeout,
         more_room=more_room,
+        more_nodes=more_nodes,
     )
 
 
@@ -220,9 +223,9 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
             _say_held_back(job, machine)
             run_search(job, run.trials, past)
         job = _for_replicates(job, machine)
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             go_on(job, run.trials, run.options.command)  # first: it also tests the models that it had left
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             confirm(job, run.trials, run.options.command, read_run(run.writer.path))
     _finish_tracking(run, track)
 
@@ -250,7 +253,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
         job = _job(run, data, machine, portion)
         _say_held_back(job, machine)
         run_search(job, run.trials)
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             confirm(_for_replicates(job, machine), run.trials, run.options.command)
     _finish_tracking(run, track)
 
@@ -282,7 +285,15 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
     return Search(
         spec=spec,
         space=run.experiment.space,
-        shared=shared_of(data, data.place, portion, _needed(run, data), spec.search, more_room=larger is not None),
+        shared=shared_of(
+            data,
+            data.place,
+            portion,
+            _needed(run, data),
+            spec.search,
+            more_room=larger is not None,
+            more_nodes=len(machine.nodes) > 1,
+        ),
         share=portion,
         room=larger,
         registry=run.registry,
@@ -292,6 +303,11 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         reason=run.requests.reason,
         again=run.again,
         tick=ticker(run),
+        nodes=Nodes(
+            partial(alive_nodes, portion.cpus, portion.gpus),
+            say=lambda text: run.emit(events.Warned(message=text)),
+            again=run.again,
+        ),
     )
 
 

@@ -78,6 +78,7 @@ def test_exit_codes_are_public_and_each_error_has_its_own():
         "DataError": 5,
         "RunDirectoryError": 6,
         "RunWriteError": 75,
+        "MachineError": 75,
         "ResourceError": 2,
     }
     assert errors.DataUnavailableError.exit_code == 5

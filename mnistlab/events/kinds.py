@@ -152,7 +152,7 @@ class TrialInterrupted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailed(Event):
-    """A trial has come to nothing. `cause`: `nan`, `plugin`, `memory`, `worker`, `hang`, `timeout`, `version`."""
+    """A trial has come to nothing; `cause` is a word of the table in `mnistlab.causes`."""
 
     type: ClassVar[str] = "trial_failed"
     trial: str

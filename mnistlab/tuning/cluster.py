@@ -29,9 +29,9 @@ from ray._private import worker as ray_worker
 
 from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
+from mnistlab.tuning.cluster_gpus import reached
 from mnistlab.tuning.folders import in_use, private_folder
 from mnistlab.tuning.machine import Machine
-from mnistlab.tuning.nodes import reached
 from mnistlab.tuning.pulse import ClusterLostError, felt
 
 ANSWER_SECONDS = 5.0
@@ -252,6 +252,18 @@ def _unbroken() -> Generator[None]:
 
 def _leave(_handler: object) -> None:
     pass
+
+
+def alive_nodes(cpus: int = 0, gpus: float = 0.0) -> dict[str, str]:
+    """Return the address of each node that is alive and as large as that, by the node's id; none without a Ray."""
+    if not ray.is_initialized():
+        return {}
+    large = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus and node["Resources"].get("GPU", 0.0) >= gpus
+    ]
+    return {str(node["NodeID"]): str(node["NodeManagerAddress"]) for node in large}
 
 
 @contextmanager

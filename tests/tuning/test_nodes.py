@@ -1,135 +1,160 @@
-"""What a joined cluster says of its GPUs, mostly without a cluster."""
+"""Which nodes get work, and what a loss is held against: decided in the driver, without a Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
 
 import pytest
-import ray
-from ray.exceptions import RaySystemError
 
-from mnistlab.spec import ResourcesSpec
-from mnistlab.tuning import nodes
-from mnistlab.tuning.machine import Gpu, Share, gpus_here, share
-
-A100, T4 = Gpu("NVIDIA A100", 80.0), Gpu("Tesla T4", 15.0)
+from mnistlab.errors import ExitCode
+from mnistlab.tuning.leaving import LastWords
+from mnistlab.tuning.losses import Loss, Retries
+from mnistlab.tuning.nodes import Nodes, selector
 
 
-def id_of(name: str) -> str:
-    """Return an id of a node as Ray has them: 28 bytes."""
-    return name.encode().hex().ljust(56, "0")
-
-
+@dataclass
 class Cluster:
-    """Nodes by name: CPUs, GPUs that Ray was given, and what the node answers; None for one that is late."""
+    """Nodes and what is said of them."""
 
-    def __init__(self, **there: tuple[int, float, list[Gpu] | Exception | None]) -> None:
-        self.there = there
-        self.options: list[dict[str, Any]] = []
-        self.asked: list[str] = []
-        self.cancelled: list[str] = []
+    alive: dict[str, str] = field(default_factory=lambda: {"aa": "10.0.0.1", "bb": "10.0.0.2"})
+    said: list[str] = field(default_factory=list[str])
+    nodes: Nodes = field(init=False)
+    retries: Retries = field(init=False)
 
-    def nodes(self) -> list[dict[str, Any]]:
-        alive = [
-            {
-                "NodeID": id_of(name),
-                "NodeManagerHostname": name,
-                "Alive": True,
-                "Resources": {"CPU": float(cpus), "memory": 1e9} | ({"GPU": gpus} if gpus else {}),
-            }
-            for name, (cpus, gpus, _) in self.there.items()
-        ]
-        return [*alive, {"NodeID": id_of("gone"), "Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}]
+    def __post_init__(self) -> None:
+        self.nodes = Nodes(lambda: self.alive, self.said.append, "mnistlab resume runs/x")
+        self.retries = Retries(more_room=False, nodes=self.nodes)
 
-    def remote(self, **options: Any) -> Callable[[Any], Any]:
-        self.options.append(options)
-        assert options["num_cpus"] == 0  # else it would wait behind other jobs
-        return self._task
-
-    def _task(self, function: Any) -> Any:
-        assert function is gpus_here
-        return type("Task", (), {"options": staticmethod(self._on)})
-
-    def _on(self, *, scheduling_strategy: Any) -> Any:
-        name = next(name for name in self.there if id_of(name) == scheduling_strategy.node_id)
-        assert not scheduling_strategy.soft
-        self.asked.append(name)
-        return type("OnNode", (), {"remote": staticmethod(lambda: name)})
-
-    def wait(self, asked: list[str], *, num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
-        assert num_returns == len(asked)
-        assert timeout <= 60
-        late = [name for name in asked if self.there[name][2] is None]
-        return [name for name in asked if name not in late], late
-
-    def get(self, name: str) -> list[Gpu]:
-        answer = self.there[name][2]
-        assert answer is not None
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def cancel(self, name: str, *, force: bool) -> None:
-        assert force
-        self.cancelled.append(name)
+    def loses(self, trial: str, cause: str, place: str) -> bool:
+        """Return whether a trial goes on that has lost its worker at a place."""
+        return self.retries.takes(trial, lost(cause, place))
 
 
-@pytest.fixture
-def joined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Cluster]:
-    def join(**there: tuple[int, float, list[Gpu] | Exception | None]) -> Cluster:
-        one = Cluster(**there)
-        monkeypatch.setattr(nodes, "ray", one)
-        return one
-
-    return join
+def lost(cause: str, place: str) -> Loss:
+    return Loss(cause, f"{cause}!", LastWords(cause, f"{cause}!", place))
 
 
-def test_gpus_of_a_cluster_are_shared_by_the_memory_that_its_nodes_have(joined: Callable[..., Cluster]) -> None:
-    cluster = joined(a=(8, 1.0, [A100]), b=(4, 1.0, [A100]))
-    there = nodes.reached()
-    assert (there.cpus, there.gpus, there.gpu_gib, there.silent) == (12, 2.0, 80.0, ())
-    assert str(there) == "12 CPUs, 2 GPUs (NVIDIA A100)"
-    assert share(there, ResourcesSpec()) == Share(1, 0.125, 12)
-    assert cluster.options[0]["max_calls"] == 1  # the process that has looked at the GPUs trains nothing
+def test_a_node_that_lacks_something_is_named_once_and_gets_nothing_more() -> None:
+    there = Cluster()
+    assert all(there.loses(f"{n:04}", "data", "bb/") for n in range(20))
+    assert there.loses("0000", "version", "bb/")
+    assert there.said == [
+        "node 10.0.0.2 lacks the data (data!): it gets no more trials or replicates; put the same files there, or let "
+        "it fetch them"
+    ]
+    assert there.nodes.away_from("0099") == ["bb"]
+    assert selector(there.nodes.away_from("0099")) == {"ray.io/node-id": "!in(bb)"}
+    assert there.nodes.shortage() == ""
 
 
-def test_the_smallest_gpu_decides_and_all_are_named(joined: Callable[..., Cluster]) -> None:
-    joined(a=(16, 2.0, [A100, A100]), b=(8, 1.0, [T4]), c=(32, 0.0, []))
-    there = nodes.reached()
-    assert (there.cpus, there.gpus, there.gpu_gib) == (56, 3.0, 15.0)
-    assert str(there) == "56 CPUs, 3 GPUs (NVIDIA A100, Tesla T4)"
-    assert share(there, ResourcesSpec()) == Share(1, 0.2, 15)  # 15 GiB hold five
+def test_what_a_node_lacked_counts_against_no_trial() -> None:
+    there = Cluster()
+    assert all(there.loses("0000", "disk", "bb/") for _ in range(10))
+    assert [there.loses("0000", "worker", "aa/") for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_node_without_gpus_is_not_asked(joined: Callable[..., Cluster]) -> None:
-    cluster = joined(a=(16, 1.0, [T4]), c=(32, 0.0, []), d=(0, 0.0, []))
-    assert nodes.reached().nodes == ((16, 1.0), (32, 0.0), (0, 0.0))
-    assert cluster.asked == ["a"]
-    cluster = joined(c=(32, 0.0, []))
-    assert nodes.reached().silent == ()
-    assert cluster.asked == []
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        ("data", "missing", ExitCode.DATA_OR_PLUGIN),
+        ("version", "version", ExitCode.DATA_OR_PLUGIN),
+        ("disk", "data", ExitCode.RESOURCES_VANISHED),
+    ],
+)
+def test_when_no_node_is_left_the_error_says_why_and_what_to_do(first: str, second: str, code: ExitCode) -> None:
+    there = Cluster()
+    there.loses("0000", first, "aa/")
+    there.loses("0000", second, "bb/")
+    assert there.said[1].count("no node is left") == 1
+    text = str(there.nodes.error())
+    assert text.startswith(f"{there.nodes.shortage()}; ")
+    assert "node 10.0.0.1 " in text
+    assert "node 10.0.0.2 " in text
+    assert text.endswith(", then `mnistlab resume runs/x`")
+    assert there.nodes.error().exit_code == code
 
 
-@pytest.mark.parametrize("answer", [None, RaySystemError("no module named torch"), []], ids=["late", "raises", "none"])
-def test_where_a_node_does_not_say_each_trial_gets_a_whole_gpu(
-    joined: Callable[..., Cluster], answer: list[Gpu] | Exception | None
-) -> None:
-    cluster = joined(a=(8, 1.0, [A100]), b=(8, 2.0, answer))
-    there = nodes.reached()
-    assert there.silent == ("b",)
-    assert there.gpu_names == ("NVIDIA A100",)
-    assert share(there, ResourcesSpec()) == Share(1, 1.0, 3)
-    assert cluster.cancelled == (["b"] if answer is None else [])
+def test_a_node_that_is_gone_or_too_small_for_a_trial_is_not_left() -> None:
+    there = Cluster()
+    there.loses("0000", "data", "bb/")
+    del there.alive["aa"]
+    assert "no node is left" in there.nodes.shortage()
+    there.alive["cc"] = "10.0.0.3"  # one that has joined
+    assert there.nodes.shortage() == ""
 
 
-def test_only_the_gpus_that_ray_was_given_count(joined: Callable[..., Cluster]) -> None:
-    joined(a=(8, 1.0, [A100, T4]))
-    there = nodes.reached()
-    assert (there.gpu_gib, there.gpu_names) == (80.0, ("NVIDIA A100",))
+@pytest.mark.parametrize(
+    ("alive", "name"),
+    [
+        ({"aaaaaaaa1": "127.0.0.1"}, "this machine"),
+        ({"aaaaaaaa1": "10.0.0.1"}, "node 10.0.0.1"),
+        ({"aaaaaaaa1": "10.0.0.1", "bb": "10.0.0.2"}, "node 10.0.0.1"),
+        ({"aaaaaaaa1": "10.0.0.1", "bb": "10.0.0.1"}, "node 10.0.0.1 (aaaaaaaa)"),
+    ],
+)
+def test_how_a_node_is_called(alive: dict[str, str], name: str) -> None:
+    there = Cluster(alive)
+    there.loses("0000", "disk", "aaaaaaaa1/")
+    assert there.said[0].startswith(f"{name} has no room left on a disk (disk!): ")
 
 
-@pytest.mark.ray
-def test_a_real_node_answers_with_the_gpus_that_it_has(ray_session: None) -> None:
-    [node] = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
-    assert nodes._asked([node]) == {node: [Gpu(*one) for one in gpus_here()]}
+# --- what only another node can tell ------------------------------------------------------------------------------
+
+
+def test_what_one_node_lacks_and_another_has_is_the_nodes_fault() -> None:
+    there = Cluster()
+    assert there.loses("0000", "absent", "bb/")
+    assert there.nodes.away_from("0000") == ["bb"]
+    assert there.nodes.away_from("0001") == []  # so far it is a suspicion
+    assert there.said == []
+    there.retries.trained("0001", "aa/")
+    assert there.said == []
+    there.retries.trained("0000", "aa/")
+    assert there.said[0].startswith("node 10.0.0.2 lacks a file or a module (absent!): it gets no more")
+    assert there.nodes.away_from("0001") == ["bb"]
+
+
+def test_what_two_nodes_lack_is_the_plans_fault() -> None:
+    there = Cluster()
+    assert there.loses("0000", "absent", "bb/")
+    assert not there.loses("0000", "absent", "aa/")
+    assert there.retries.verdict("0000", lost("absent", "aa/")) == Loss("plugin", "absent!")
+    assert there.nodes.shortage() == ""
+
+
+def test_where_there_is_no_other_node_it_is_the_plans_fault_at_once() -> None:
+    there = Cluster({"aa": "10.0.0.1"})
+    assert not there.loses("0000", "absent", "aa/")
+
+
+# --- whose fault a broken device is -------------------------------------------------------------------------------
+
+
+def test_a_device_that_others_train_on_was_broken_by_the_plan() -> None:
+    there = Cluster()
+    there.loses("0001", "device", "aa/0")
+    there.retries.trained("0002", "aa/0")
+    assert [there.loses("0001", "device", "aa/0") for _ in range(3)] == [True, True, False]
+    verdict = there.retries.verdict("0001", lost("device", "aa/0"))
+    assert verdict.cause == "plugin"
+    assert verdict.message == ("the device broke in each of 4 new processes, while other trials trained on it: device!")
+
+
+@pytest.mark.parametrize("trained", [(), ("aa/1",), ("bb/0",)])
+def test_a_device_that_nobody_trains_on_any_more_is_broken_by_itself(trained: tuple[str, ...]) -> None:
+    there = Cluster()
+    there.retries.trained("0002", "aa/0")  # before it broke
+    assert there.loses("0001", "device", "aa/0")
+    for place in trained:
+        there.retries.trained("0002", place)
+    assert [there.loses("0001", "device", "aa/0") for _ in range(3)] == [True, True, False]
+    assert there.retries.verdict("0001", lost("device", "aa/0")).cause == "device"
+
+
+def test_one_good_device_of_two_does_not_prove_the_other() -> None:
+    there = Cluster()
+    assert there.loses("0001", "device", "aa/0")
+    there.retries.trained("0002", "aa/1")
+    places = ["aa/1", "aa/0", "aa/0"]
+    assert [there.loses("0001", "device", place) for place in places] == [True, True, False]
+    assert there.retries.verdict("0001", lost("device", "aa/0")).cause == "device"

@@ -60,6 +60,7 @@ MOODS = Choice(
     "fork",
     "mortal",
     "shy",
+    "wrecking",
     # in what they say of images, or of how far they are off
     "wordy",
     "endless",
@@ -81,6 +82,8 @@ class Net(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.gain * self.head(images.flatten(1))
+        if WRECKED or (self.mood == "wrecking" and self.gain == 1.0):
+            wreck_the_device()
         if self.mood == "stuck":
             constant = torch.zeros_like(logits)
             constant[:, 1] = -1.0
@@ -134,6 +137,15 @@ def wait_until(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline, "nobody came"
         time.sleep(0.02)
+
+
+WRECKED: list[bool] = []
+
+
+def wreck_the_device() -> None:
+    """Fail as every call does once a kernel has asserted: for good in this process."""
+    WRECKED.append(True)
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
 
 def deadlock() -> None:
