@@ -24,13 +24,13 @@ from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import trial_seed
-from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
+from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
-from mnistlab.tuning.study import ask
+from mnistlab.tuning.study import ask, enqueue
 from mnistlab.tuning.unsaved import Unsaved
 
 # Causes of a failure that are the plan's, and may well be those of its like.
@@ -111,7 +111,7 @@ class Bridge(Unsaved, Searcher):
         first = defaults(self._space)
         yield first
         if self._grid:
-            yield from (point for point in grid(self._space) if point != first)
+            yield from (point for point in grid(self._space) if canonical(point) != canonical(first))
 
     # --- Tune asks ---
 
@@ -160,12 +160,12 @@ class Bridge(Unsaved, Searcher):
         """Return the number, the trial and the plan that come next."""
         trial, plan = self._proposal()
         number = self._count(trial)
-        self._first.setdefault(canonical(plan), number)
+        self._first.setdefault(self._key(plan), number)
         return number, trial, plan
 
     def _hand_out(self, trial_id: str, number: int, trial: Trial, plan: dict[str, Any]) -> dict[str, Any]:
         self._live[trial_id], self._numbers[trial_id] = trial, number
-        first = self._first[canonical(plan)]
+        first = self._first[self._key(plan)]
         return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
@@ -175,7 +175,7 @@ class Bridge(Unsaved, Searcher):
         """
         point = next((one for one in self._points if not (self._grid and self._plan(one) in self._behind)), None)
         if point is not None:
-            self._study.enqueue_trial(point)
+            enqueue(self._study, self._space, point)
         return point is not None or not self._grid
 
     @property
@@ -183,8 +183,12 @@ class Bridge(Unsaved, Searcher):
         return self._spec.search.algorithm == "grid"
 
     def _plan(self, point: Mapping[str, Scalar]) -> str:
-        """Return the canonical plan of a point of the space."""
-        return canonical(suggest(self._space, lambda parameter: point[parameter.path]))
+        """Return the key of a point's plan."""
+        return self._key(suggest(self._space, lambda parameter: point[parameter.path]))
+
+    def _key(self, plan: Mapping[str, Any]) -> str:
+        """Return the same text for equal plans, also where an earlier version has written a value otherwise."""
+        return canonical(normalized_plan(self._space, plan))
 
     def _count(self, trial: Trial) -> int:
         number, self._asked = self._asked, self._asked + 1
@@ -203,7 +207,7 @@ class Bridge(Unsaved, Searcher):
             turns += 1
             trial = self._study.ask()
             plan = suggest(self._space, lambda parameter, trial=trial: ask(trial, parameter))
-            first = self._first.get(canonical(plan))
+            first = self._first.get(self._key(plan))
             if first is None or turns == INSISTS:
                 return trial, plan
             trial.set_user_attr("repeats", trial_name(first))
@@ -229,7 +233,7 @@ class Bridge(Unsaved, Searcher):
 
         `states` holds the packed states from which trials go on, by the trials' names.
         """
-        self._behind = frozenset(canonical(one.plan) for one in past.trials.values())
+        self._behind = frozenset(self._key(one.plan) for one in past.trials.values())
         live: dict[str, Trial] = {}
         for step in past.steps:
             one = past.trials[step.trial]
@@ -255,12 +259,12 @@ class Bridge(Unsaved, Searcher):
         It proposes otherwise where trials ran side by side, or where Optuna, the space or the number of trials changed.
         A grid is not asked: with options added to it, its points come in another order.
         """
-        wanted = canonical(one.plan)
+        wanted = self._key(one.plan)
         trial, plan = self._again_by_sampler() if not self._grid else (None, {})
-        if trial is None or canonical(plan) != wanted:
+        if trial is None or self._key(plan) != wanted:
             trial, plan = self._told_instead(trial, one)
         self._count(trial)
-        self._elsewhere += wanted not in self._first and canonical(plan) != wanted
+        self._elsewhere += wanted not in self._first and self._key(plan) != wanted
         self._first.setdefault(wanted, one.number)
         return trial
 
@@ -276,7 +280,7 @@ class Bridge(Unsaved, Searcher):
         if trial is not None:
             trial.set_user_attr("replaced", one.name)
             self._study.tell(trial, state=TrialState.FAIL)
-        flat = settings(one.plan)
+        flat = settings(normalized_plan(self._space, one.plan))
         point: dict[str, Scalar] = {}
 
         def as_then(parameter: Parameter) -> Scalar:
@@ -285,7 +289,7 @@ class Bridge(Unsaved, Searcher):
             return flat.get(parameter.path, parameter.default)
 
         plan = suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
-        self._study.enqueue_trial(point)
+        enqueue(self._study, self._space, point)
         told = self._study.ask()
         suggest(self._space, lambda one: ask(told, one) if one.path in point else one.default)
         return told, plan

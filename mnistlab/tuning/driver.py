@@ -10,7 +10,7 @@ import optuna
 
 from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.events import Warned
-from mnistlab.identity import canonical
+from mnistlab.identity import comparable
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.signals import signals_held
@@ -143,5 +143,5 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
     distinct: dict[str, TrialResult] = {}
     for result in ordered:
-        distinct.setdefault(canonical(result.plan), result)
+        distinct.setdefault(comparable(result.plan), result)
     return list(distinct.values())[:top]

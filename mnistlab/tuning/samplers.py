@@ -40,6 +40,11 @@ def sampler(algorithm: Algorithm, seed: int, trials: int) -> BaseSampler:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # That a plan is infeasible is told whatever samples: some make no use of it, and say so each time.
     warnings.filterwarnings("ignore", "Constraints have been set", module="optuna")
+    # Optuna computes steps such as 1/3 in decimals, and finds the last one outside the range; `study.ask` sees to that.
+    warnings.filterwarnings("ignore", "The distribution is specified by .* not divisible by `step`")
+    warnings.filterwarnings(
+        "ignore", "Fixed parameter .* is out of range for distribution FloatDistribution.*, step=[0-9]"
+    )
     with warnings.catch_warnings():
         # multivariate, group and GP are marked experimental; using them is a decision, not an accident.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -21,10 +21,11 @@ from ray.tune.schedulers.pbt import (
 )
 
 from mnistlab import events
-from mnistlab.api import Choice, Scalar
+from mnistlab.api import Choice, Int, Scalar
 from mnistlab.events import Emit
+from mnistlab.points import closest, place, values
 from mnistlab.results import higher_is_better
-from mnistlab.space import Parameter, Space, values
+from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.unsaved import Unsaved
@@ -277,14 +278,23 @@ def _sample(parameter: Parameter, draw: random.Random) -> Scalar:
     assert not isinstance(domain, Choice)
     u = draw.random()
     drawn = domain.low * (domain.high / domain.low) ** u if domain.log else domain.low + (domain.high - domain.low) * u
-    return round(drawn) if isinstance(domain.low, int) else drawn
+    return closest(domain, drawn)
 
 
 def _neighbour(parameter: Parameter, value: Scalar, draw: random.Random) -> Scalar:
+    """Return a value beside `value`: the one before or after it, or the number times one of `FACTORS`.
+
+    At an end of the domain it may be the same value. An option that the domain does not hold has no neighbours.
+    """
     domain, finite = parameter.domain, values(parameter.domain)
     if finite is not None:
-        index = finite.index(value) + draw.choice((-1, 1)) if value in finite else 0
-        return finite[min(max(index, 0), len(finite) - 1)]
+        here = place(domain, value)
+        if here is None:
+            return draw.choice(finite)
+        return finite[min(max(here + draw.choice((-1, 1)), 0), len(finite) - 1)]
     assert not isinstance(domain, Choice)
-    moved = min(max(float(value) * draw.choice(FACTORS), domain.low), domain.high)
-    return round(moved) if isinstance(domain.low, int) else moved
+    factor = draw.choice(FACTORS)
+    moved = closest(domain, float(value) * factor)
+    if isinstance(domain, Int) and moved == value:  # a small number, which was rounded back
+        moved = closest(domain, moved + (1 if factor > 1 else -1))
+    return moved

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,12 +15,14 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from mnistlab.api import Choice, Float, Scalar
+from mnistlab.api import Choice, Domain, Float, Scalar
 from mnistlab.errors import RunWriteError
+from mnistlab.points import closest
 from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive
-from mnistlab.space import Parameter
+from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
+from mnistlab.steps import Steps
 from mnistlab.tuning.samplers import sampler
 
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
@@ -69,10 +73,41 @@ def _relax(connection: Any, _record: Any) -> None:
 
 
 def ask(trial: Trial, parameter: Parameter) -> Scalar:
-    """Return what Optuna proposes for a parameter."""
-    domain = parameter.domain
+    """Return the value of a parameter that Optuna proposes, as the parameter's domain writes it.
+
+    Optuna computes steps in floats and may leave a range by their rounding.
+    """
+    domain, path = parameter.domain, parameter.path
     if isinstance(domain, Choice):
-        return cast("Scalar", trial.suggest_categorical(parameter.path, list(domain.options)))
+        named = {told(domain, option): option for option in domain.options}
+        return named[cast("Scalar", trial.suggest_categorical(path, list(named)))]
     if isinstance(domain, Float):
-        return trial.suggest_float(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
-    return trial.suggest_int(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
+        high = _high(domain)
+        return closest(domain, trial.suggest_float(path, domain.low, high, log=domain.log, step=domain.step))
+    low, high = domain.corners()  # without a rest beyond the last step, of which Optuna would warn
+    return closest(domain, trial.suggest_int(path, low, high, log=domain.log, step=domain.step))
+
+
+def _high(domain: Float) -> float:
+    """Return the end of a range for Optuna, which counts steps in decimals and loses the last one to rounding."""
+    high = domain.corners()[1]
+    if domain.step is None:
+        return high
+    step, reach = Decimal(repr(domain.step)), Decimal(repr(high)) - Decimal(repr(domain.low))
+    steps = Steps(domain.low, domain.high, domain.step)
+    return high if reach // step == len(steps) - 1 else high + domain.step / 4
+
+
+def told(domain: Domain, value: Scalar) -> Scalar:
+    """Return what Optuna calls a value: the value, or its text where the options hold both `1` and `True`, or `1.0`.
+
+    Optuna takes values for the same that Python calls equal.
+    """
+    ambiguous = isinstance(domain, Choice) and len(set(domain.options)) < len(domain.options)
+    return repr(value) if ambiguous else value
+
+
+def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:
+    """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
+    domains = {one.path: one.domain for one in space.parameters()}
+    study.enqueue_trial({path: told(domains[path], value) for path, value in point.items()})
