@@ -98,6 +98,7 @@ class Bridge(Unsaved, Searcher):
         self._behind: frozenset[str] = frozenset()  # plans that earlier drivers have begun
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
+        self._begun: dict[int, tuple[Mapping[str, Any], int]] = {}  # by number: the plan and the seed of its beginning
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
@@ -165,8 +166,9 @@ class Bridge(Unsaved, Searcher):
 
     def _hand_out(self, trial_id: str, number: int, trial: Trial, plan: dict[str, Any]) -> dict[str, Any]:
         self._live[trial_id], self._numbers[trial_id] = trial, number
-        first = self._first[self._key(plan)]
-        return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
+        first, seed = self._first[self._key(plan)], trial_seed(self._spec.seed, number)
+        self._begun[number] = plan, seed
+        return _task(plan, seed, "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
         """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
@@ -241,17 +243,14 @@ class Bridge(Unsaved, Searcher):
                 while self._asked < one.number:  # proposed, and its driver died before a worker had begun it
                     self._enqueue_next()
                     self._unbegun.append(self._new())
-                live[one.name] = self._asked_again(one)
+                live[one.name], self._begun[one.number] = self._asked_again(one), (one.plan, one.seed)
             elif step.kind == "epoch":
                 if step.epoch < max(one.history) or one.state is None:  # the last is told with the end, as it was
                     self._tell_epoch(live[one.name], step.epoch, one.history[step.epoch])
             else:
                 self._tell_past(live.pop(one.name), one)
-        self._again = [
-            _Waiting(one, live[one.name], one.name, self._put(states[one.name]) if one.name in states else None)
-            for one in past.unended
-            if one.name in live
-        ]
+        going_on = [one for one in past.unended if one.name in live]
+        self._again = [self._waiting(one, live[one.name], one.name, states.get(one.name)) for one in going_on]
 
     def _asked_again(self, one: PastTrial) -> Trial:
         """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
@@ -338,8 +337,12 @@ class Bridge(Unsaved, Searcher):
         It goes on from `state`, which is that after the epochs of `one`.
         """
         self._last.pop(trial_id, None)
-        kept = None if state is None else self._put(state)
-        self._again.append(_Waiting(one, self._live.pop(trial_id), trial_id, kept, room))
+        self._again.append(self._waiting(one, self._live.pop(trial_id), trial_id, state, room=room))
+
+    def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> _Waiting:
+        if self._spec.search.scheduler == "pbt":  # no other scheduler changes plans
+            one = one.resumed_from(state, self._begun[one.number])
+        return _Waiting(one, trial, key, None if state is None else self._put(state), room)
 
     def fails(self, trial_id: str, loss: Loss) -> None:
         """Tell Optuna that a trial has lost its worker for good."""

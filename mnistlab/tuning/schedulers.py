@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from mnistlab.points import closest, place, values
 from mnistlab.results import higher_is_better
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
+from mnistlab.training import optimizer_at
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.unsaved import Unsaved
 
@@ -255,12 +257,15 @@ class Population(Unsaved, PopulationBasedTraining):
         return None if self._stopping() else super().choose_trial_to_run(tune_controller)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return the copied trial's task with its optimizer settings changed under `optimizer`."""
+        """Return the copied trial's task with changes to the optimizer settings that it has now, under `optimizer`.
+
+        What says how the copied trial itself was resumed, and on what share of a device, is left out.
+        """
         task = json.loads(config["task"])
-        part = task.get("optimizer") or task["plan"]["optimizer"]
+        part = task.get("optimizer") or optimizer_at(task["plan"], math.inf)
         changed = {key: self._change(part["name"], key, value) for key, value in part["config"].items()}
-        task["optimizer"] = {**part, "config": changed}
-        return {**config, "task": json.dumps(task)}
+        copied = {key: value for key, value in task.items() if key not in {"resumes", "room"}}
+        return {**config, "task": json.dumps({**copied, "optimizer": {**part, "config": changed}}), "state": None}
 
     def _change(self, optimizer: str, key: str, value: Scalar) -> Scalar:
         parameter = self._parameters.get(f"optimizer.{optimizer}.{key}")
