@@ -98,7 +98,7 @@ class Bridge(Unsaved, Searcher):
         self._behind: frozenset[str] = frozenset()  # plans that earlier drivers have begun
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
-        self._begun: dict[int, tuple[Mapping[str, Any], int]] = {}  # by number: the plan and the seed of its beginning
+        self._begun: dict[int, tuple[Mapping[str, Any], int]] = {}  # by number: first plan and seed
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
@@ -171,11 +171,12 @@ class Bridge(Unsaved, Searcher):
         return _task(plan, seed, "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
-        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
+        """Give Optuna the next point that comes before its proposals; return whether there is one, or it may propose."""
 
-        Of a grid it is the next one that no earlier driver has begun.
-        """
-        point = next((one for one in self._points if not (self._grid and self._plan(one) in self._behind)), None)
+        def is_behind(point: Mapping[str, Scalar]) -> bool:
+            return self._grid and self._key(suggest(self._space, lambda one: point[one.path])) in self._behind
+
+        point = next((one for one in self._points if not is_behind(one)), None)
         if point is not None:
             enqueue(self._study, self._space, point)
         return point is not None or not self._grid
@@ -183,10 +184,6 @@ class Bridge(Unsaved, Searcher):
     @property
     def _grid(self) -> bool:
         return self._spec.search.algorithm == "grid"
-
-    def _plan(self, point: Mapping[str, Scalar]) -> str:
-        """Return the key of a point's plan."""
-        return self._key(suggest(self._space, lambda parameter: point[parameter.path]))
 
     def _key(self, plan: Mapping[str, Any]) -> str:
         """Return the same text for equal plans, also where an earlier version has written a value otherwise."""

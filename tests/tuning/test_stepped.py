@@ -155,7 +155,7 @@ def warmups(tasks: list[dict[str, Any]]) -> list[float]:
     return [task["plan"]["optimizer"]["config"]["warmup"] for task in tasks]
 
 
-@pytest.mark.parametrize("algorithm", ["grid", "random", "tpe", "qmc"])
+@pytest.mark.parametrize("algorithm", ["grid", "tpe"])
 def test_a_stepped_range_is_tried_point_by_point_and_then_exhausted(
     tmp_path: Path, registry: Registry, algorithm: str
 ) -> None:
@@ -189,7 +189,7 @@ def as_before(task: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-@pytest.mark.parametrize("algorithm", ["grid", "random", "tpe", "qmc"])
+@pytest.mark.parametrize("algorithm", ["grid", "random"])
 def test_a_run_of_an_earlier_version_goes_on_without_trying_a_plan_twice(
     tmp_path: Path, registry: Registry, algorithm: str
 ) -> None:
@@ -204,6 +204,19 @@ def test_a_run_of_an_earlier_version_goes_on_without_trying_a_plan_twice(
     assert sorted(map(repr, [*warmups(first), *warmups(more)])) == list(map(repr, POINTS))
     (said,) = asked.said
     assert said.startswith("the space holds 6 plans, and each was tried")
+
+
+def test_an_option_of_an_earlier_version_is_told_to_optuna_as_it_is_written_now(
+    tmp_path: Path, registry: Registry
+) -> None:
+    text = WARMUP.replace("{ low = 0, high = 0.5, step = 0.1 }", "[0.1, 0.3]")
+    old = [as_before(task) for task in Asked(tmp_path, registry, text, "grid").tasks()]
+    assert 0.1 + 0.2 in warmups(old)
+    (tmp_path / "study.db").unlink()
+    asked = Asked(tmp_path, registry, text, "grid")
+    asked.bridge.take_up(past_of_tasks(old), {})  # Optuna refuses an option that is not in its list
+    assert [trial.params["optimizer.sgd.warmup"] for trial in asked.study.trials] == [round(w, 1) for w in warmups(old)]
+    assert asked.tasks() == []
 
 
 @pytest.mark.parametrize("algorithm", ["grid", "random"])
