@@ -171,7 +171,7 @@ class Bridge(Unsaved, Searcher):
         return _task(plan, seed, "" if first == number else trial_name(first))
 
     def _enqueue_next(self) -> bool:
-        """Give Optuna the next point that comes before its proposals; return whether there is one, or it may propose."""
+        """Give Optuna the next point that comes before its proposals; return whether it may go on proposing."""
 
         def is_behind(point: Mapping[str, Scalar]) -> bool:
             return self._grid and self._key(suggest(self._space, lambda one: point[one.path])) in self._behind
