@@ -17,6 +17,7 @@ from mnistlab.api import Choice, Domain, Scalar
 from mnistlab.discovery import Selection, canonical
 from mnistlab.errors import Fault, PluginError, SpecError, short
 from mnistlab.experiment import DatasetChoice, Experiment, allowed_by, judge
+from mnistlab.points import normalized, same
 from mnistlab.registry import Kind, Registry, select
 from mnistlab.space import Branch, Space
 from mnistlab.spec import Draft, ExperimentSpec, Table, spec_json, validate
@@ -261,9 +262,9 @@ def _compared(place: str, was: Any, now: Any) -> Fault | list[Scalar]:
     if kept is None or options is None:
         more = "; only options of a list can be added" if isinstance(was, Domain) else ""
         return Fault(place, _FIXED, value, f"the run has {text}{more}")
-    if missing := [short(one) for one in kept.options if not options.contains(one)]:
+    if missing := [short(one) for one in kept.options if normalized(options, one) is None]:
         return Fault(place, _KEPT, value, f"the run has {text}: add {', '.join(missing)}")
-    return [option for option in options.options if not kept.contains(option)]
+    return [option for option in options.options if normalized(kept, option) is None]
 
 
 def _options(setting: Any) -> Choice | None:
@@ -276,7 +277,7 @@ def _options(setting: Any) -> Choice | None:
 def _same(was: Any, now: Any) -> bool:
     """Return whether two settings mean the same: options have no order, and a list is a list wherever it came from."""
     if isinstance(was, Choice) and isinstance(now, Choice):
-        return len(was.options) == len(now.options) and all(map(now.contains, was.options))
+        return len(was.options) == len(now.options) and all(normalized(now, one) is not None for one in was.options)
     if isinstance(was, Domain) or isinstance(now, Domain):
         return was == now
-    return json.dumps(was, default=str) == json.dumps(now, default=str)
+    return same(was, now) or json.dumps(was, default=str) == json.dumps(now, default=str)

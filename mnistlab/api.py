@@ -20,13 +20,14 @@ experiment but is not searched.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import pluggy
 from pydantic import BaseModel, ConfigDict
+
+from mnistlab.steps import Steps, alike, check_range, check_step, whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,8 @@ class Int:
     """The integers low, low + step, ... up to and including high.
 
     Raises:
-        ValueError: if the bounds are reversed, the step is not positive, or `log` goes with low < 1 or step != 1.
+        ValueError: if a bound or the step is no whole number, the bounds are reversed, the step is not positive, or
+            `log` goes with low < 1 or step != 1.
     """
 
     low: int
@@ -85,7 +87,9 @@ class Int:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        _check_bounds(self.low, self.high, self.step, log=self.log)
+        check_range(self.low, self.high, self.step, log=self.log)
+        for name in ("low", "high", "step"):
+            object.__setattr__(self, name, whole(getattr(self, name)))
         if self.log and self.step != 1:
             raise ValueError(f"`log` goes with step 1 only, but step={self.step}")
 
@@ -109,8 +113,11 @@ class Int:
 class Float:
     """The real numbers from low to high, both included; with `step`, only low, low + step, ...
 
+    Each stepped value has one representation: the float nearest to the decimal number, 0.3 and not 0.1 + 0.2.
+
     Raises:
-        ValueError: if the bounds are reversed, the step is not positive, or `log` goes with low <= 0 or a step.
+        ValueError: if the bounds are reversed, the step is not positive or too small for floats of this size, or `log`
+            goes with low <= 0 or a step.
     """
 
     low: float
@@ -120,21 +127,25 @@ class Float:
 
     def __post_init__(self) -> None:
         """Check the bounds."""
-        _check_bounds(self.low, self.high, 1 if self.step is None else self.step, log=self.log)
+        check_range(self.low, self.high, 1 if self.step is None else self.step, log=self.log)
         if self.log and self.step is not None:
             raise ValueError(f"`log` and step={self.step} exclude each other")
+        if self.step is not None:
+            check_step(self.low, self.high, self.step)
+        for name in ("low", "high") if self.step is None else ("low", "high", "step"):
+            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)  # adding 0.0 makes 0.0 of -0.0
 
     def contains(self, value: object) -> bool:
         """Return whether `value` is a finite number of this domain (an integer counts as a number)."""
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             return False
-        if not self.low <= value <= self.high:  # NaN neither
-            return False
-        return self.step is None or abs((value - self.low) / self.step - round((value - self.low) / self.step)) < 1e-9
+        if self.step is not None:
+            return value in Steps(self.low, self.high, self.step)
+        return self.low <= value <= self.high  # NaN neither
 
     def corners(self) -> tuple[float, ...]:
         """Return the extreme values, for tests that build at the edges."""
-        return (self.low, self.high)
+        return (self.low, self.high if self.step is None else Steps(self.low, self.high, self.step)[-1])
 
     def __str__(self) -> str:
         """Return for example `number 0.0001..0.1 (log)`."""
@@ -147,7 +158,7 @@ class Choice:
     """One of the options given, in the order given.
 
     Raises:
-        ValueError: if there is no option, or one stands twice.
+        ValueError: if there is no option, or one is given twice; floats such as 0.3 and 0.1 + 0.2 are the same option.
     """
 
     options: tuple[Scalar, ...]
@@ -156,7 +167,7 @@ class Choice:
         """Take the options as arguments: `Choice("relu", "gelu")`."""
         if not options:
             raise ValueError("a Choice needs at least one option")
-        if len({(type(o), o) for o in options}) != len(options):
+        if len({(type(o), o) for o in options}) != len(options) or alike(o for o in options if isinstance(o, float)):
             raise ValueError(f"a Choice names every option once, but got {options}")
         object.__setattr__(self, "options", options)
 
@@ -177,17 +188,6 @@ class Choice:
 
 Domain = Int | Float | Choice
 _SHOWN_OPTIONS = 20
-
-
-def _check_bounds(low: float, high: float, step: float, *, log: bool) -> None:
-    if not all(map(math.isfinite, (low, high, step))):
-        raise ValueError(f"bounds and step must be finite, but low={low}, high={high} and step={step}")
-    if not low <= high:
-        raise ValueError(f"low <= high must hold, but low={low} and high={high}")
-    if not step > 0:
-        raise ValueError(f"step > 0 must hold, but step={step}")
-    if log and low <= 0:
-        raise ValueError(f"`log` needs low > 0, but low={low}")
 
 
 # --- what plugins build -------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, doubts, room, share, this_machine
 from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.past import Past, past_of
+from mnistlab.tuning.sharing import require_shared
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker import Shared
 
@@ -208,6 +209,8 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
     with _joined(run, this_machine()) as machine:
+        if _searchable(spec, past):
+            _require_shared(run)
         portion = share(machine, spec.resources, trials_at_once(spec.search))
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
@@ -242,6 +245,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     say_preparing(run, f"finding the images of {run.experiment.dataset.record.name}")
     data = find_data(run.experiment, run.options.place)
     with _joined(run, here) as machine:
+        _require_shared(run)
         portion = share(machine, spec.resources, trials_at_once(spec.search))
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
@@ -265,6 +269,12 @@ def _joined(run: Drive, here: Machine) -> Generator[Machine]:
     say_preparing(run, f"joining the Ray cluster at {address}" if address else "starting Ray")
     with cluster(address, here, run.again) as machine, cut_short(run):
         yield machine
+
+
+def _require_shared(run: Drive) -> None:
+    """Refuse before anything is written down a population whose states could not get from node to node."""
+    if run.experiment.spec.search.scheduler == "pbt":
+        require_shared(run.writer.path)
 
 
 def _finish_tracking(run: Drive, track: Tracking) -> None:

@@ -7,8 +7,7 @@ defaults) is not its business. Choosing a model activates that model's parameter
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, cast, get_origin
@@ -18,8 +17,10 @@ from pydantic.fields import FieldInfo
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
 from mnistlab.errors import Fault, PluginError, near_miss, nearest, short
+from mnistlab.points import default_in, normalized, same, steps_beside, values
 from mnistlab.registry import Kind, Offer, Registry
 from mnistlab.spec import broken, explain
+from mnistlab.steps import exact
 
 Plan = dict[str, Any]
 Ask = Callable[["Parameter"], Scalar]
@@ -43,6 +44,11 @@ class Parameter:
     default: Scalar
     when: tuple[str, str] | None = None
 
+    @property
+    def field(self) -> str:
+        """Return the name of the config's field."""
+        return self.path.rpartition(".")[2]
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -55,8 +61,14 @@ class Branch:
 
     def component(self, ask: Ask) -> Plan:
         """Return this record's part of a plan."""
-        config = dict(self.fixed) | {p.path.rpartition(".")[2]: ask(p) for p in self.parameters}
+        config = dict(self.fixed) | {p.field: ask(p) for p in self.parameters}
         return {"name": self.name, **self.source, "config": config}
+
+    def normalized(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a config with each value as this branch writes it; what the branch does not hold stays as it is."""
+        found = {p.field: normalized(p.domain, config[p.field]) for p in self.parameters if p.field in config}
+        found |= {field: value for field, value in self.fixed.items() if field in config and same(config[field], value)}
+        return {**config, **{field: value for field, value in found.items() if value is not None}}
 
 
 @dataclass(frozen=True)
@@ -114,6 +126,25 @@ def _chosen(branches: tuple[Branch, ...], name: Scalar | None) -> Branch:
     return branches[0] if name is None else next(b for b in branches if b.name == name)
 
 
+def normalized_plan(space: Space, plan: Mapping[str, Any]) -> Plan:
+    """Return a plan with each value as the space writes it; what the space does not hold stays as it is.
+
+    Earlier versions wrote 0.30000000000000004 for 0.3, and 1 for 1.0.
+    """
+
+    def part(branches: tuple[Branch, ...], one: Plan) -> Plan:
+        branch = next((branch for branch in branches if branch.name == one.get("name")), None)
+        return {**one, "config": branch.normalized(one["config"])} if branch and "config" in one else one
+
+    return {
+        **plan,
+        "model": part(space.models, plan["model"]),
+        "optimizer": part(space.optimizers, plan["optimizer"]),
+        "transforms": [part(space.transforms, one) for one in plan["transforms"]],
+        "training": space.training.normalized(plan["training"]),
+    }
+
+
 def defaults(space: Space) -> dict[str, Scalar]:
     """Return the active parameters of the plan that is made of all defaults: the first trial."""
     asked: dict[str, Scalar] = {}
@@ -124,19 +155,6 @@ def defaults(space: Space) -> dict[str, Scalar]:
 
     suggest(space, ask)
     return asked
-
-
-def values(domain: Domain) -> Sequence[Scalar] | None:
-    """Return the values of a finite domain in order, or None for a continuous one."""
-    if isinstance(domain, Choice):
-        return domain.options
-    if isinstance(domain, Int):
-        return None if domain.log else range(domain.low, domain.high + 1, domain.step)
-    if domain.step is None:
-        return None
-    count = math.floor((domain.high - domain.low) / domain.step + 1e-9)
-    # 3 x 0.1 is a little more than 0.3: the last step ends where the domain ends.
-    return tuple(min(domain.low + i * domain.step, domain.high) for i in range(count + 1))
 
 
 def endless(space: Space) -> list[Parameter]:
@@ -248,15 +266,15 @@ def _settle(
             faults.append(broken(where, error, settings[field]))
             continue
         if isinstance(setting, (Int, Float, Choice)):
-            parameters.append(Parameter(where, setting, _default(setting, info.default), when))
+            parameters.append(Parameter(where, setting, default_in(setting, info.default), when))
         elif setting is not None:
             fixed[field] = setting
         elif info.is_required():
             faults.append(Fault(where, "is required"))
         elif domain is not None and search_rest:
-            parameters.append(Parameter(where, domain, info.default, when))
+            parameters.append(Parameter(where, domain, default_in(domain, info.default), when))
         else:
-            fixed[field] = info.default
+            fixed[field] = info.default if domain is None else default_in(domain, info.default)
     _check_fixed(place, config, fixed, parameters, faults)
     return fixed, tuple(parameters)
 
@@ -267,16 +285,19 @@ def _scalar(info: FieldInfo) -> bool:
 
 
 def _check_fixed(
-    place: str, config: type[Config], fixed: Mapping[str, Scalar], parameters: list[Parameter], faults: list[Fault]
+    place: str, config: type[Config], fixed: dict[str, Scalar], parameters: list[Parameter], faults: list[Fault]
 ) -> None:
     """Let the config class itself judge the fixed values (fields without a domain, rules across fields)."""
     if any(fault.place.startswith(place + ".") for fault in faults):
         return
-    point = dict(fixed) | {p.path.rpartition(".")[2]: p.default for p in parameters}
+    settings = dict(fixed) | {p.field: p.default for p in parameters}
     try:
-        config.model_validate(point, strict=True)
+        judged = config.model_validate(settings, strict=True)
     except ValidationError as error:
         faults += explain(error, config, place)
+        return
+    whole = [field for field, value in fixed.items() if type(value) is int]  # also where the field is a float
+    fixed |= {field: float(fixed[field]) for field in whole if isinstance(getattr(judged, field), float)}
 
 
 def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
@@ -306,9 +327,11 @@ def _chosen_from(entries: list[object], domain: Domain | None) -> Domain | Scala
                 options.append(_inside(entry, domain))
         except ValueError as error:
             raise ValueError(f"entry {short(entry)} {error}") from None
-    if not options or len({(type(option), option) for option in options}) != len(options):
-        raise ValueError("must hold at least one value, and each once")
-    return options[0] if len(options) == 1 else Choice(*options)
+    try:
+        choice = Choice(*options)
+    except ValueError:
+        raise ValueError("must hold at least one value, and each once") from None
+    return options[0] if len(options) == 1 else choice
 
 
 def _is_pattern(value: object, domain: Domain | None) -> bool:
@@ -332,13 +355,15 @@ def _matches(pattern: object, domain: Domain | None) -> list[Scalar]:
 
 
 def _inside(value: object, domain: Domain | None) -> Scalar:
+    """Return the value as the domain writes it."""
     if not isinstance(value, (bool, int, float, str)):
         raise ValueError("must be a value, a list of values or { low = ..., high = ... }")
-    if domain is not None and not domain.contains(value):
+    found = value if domain is None else normalized(domain, value)
+    if found is None:
         options = [str(option) for option in domain.options] if isinstance(domain, Choice) else []
-        hint = nearest(value, options) if isinstance(value, str) else ""
+        hint = nearest(value, options) if isinstance(value, str) else steps_beside(domain, value)
         raise ValueError("; ".join(filter(None, [f"must lie inside what the plugin allows: {domain}", hint])))
-    return float(value) if isinstance(domain, Float) and not isinstance(value, str) else value
+    return found
 
 
 def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
@@ -366,22 +391,8 @@ def _step(value: object, domain: Int | Float) -> int | float:
     widest = max(domain.high - domain.low, domain.step or 0)
     if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= widest:
         raise ValueError(f"step must be a {word} above 0 and at most {widest:g}")
-    times = value / (domain.step or value)
-    if abs(times - round(times)) > 1e-9:
+    own = exact(domain.step or value)
+    times = round(exact(value) / own)
+    if not same(float(times * own), value):
         raise ValueError(f"step must be a multiple of the plugin's own: {domain}")
-    return value
-
-
-def _default(domain: Domain, wished: Any) -> Scalar:
-    """Return the plugin's default where the narrowed domain still holds it, else the nearest value that it holds."""
-    if domain.contains(wished):
-        return wished
-    if isinstance(domain, Choice):
-        return domain.options[0]
-    if not isinstance(wished, (int, float)):
-        return domain.low
-    steps = values(domain)
-    if steps is None:
-        return min(max(wished, domain.low), domain.high)
-    index = round((wished - domain.low) / (domain.step or 1))
-    return steps[min(max(index, 0), len(steps) - 1)]
+    return value if isinstance(domain, Int) else float(times * own)

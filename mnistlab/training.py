@@ -150,7 +150,7 @@ def _build_stepper(part: Mapping[str, Any], module: nn.Module, steps: int, regis
 
 def _rebuild_stepper(training: Training) -> Stepper:
     """Return the stepper that the plan asks for after the epochs that have ended."""
-    part, steps = _optimizer_at(training.plan, training.epoch), training.epochs * training.batches
+    part, steps = optimizer_at(training.plan, training.epoch), training.epochs * training.batches
     return _build_stepper(part, training.module, steps, training.registry)
 
 
@@ -311,7 +311,7 @@ def restore(training: Training, saved: Mapping[str, Any], optimizer: Mapping[str
     """
     training.plan = dict(saved["plan"])
     training.seed, training.history = int(saved["seed"]), list(saved["history"])
-    if optimizer is not None and optimizer != _optimizer_at(training.plan, training.epoch):
+    if optimizer is not None and optimizer != optimizer_at(training.plan, training.epoch):
         change = {"epoch": training.epoch, "optimizer": dict(optimizer)}
         training.plan["changes"] = [*training.plan.get("changes", []), change]
     training.module.load_state_dict(saved["module"])
@@ -324,8 +324,8 @@ def restore(training: Training, saved: Mapping[str, Any], optimizer: Mapping[str
         torch.cuda.set_rng_state(saved["cuda"], training.draws.device)
 
 
-def _optimizer_at(plan: Plan, epoch: int) -> Mapping[str, Any]:
-    """Return the optimizer part that holds after `epoch` epochs."""
+def optimizer_at(plan: Plan, epoch: float) -> Mapping[str, Any]:
+    """Return the optimizer part that holds after `epoch` epochs; with infinity, the last one of all."""
     changes = [change for change in plan.get("changes", []) if change["epoch"] <= epoch]
     return changes[-1]["optimizer"] if changes else plan["optimizer"]
 

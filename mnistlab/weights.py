@@ -32,9 +32,22 @@ def load_weights(module: nn.Module, data: bytes) -> None:
 
 def unpack(data: bytes) -> Any:
     """Return what `pack` was given, with its tensors on the CPU."""
+    return _fill(_structure(data), load(data))
+
+
+def unpack_entry(data: bytes, key: str) -> Any:
+    """Return one entry of a dict that `pack` was given, without reading any tensor.
+
+    Raises:
+        KeyError: if there is no such entry, or it holds tensors.
+    """
+    return _fill(dict(_structure(data)["__dict__"])[key], {})
+
+
+def _structure(data: bytes) -> Any:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    return _fill(json.loads(header["__metadata__"]["structure"]), load(data))
+    return json.loads(header["__metadata__"]["structure"])
 
 
 def _strip(value: object, tensors: dict[str, Tensor]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -263,6 +264,24 @@ def test_a_change_of_optimizer_is_in_the_plan_and_the_plan_repeats_it(plan, data
     again = run(json.loads(json.dumps(changed.plan)), 1, data, registry)
     assert again == [{k: m[k] for k in again[0]} for m in history]
     assert again != run(plan(), 1, data, registry)
+
+
+def test_a_changed_training_is_resumed_with_its_changes_and_not_its_first_settings(plan, data, registry) -> None:
+    other = part(registry, "optimizer", "adamw", lr=0.002)
+    changed = plan() | {"changes": [{"epoch": 1, "optimizer": other}]}
+    whole = run(changed, 1, data, registry)
+    half = training.begin(changed, 1, data, registry)
+    training.run_epoch(half)
+    training.run_epoch(half)
+    saved = unpack(pack(training.state(half)))
+    torch.rand(5)
+    resumed = training.begin(saved["plan"], saved["seed"], data, registry)
+    training.restore(resumed, saved)
+    rest = [training.run_epoch(resumed) for _ in range(2)]
+    assert [{k: m[k] for k in whole[0]} for m in rest] == whole[2:]
+    assert resumed.plan == changed
+    assert training.optimizer_at(changed, 0) == changed["optimizer"]
+    assert training.optimizer_at(changed, 1) == training.optimizer_at(changed, math.inf) == other
 
 
 def test_a_loss_that_is_not_finite_fails_at_once(plan, data, registry) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab.weights import pack, unpack
+from mnistlab.weights import pack, unpack, unpack_entry
 
 
 def same(one: object, other: object) -> bool:
@@ -116,3 +116,12 @@ def test_the_order_of_a_tensor_in_memory_comes_back():
     assert torch.equal(back["plain"], plain)
     assert torch.equal(back["last"], last)
     assert (back["plain"].stride(), back["last"].stride()) == (plain.stride(), last.stride())
+
+
+def test_an_entry_without_tensors_is_read_alone():
+    packed = pack({"plan": {"a": [1, {"b": 0.3}]}, 3: "x", "module": {"w": torch.ones(2)}})
+    assert unpack_entry(packed, "plan") == {"a": [1, {"b": 0.3}]}
+    assert unpack_entry(packed[: packed.index(b"\x00\x00\x80?")], "plan") == {"a": [1, {"b": 0.3}]}  # no tensor is read
+    for key in ("module", "none"):
+        with pytest.raises(KeyError):
+            unpack_entry(packed, key)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
+from mnistlab.steps import Steps
 
 MANY_OPTIONS = 16  # of a longer choice, so many options stand for all
 OWN_RULES = {"value_error", "assertion_error"}  # what pydantic calls the errors that a validator raises
@@ -78,8 +79,7 @@ def sample(domain: Domain, draw: random.Random) -> Scalar:
     if isinstance(domain, Int) and not domain.log:
         return draw.randrange(domain.low, domain.high + 1, domain.step)
     if isinstance(domain, Float) and domain.step is not None:
-        steps = math.floor((domain.high - domain.low) / domain.step + 1e-9)
-        return min(domain.high, domain.low + domain.step * draw.randint(0, steps))
+        return draw.choice(Steps(domain.low, domain.high, domain.step))
     if not domain.log:
         return draw.uniform(domain.low, domain.high)
     value = math.exp(draw.uniform(math.log(domain.low), math.log(domain.high)))

@@ -25,13 +25,13 @@ from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import trial_seed
-from mnistlab.space import Parameter, Space, defaults, grid, size, suggest
+from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
-from mnistlab.tuning.study import ask
+from mnistlab.tuning.study import ask, enqueue
 from mnistlab.tuning.unsaved import Unsaved
 
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
@@ -98,6 +98,7 @@ class Bridge(Unsaved, Searcher):
         self._behind: frozenset[str] = frozenset()  # plans that earlier drivers have begun
         self._live: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
+        self._begun: dict[int, tuple[Mapping[str, Any], int]] = {}  # by number: first plan and seed
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
@@ -111,7 +112,7 @@ class Bridge(Unsaved, Searcher):
         first = defaults(self._space)
         yield first
         if self._grid:
-            yield from (point for point in grid(self._space) if point != first)
+            yield from (point for point in grid(self._space) if canonical(point) != canonical(first))
 
     # --- Tune asks ---
 
@@ -160,32 +161,34 @@ class Bridge(Unsaved, Searcher):
         """Return the number, the trial and the plan that come next."""
         trial, plan = self._proposal()
         number = self._count(trial)
-        self._first.setdefault(canonical(plan), number)
+        self._first.setdefault(self._key(plan), number)
         return number, trial, plan
 
     def _hand_out(self, trial_id: str, number: int, trial: Trial, plan: dict[str, Any]) -> dict[str, Any]:
         self._live[trial_id], self._numbers[trial_id] = trial, number
-        first = self._first[canonical(plan)]
+        first, seed = self._first[self._key(plan)], trial_seed(self._spec.seed, number)
+        self._begun[number] = plan, seed
         repeats = "" if first == number else trial_name(first)
-        return _task(plan, trial_seed(self._spec.seed, number), repeats, away=self._away_from(trial_name(number)))
+        return _task(plan, seed, repeats, away=self._away_from(trial_name(number)))
 
     def _enqueue_next(self) -> bool:
-        """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
+        """Give Optuna the next point that comes before its proposals; return whether it may go on proposing."""
 
-        Of a grid it is the next one that no earlier driver has begun.
-        """
-        point = next((one for one in self._points if not (self._grid and self._plan(one) in self._behind)), None)
+        def is_behind(point: Mapping[str, Scalar]) -> bool:
+            return self._grid and self._key(suggest(self._space, lambda one: point[one.path])) in self._behind
+
+        point = next((one for one in self._points if not is_behind(one)), None)
         if point is not None:
-            self._study.enqueue_trial(point)
+            enqueue(self._study, self._space, point)
         return point is not None or not self._grid
 
     @property
     def _grid(self) -> bool:
         return self._spec.search.algorithm == "grid"
 
-    def _plan(self, point: Mapping[str, Scalar]) -> str:
-        """Return the canonical plan of a point of the space."""
-        return canonical(suggest(self._space, lambda parameter: point[parameter.path]))
+    def _key(self, plan: Mapping[str, Any]) -> str:
+        """Return the same text for equal plans, also where an earlier version has written a value otherwise."""
+        return canonical(normalized_plan(self._space, plan))
 
     def _count(self, trial: Trial) -> int:
         number, self._asked = self._asked, self._asked + 1
@@ -204,7 +207,7 @@ class Bridge(Unsaved, Searcher):
             turns += 1
             trial = self._study.ask()
             plan = suggest(self._space, lambda parameter, trial=trial: ask(trial, parameter))
-            first = self._first.get(canonical(plan))
+            first = self._first.get(self._key(plan))
             if first is None or turns == INSISTS:
                 return trial, plan
             trial.set_user_attr("repeats", trial_name(first))
@@ -230,7 +233,7 @@ class Bridge(Unsaved, Searcher):
 
         `states` holds the packed states from which trials go on, by the trials' names.
         """
-        self._behind = frozenset(canonical(one.plan) for one in past.trials.values())
+        self._behind = frozenset(self._key(one.plan) for one in past.trials.values())
         live: dict[str, Trial] = {}
         for step in past.steps:
             one = past.trials[step.trial]
@@ -238,17 +241,14 @@ class Bridge(Unsaved, Searcher):
                 while self._asked < one.number:  # proposed, and its driver died before a worker had begun it
                     self._enqueue_next()
                     self._unbegun.append(self._new())
-                live[one.name] = self._asked_again(one)
+                live[one.name], self._begun[one.number] = self._asked_again(one), (one.plan, one.seed)
             elif step.kind == "epoch":
                 if step.epoch < max(one.history) or one.state is None:  # the last is told with the end, as it was
                     self._tell_epoch(live[one.name], step.epoch, one.history[step.epoch])
             else:
                 self._tell_past(live.pop(one.name), one)
-        self._again = [
-            _Waiting(one, live[one.name], one.name, self._put(states[one.name]) if one.name in states else None)
-            for one in past.unended
-            if one.name in live
-        ]
+        going_on = [one for one in past.unended if one.name in live]
+        self._again = [self._waiting(one, live[one.name], one.name, states.get(one.name)) for one in going_on]
 
     def _asked_again(self, one: PastTrial) -> Trial:
         """Let the sampler propose what it proposed then; where it does not, the plan of then is what it is told.
@@ -256,12 +256,12 @@ class Bridge(Unsaved, Searcher):
         It proposes otherwise where trials ran side by side, or where Optuna, the space or the number of trials changed.
         A grid is not asked: with options added to it, its points come in another order.
         """
-        wanted = canonical(one.plan)
+        wanted = self._key(one.plan)
         trial, plan = self._again_by_sampler() if not self._grid else (None, {})
-        if trial is None or canonical(plan) != wanted:
+        if trial is None or self._key(plan) != wanted:
             trial, plan = self._told_instead(trial, one)
         self._count(trial)
-        self._elsewhere += wanted not in self._first and canonical(plan) != wanted
+        self._elsewhere += wanted not in self._first and self._key(plan) != wanted
         self._first.setdefault(wanted, one.number)
         return trial
 
@@ -277,7 +277,7 @@ class Bridge(Unsaved, Searcher):
         if trial is not None:
             trial.set_user_attr("replaced", one.name)
             self._study.tell(trial, state=TrialState.FAIL)
-        flat = settings(one.plan)
+        flat = settings(normalized_plan(self._space, one.plan))
         point: dict[str, Scalar] = {}
 
         def as_then(parameter: Parameter) -> Scalar:
@@ -286,7 +286,7 @@ class Bridge(Unsaved, Searcher):
             return flat.get(parameter.path, parameter.default)
 
         plan = suggest(self._space, as_then)  # asks for the parameters that are active, and for no others
-        self._study.enqueue_trial(point)
+        enqueue(self._study, self._space, point)
         told = self._study.ask()
         suggest(self._space, lambda one: ask(told, one) if one.path in point else one.default)
         return told, plan
@@ -336,8 +336,12 @@ class Bridge(Unsaved, Searcher):
         It goes on from `state`, which is that after the epochs of `one`.
         """
         self._last.pop(trial_id, None)
-        kept = None if state is None else self._put(state)
-        self._again.append(_Waiting(one, self._live.pop(trial_id), trial_id, kept, room))
+        self._again.append(self._waiting(one, self._live.pop(trial_id), trial_id, state, room=room))
+
+    def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> _Waiting:
+        if self._spec.search.scheduler == "pbt":  # no other scheduler changes plans
+            one = one.resumed_from(state, self._begun[one.number])
+        return _Waiting(one, trial, key, None if state is None else self._put(state), room)
 
     def fails(self, trial_id: str, loss: Loss) -> None:
         """Tell Optuna that a trial has lost its worker for good."""

@@ -11,7 +11,7 @@ import optuna
 from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.errors import MachineError
 from mnistlab.events import Warned
-from mnistlab.identity import canonical
+from mnistlab.identity import comparable
 from mnistlab.results import TrialResult, higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.signals import signals_held
@@ -140,11 +140,13 @@ def _fresh_study(search: Search) -> optuna.Study:
 def _states(search: Search, past: Past) -> dict[str, tuple[int, bytes]]:
     """Return epoch and state of the newest whole checkpoint of each trial that goes on and has one.
 
-    The last epoch is trained again in any case: whether the scheduler has judged it, and how, nobody has written down.
+    The last epoch is trained again: whether the scheduler has judged it, and how, nobody has written down. A population
+    keeps it: an older state may be from before the trial took over another one's weights and settings.
     """
+    again = 0 if search.spec.search.scheduler == "pbt" else 1
 
     def newest(one: PastTrial) -> tuple[int, bytes] | None:
-        said = max(one.history, default=0) - 1
+        said = max(one.history, default=0) - again
         return newest_checkpoint(search.store.path, one.name, said, lambda text: search.emit(Warned(message=text)))
 
     found = {one.name: newest(one) for one in past.unended}
@@ -161,5 +163,5 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
     ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
     distinct: dict[str, TrialResult] = {}
     for result in ordered:
-        distinct.setdefault(canonical(result.plan), result)
+        distinct.setdefault(comparable(result.plan), result)
     return list(distinct.values())[:top]

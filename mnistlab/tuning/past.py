@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from mnistlab import events as ev
 from mnistlab.results import State
+from mnistlab.weights import unpack_entry
 
 
 @dataclass(frozen=True, kw_only=True)
 class PastTrial:
     """A trial that an earlier driver has started. `state` is None where it has to go on.
 
-    `plan` is that of its beginning; `history` maps each epoch to its metrics. `attempts` counts its starts so far.
+    `plan` and `seed` are those of its beginning, until `resumed_from`; `history` maps each epoch to its metrics.
+    `attempts` counts its starts so far.
     """
 
     name: str
@@ -35,6 +37,15 @@ class PastTrial:
     def until(self, epoch: int) -> PastTrial:
         """Return the trial as it stood after so many epochs."""
         return replace(self, history={at: metrics for at, metrics in self.history.items() if at <= epoch})
+
+    def resumed_from(self, state: bytes | None, first: tuple[Mapping[str, Any], int]) -> PastTrial:
+        """Return a trial of a population with the plan and the seed of the packed state from which it resumes.
+
+        It may have taken over another trial's plan and changed its settings since its beginning. Where no state was
+        kept it begins again with its `first` plan and seed.
+        """
+        plan, seed = first if state is None else (unpack_entry(state, "plan"), unpack_entry(state, "seed"))
+        return replace(self, plan=plan, seed=seed)
 
 
 @dataclass(frozen=True)

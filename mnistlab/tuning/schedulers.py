@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -21,11 +22,13 @@ from ray.tune.schedulers.pbt import (
 )
 
 from mnistlab import events
-from mnistlab.api import Choice, Scalar
+from mnistlab.api import Choice, Int, Scalar
 from mnistlab.events import Emit
+from mnistlab.points import closest, place, values
 from mnistlab.results import higher_is_better
-from mnistlab.space import Parameter, Space, values
+from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
+from mnistlab.training import optimizer_at
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.unsaved import Unsaved
 
@@ -254,12 +257,15 @@ class Population(Unsaved, PopulationBasedTraining):
         return None if self._stopping() else super().choose_trial_to_run(tune_controller)
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return the copied trial's task with its optimizer settings changed under `optimizer`."""
+        """Return the copied trial's task with changes to the optimizer settings that it has now, under `optimizer`.
+
+        What says how the copied trial itself was resumed, and on what share of a device, is left out.
+        """
         task = json.loads(config["task"])
-        part = task.get("optimizer") or task["plan"]["optimizer"]
+        part = task.get("optimizer") or optimizer_at(task["plan"], math.inf)
         changed = {key: self._change(part["name"], key, value) for key, value in part["config"].items()}
-        task["optimizer"] = {**part, "config": changed}
-        return {**config, "task": json.dumps(task)}
+        copied = {key: value for key, value in task.items() if key not in {"resumes", "room"}}
+        return {**config, "task": json.dumps({**copied, "optimizer": {**part, "config": changed}}), "state": None}
 
     def _change(self, optimizer: str, key: str, value: Scalar) -> Scalar:
         parameter = self._parameters.get(f"optimizer.{optimizer}.{key}")
@@ -277,14 +283,23 @@ def _sample(parameter: Parameter, draw: random.Random) -> Scalar:
     assert not isinstance(domain, Choice)
     u = draw.random()
     drawn = domain.low * (domain.high / domain.low) ** u if domain.log else domain.low + (domain.high - domain.low) * u
-    return round(drawn) if isinstance(domain.low, int) else drawn
+    return closest(domain, drawn)
 
 
 def _neighbour(parameter: Parameter, value: Scalar, draw: random.Random) -> Scalar:
+    """Return a value beside `value`: the one before or after it, or the number times one of `FACTORS`.
+
+    At an end of the domain it may be the same value. An option that the domain does not hold has no neighbours.
+    """
     domain, finite = parameter.domain, values(parameter.domain)
     if finite is not None:
-        index = finite.index(value) + draw.choice((-1, 1)) if value in finite else 0
-        return finite[min(max(index, 0), len(finite) - 1)]
+        here = place(domain, value)
+        if here is None:
+            return draw.choice(finite)
+        return finite[min(max(here + draw.choice((-1, 1)), 0), len(finite) - 1)]
     assert not isinstance(domain, Choice)
-    moved = min(max(float(value) * draw.choice(FACTORS), domain.low), domain.high)
-    return round(moved) if isinstance(domain.low, int) else moved
+    factor = draw.choice(FACTORS)
+    moved = closest(domain, float(value) * factor)
+    if isinstance(domain, Int) and moved == value:  # a small number, which was rounded back
+        moved = closest(domain, moved + (1 if factor > 1 else -1))
+    return moved

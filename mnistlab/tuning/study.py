@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +16,14 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from mnistlab.api import Choice, Float, Scalar
+from mnistlab.api import Choice, Domain, Float, Scalar
 from mnistlab.errors import RunWriteError
+from mnistlab.points import closest
 from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
+from mnistlab.steps import Steps
 from mnistlab.tuning.samplers import Settings, sampler
 
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
@@ -48,7 +52,7 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
 
 def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _be_quiet()
     seed = derive(spec.seed, Stream.SAMPLER)
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
@@ -59,6 +63,16 @@ def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseS
         study_name=spec.name,
         sampler=sampler(spec.search.algorithm, seed, spec.search.trials, settings_of(space)),
         directions=directions,
+    )
+
+
+def _be_quiet() -> None:
+    """Keep Optuna from saying what a user can't act on."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    # Optuna computes steps such as 1/3 in decimals, and finds the last one outside the range; `ask` sees to that.
+    warnings.filterwarnings("ignore", "The distribution is specified by .* not divisible by `step`")
+    warnings.filterwarnings(
+        "ignore", "Fixed parameter .* is out of range for distribution FloatDistribution.*, step=[0-9]"
     )
 
 
@@ -81,13 +95,44 @@ def _relax(connection: Any, _record: Any) -> None:
 
 
 def ask(trial: Trial, parameter: Parameter) -> Scalar:
-    """Return what Optuna proposes for a parameter."""
-    domain = parameter.domain
+    """Return the value of a parameter that Optuna proposes, as the parameter's domain writes it.
+
+    Optuna computes steps in floats and may leave a range by their rounding.
+    """
+    domain, path = parameter.domain, parameter.path
     if isinstance(domain, Choice):
-        return cast("Scalar", trial.suggest_categorical(parameter.path, list(domain.options)))
+        named = {told(domain, option): option for option in domain.options}
+        return named[cast("Scalar", trial.suggest_categorical(path, list(named)))]
     if isinstance(domain, Float):
-        return trial.suggest_float(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
-    return trial.suggest_int(parameter.path, domain.low, domain.high, log=domain.log, step=domain.step)
+        high = _high(domain)
+        return closest(domain, trial.suggest_float(path, domain.low, high, log=domain.log, step=domain.step))
+    low, high = domain.corners()  # without a rest beyond the last step, of which Optuna would warn
+    return closest(domain, trial.suggest_int(path, low, high, log=domain.log, step=domain.step))
+
+
+def _high(domain: Float) -> float:
+    """Return the end of a range for Optuna, which counts steps in decimals and loses the last one to rounding."""
+    high = domain.corners()[1]
+    if domain.step is None:
+        return high
+    step, reach = Decimal(repr(domain.step)), Decimal(repr(high)) - Decimal(repr(domain.low))
+    steps = Steps(domain.low, domain.high, domain.step)
+    return high if reach // step == len(steps) - 1 else high + domain.step / 4
+
+
+def told(domain: Domain, value: Scalar) -> Scalar:
+    """Return what Optuna calls a value: the value, or its text where the options hold both `1` and `True`, or `1.0`.
+
+    Optuna takes values for the same that Python calls equal.
+    """
+    ambiguous = isinstance(domain, Choice) and len(set(domain.options)) < len(domain.options)
+    return repr(value) if ambiguous else value
+
+
+def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:
+    """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
+    domains = {one.path: one.domain for one in space.parameters()}
+    study.enqueue_trial({path: told(domains[path], value) for path, value in point.items()})
 
 
 def settings_of(space: Space) -> Settings:
@@ -98,8 +143,3 @@ def settings_of(space: Space) -> Settings:
     for parameter in space.parameters():
         ask(trial, parameter)
     return Settings(trial.distributions, trial.params)
-
-
-def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:  # noqa: ARG001
-    """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
-    study.enqueue_trial(dict(point))

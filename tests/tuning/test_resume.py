@@ -174,8 +174,12 @@ def test_two_workers_lose_nothing_and_number_on(run_tiny: RunTiny) -> None:
 
 def test_a_population_goes_on(run_tiny: RunTiny) -> None:
     text = space("random", "pbt", "")
-    first = run_tiny(text, parallel=2, stop_after=5)
+    first = run_tiny(text, parallel=2, stop_after=17)
+    changed = {r.trial: r.plan for r in first.results if r.state == "interrupted" and r.plan.get("changes")}
+    assert changed, "no trial had taken over another one's settings before the cut"
     second = run_tiny(text, parallel=2, goes_on=first)
+    started = {event.trial: event for event in second.of(events.TrialStarted)}
+    assert {trial: started[trial].plan for trial in changed} == changed
     results = read_run(second.path).trials
     assert [result.state for result in results] == ["complete"] * 6
     assert all(len(result.history) == 4 for result in results)
@@ -218,6 +222,7 @@ def test_states_are_kept_while_a_trial_runs_and_not_after_it(run_tiny: RunTiny) 
 def test_a_checkpoint_that_is_passed_over_is_told_to_whoever_looks_on(running: Path) -> None:
     flip(running / "trials/0000/checkpoints/epoch-00001.safetensors")
     told: list[events.Event] = []
-    search: Any = SimpleNamespace(store=SimpleNamespace(path=running), emit=told.append)
+    spec = SimpleNamespace(search=SimpleNamespace(scheduler="none"))
+    search: Any = SimpleNamespace(store=SimpleNamespace(path=running), emit=told.append, spec=spec)
     assert driver._states(search, past_of(read_events(running))) == {}
     assert told == [events.Warned(message="trial 0000: its checkpoint of epoch 1 is damaged, and passed over")]
