@@ -60,7 +60,8 @@ def _ties(board: Leaderboard) -> str:
     lack = "lacks" if len(board.better) == 1 else "lack"
     better = [f"{_trials(board.better)} did better on the seeds they share, but {lack} seeds"] * bool(board.better)
     ahead = [f"it is ahead of {_others(rivals)} by more than noise"] * (not tied and not better)
-    return "on validation " + ", and ".join(tied + better + ahead)
+    narrowed = " (other seeds, the same images)" * board.seeds_only
+    return f"on validation{narrowed} " + ", and ".join(tied + better + ahead)
 
 
 def _trials(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from mnistlab.labels import ACCURACIES, counted, listed, metric_text
 from mnistlab.leaderboard.entries import Entry, difference_of, entries
 from mnistlab.leaderboard.rows import run_name
 from mnistlab.racing import bits
-from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
+from mnistlab.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 from mnistlab.statistics import Difference, McNemar, holm, mcnemar, paired_bootstrap, paired_difference
 
 UNIT = " points"
@@ -68,15 +68,23 @@ class Comparison:
         gain = f"{_signed(self.metric, self.difference.mean)} in {self.metric}"
         if len(self.seeds) < 2:
             return f"{self.a} differs from {self.b} by {gain} {over}: one seed says nothing of others."
-        low, high = self.difference.interval.low, self.difference.interval.high
-        about = (
-            f"(95 % interval {_signed(self.metric, low).removesuffix(UNIT)} to {_signed(self.metric, high)}, {over})"
-        )
+        interval = self.difference.interval
+        if not interval.known:
+            same = "the difference is the same with each of them, which says nothing of other seeds"
+            return f"{self.a} can't be told from {self.b}: {gain} {over}; {same}."
+        low, high = _signed(self.metric, interval.low), _signed(self.metric, interval.high)
+        about = f"(95 % interval {low.removesuffix(UNIT)} to {high}, {over}{self._claim()})"
         if self.difference.tied:
             return f"{self.a} can't be told from {self.b}: {gain} {about}."
         better = (self.difference.mean > 0) == higher_is_better(self.metric)
         first, second = (self.a, self.b) if better else (self.b, self.a)
         return f"{first} is better than {second} by more than noise: {gain} {about}."
+
+    def _claim(self) -> str:
+        """Return what narrows the claim: an interval that does not cover other images."""
+        if self.difference.images or self.metric in FIXED:
+            return ""
+        return "; it covers other seeds only, not other images"
 
 
 def compare(first: RunRecord, second: RunRecord, trial_a: str = "", trial_b: str = "") -> Comparison:

@@ -25,7 +25,8 @@ from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Differ, Entry, difference_of, entries, ranks, tied_with
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name
-from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
+from mnistlab.racing import images_of
+from mnistlab.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,8 @@ class Leaderboard:
     `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
     noise on the seeds they share, but lack seeds and so rank below it. A trial is named `0007`, of one of several runs
     `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
-    trained once more, on training and validation images; it is not ranked.
+    trained once more, on training and validation images; it is not ranked. `seeds_only` says that what is claimed of
+    confirmed plans holds for other seeds on the same images only, because the metric is not known of each image.
     """
 
     path: str
@@ -55,6 +57,7 @@ class Leaderboard:
     luck: Luck | None = None
     refit: ReplicateResult | None = None
     openings: tuple[int, ...] = ()  # of the test set, by each of `runs`
+    seeds_only: bool = False
 
     @property
     def metric(self) -> str:
@@ -149,6 +152,7 @@ def _board(
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
+        seeds_only=_seeds_only(found, metrics[0]),
     )
     sign = 1 if higher_is_better(metrics[0]) else -1
     close = tied_with(0, found, difference) if found and found[0].state == "confirmed" else frozenset[int]()
@@ -158,6 +162,12 @@ def _board(
         tied=tuple(board.name(rows[i]) for i in sorted(close)),
         better=tuple(board.name(rows[i]) for i in far if sign * difference(0, i).mean < 0),
     )
+
+
+def _seeds_only(found: Sequence[Entry], metric: str) -> bool:
+    """Return whether what is claimed of confirmed plans leaves out what other images would change."""
+    ones = [one for entry in found if entry.state == "confirmed" for one in entry.replicates]
+    return bool(ones) and metric not in FIXED and not images_of(ones, metric)
 
 
 def _refit(winner: Entry) -> ReplicateResult | None:
