@@ -155,9 +155,8 @@ def _replicate_failed(event: ev.ReplicateFailed, _state: ViewState) -> str:
 def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> str:
     gap = metric_text(state.metric, abs(event.difference))
     over = counted(event.seeds, "seed") + ", on the same images," * event.seeds_only
-    return (
-        f"trial {event.trial} can no longer win: after {over} trial {event.leader} is ahead by {gap}; it gets no more"
-    )
+    ahead = f"after {over} trial {event.leader} is ahead by {gap}"
+    return f"trial {event.trial} can no longer win: {ahead}; it gets no more"
 
 
 @_say.register
