@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from mnistlab.console.tables import mean_text
 from mnistlab.intervals import UNKNOWN, Difference, Interval
 from mnistlab.labels import range_text
 from mnistlab.statistics import (
@@ -177,6 +178,20 @@ def test_the_mean_of_a_plan_is_covered_over_other_seeds_and_images():
 )
 def test_no_interval_is_shown_with_width_zero(metric: str, low: float, high: float, shown: str):
     assert range_text(metric, low, high, most=1.0 if metric == "val_accuracy" else math.inf) == shown
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([], "-"),
+        ([0.9954], "99.54 %"),
+        ([0.9954] * 3, "99.54 % [not known]"),
+        ([0.9954, 0.9956, 0.9955], "99.55 [99.53, 99.57] %"),
+        ([0.99541, 0.99542, 0.99541], "99.54 [99.53, 99.55] %"),
+    ],
+)
+def test_the_live_mean_shows_an_interval_or_that_it_is_not_known(values: list[float], shown: str):
+    assert mean_text("val_accuracy", values) == shown
 
 
 @given(st.fractions(0, 1, max_denominator=10_000), st.fractions(0, Fraction(1, 1000)))

@@ -263,8 +263,9 @@ def _hidden(board: Leaderboard, top: int | None) -> list[str]:
 def _footnotes(board: Leaderboard) -> list[str]:
     notes: list[str] = []
     if any(row.rank.endswith("=") for row in board.rows):
+        over = "seeds" if board.seeds_only else "seeds and images"
         notes.append(
-            "n= marks a shared rank: a confirmed plan shares it where a paired comparison over seeds and images (95 %, "
+            f"n= marks a shared rank: a confirmed plan shares it where a paired comparison over {over} (95 %, "
             "with Holm's correction for all pairs) can't tell it from the first of that rank, another trial where the "
             "values are equal."
         )

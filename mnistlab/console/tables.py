@@ -191,7 +191,7 @@ def mean_text(metric: str, values: Sequence[float]) -> str:
     mean, interval = sum(values) / len(values), mean_interval(values)
     text, unit = metric_text(metric, mean).removesuffix(" %"), " %" * (metric in ACCURACIES)
     if interval is None:
-        return f"{text} [not known]{unit}" if len(values) > 1 else f"{text}{unit}"
+        return f"{text}{unit}{' [not known]' * (len(values) > 1)}"
     most = 1.0 if metric in ACCURACIES else float("inf")  # Student's interval knows of no limits
     return f"{text} [{range_text(metric, interval.low, interval.high, most)}]{unit}"
 

@@ -176,14 +176,14 @@ def methods(record: RunRecord, board: Leaderboard) -> list[str]:
 
 
 def _how(record: RunRecord, board: Leaderboard) -> list[str]:
-    data = record.run.get("dataset", {})
+    data, over = record.run.get("dataset", {}), "seeds" if board.seeds_only else "seeds and images"
     return [
         f"Rule: {board.rule}." if board.rule else "",
         f"{board.dataset} was used because {data.get('fallback')}." if board.fallback else "",
         f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
         "was chosen was chosen on them.",
         _seeds_text(board),
-        "Plans share a rank (n=) where a paired comparison over seeds and images can't tell them from the first of "
+        f"Plans share a rank (n=) where a paired comparison over {over} can't tell them from the first of "
         "that rank, with Holm's correction over all pairs at 95 %; trials that were not confirmed share one where "
         "their values are equal.",
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",

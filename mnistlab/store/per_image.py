@@ -78,8 +78,8 @@ def _read(path: str, sha256: str, images: int, names: tuple[str, ...]) -> Values
         raise DamagedError(path, "its sha256 is not the one in result.json")
     try:
         found = load(data)
-    except SafetensorError as error:
-        raise DamagedError(path, str(error)) from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:  # KeyError: of a dtype that numpy lacks
+        raise DamagedError(path, f"it can't be read as tensors: {error}") from None
     for name in names:
         value = found.get(name)
         if value is None or value.shape != (images,) or value.dtype != np.float32 or not np.isfinite(value).all():
