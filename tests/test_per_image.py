@@ -217,7 +217,7 @@ def unlike(number: int, losses: list[float]) -> list[ReplicateResult]:
 def test_where_values_are_not_kept_table_verdict_and_comparison_claim_less():
     confirmed = unlike(1, [0.10, 0.11, 0.12]) + unlike(2, [0.30, 0.32, 0.31])
     board = rank(record(trial(1), trial(2), confirmed=confirmed, metric="val_loss"))
-    said = "Shared ranks and intervals of val_loss therefore cover other seeds only"
+    said = "shared ranks and intervals of val_loss cover other seeds only"
     assert any(said in note for note in notes(board))
     assert "on validation (other seeds, the same images) it is ahead" in verdict(board)
     pair = compare(

@@ -19,8 +19,8 @@ def _claim(board: Leaderboard) -> list[str]:
     if not board.seeds_only:
         return []
     return [
-        f"This run keeps no value of {board.metric} for each image. Shared ranks and intervals of {board.metric} "
-        "therefore cover other seeds only: other images may give another order."
+        f"The values of {board.metric} for each image are not kept of all these trainings. Where they are missing, "
+        f"shared ranks and intervals of {board.metric} cover other seeds only: other images may give another order."
     ]
 
 
