@@ -270,6 +270,16 @@ def test_the_interval_of_a_row_knows_of_other_images_where_they_are_known(metric
     assert interval(same[:1]) is None
 
 
+def test_the_interval_of_a_row_stays_among_the_values_there_are():
+    ones = replicates(1, 0.99, seeds=1) + replicates(1, 1.0, seeds=1, first=101)
+    (row,) = rank(record(trial(1), confirmed=ones)).rows
+    assert row.validation_interval
+    assert 0.0 <= row.validation_interval.low < row.validation_interval.high == 1.0
+    table = csv_text([section(rank(record(trial(1), confirmed=ones[:1])))]).splitlines()
+    cells = dict(zip(*(line.split(",") for line in table[:2]), strict=False))
+    assert (cells["validation_low"], cells["validation_high"]) == ("", "")
+
+
 def test_parameters_are_no_matter_of_chance():
     def sized(number: int, parameters: float) -> list[ReplicateResult]:
         return [replace(one, metrics={"parameters": parameters}) for one in replicates(number, 0.9)]

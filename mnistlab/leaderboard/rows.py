@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from mnistlab.labels import NAMES, Scalar, chosen_text, names
+from mnistlab.labels import ACCURACIES, NAMES, Scalar, chosen_text, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.racing import images_of
@@ -142,7 +142,10 @@ def _validation_interval(entry: Entry, metric: str) -> Interval | None:
     values = [value for r in entry.replicates if (value := value_of(r, metric)) is not None]
     if len(values) < 2 or metric in FIXED:
         return None
-    return mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
+    found = mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
+    if found is None or metric not in ACCURACIES:
+        return found
+    return Interval(max(found.low, 0.0), min(found.high, 1.0))
 
 
 def _on_images(replicates: Sequence[ReplicateResult], metric: str, mean: float) -> Interval | None:
