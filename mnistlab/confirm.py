@@ -25,7 +25,7 @@ from mnistlab.racing import LEAST, Beaten, beaten, confidence_of, left_a_race, r
 from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.seeds import Stream, derive, replicate_seed
 from mnistlab.spec import ExperimentSpec
-from mnistlab.store import WEIGHTS, read_run
+from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.driver import best_trials
@@ -227,7 +227,7 @@ def _drop(search: Search, loser: Beaten) -> None:
     gap = loser.difference
     about: dict[str, Any] = {"trial": loser.trial, "leader": loser.leader, "seeds": loser.seeds}
     about |= {"difference": gap.mean, "low": gap.interval.low, "high": gap.interval.high}
-    about["confidence"] = loser.confidence
+    about |= {"confidence": loser.confidence, "seeds_only": loser.seeds_only}
     search.store.append_confirmation({"type": "dropped", "time": _now(), **about})
     search.emit(events.PlanDropped(**about))
 
@@ -297,7 +297,7 @@ def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | L
     """Write a refit into the run directory, without what was measured on images that it was trained on."""
     answer = _answer_of(answer)
     history = [{key: value for key, value in epoch.items() if not key.startswith("val_")} for epoch in answer.history]
-    result = _result(task, replace(answer, history=tuple(history), correct=None))
+    result = _result(task, replace(answer, history=tuple(history), correct=None, per_image={}))
     _append_log(search, task, answer)
     search.store.write_replicate(result, answer.weights or None)
     if answer.cause:
@@ -312,9 +312,11 @@ def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | L
 def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:
     """Write an answer into the run directory and say so; return what was trained, if anything was."""
     answer = _answer_of(answer)
-    result = _result(task, answer)
+    wanted = {"val_loss", *search.spec.search.metric}
+    values, known = pack_per_image({name: ones for name, ones in answer.per_image.items() if name in wanted})
+    result = replace(_result(task, answer), per_image=known)
     _append_log(search, task, answer)
-    search.store.write_replicate(result, answer.weights or None)
+    result = with_per_image(result, search.store.write_replicate(result, answer.weights or None, values))
     about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
     if answer.cause:
         log = f"trials/{task.trial}/log.txt"

@@ -114,6 +114,27 @@ def metric_text(metric: str, value: float | None) -> str:
     return f"{value:,.0f}" if metric in {"parameters", "images_per_second"} else f"{value:.4g}"
 
 
+def range_text(metric: str, low: float, high: float, most: float = math.inf) -> str:
+    """Return for example `98.80, 99.02`: two ends of a known interval, without the unit and not above `most`.
+
+    Ends that would look the same move outward by one in their last digit: an interval is never shown with width zero.
+    """
+    texts = [metric_text(metric, min(most, value)) for value in (low, high)]
+    if texts[0] == texts[1]:
+        digit = _last_digit(metric, max(abs(low), abs(high)))
+        texts = [metric_text(metric, min(most, value)) for value in (low - digit, high + digit)]
+    return ", ".join(text.removesuffix(" %") for text in texts)
+
+
+def _last_digit(metric: str, value: float) -> float:
+    """Return what one more in the last digit of `metric_text` stands for."""
+    if metric in ACCURACIES:
+        return 1e-4
+    if metric in {"parameters", "images_per_second"}:
+        return 1.0
+    return 10.0 ** (math.floor(math.log10(value)) - 3) if value else 0.0
+
+
 def seconds_text(seconds: float) -> str:
     """Return for example `4.2s`, `48s`, `2m10s` or `1h02m`."""
     if seconds < 9.95:

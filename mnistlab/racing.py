@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistlab.results import ReplicateResult, higher_is_better
-from mnistlab.statistics import Difference, paired_difference, paired_mean_difference
+from mnistlab.paired import Outcomes
+from mnistlab.results import FIXED, ReplicateResult, higher_is_better
+from mnistlab.statistics import Difference, exact_difference, paired_difference, paired_mean_difference
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread
 ALPHA = 0.05  # the chance of one false claim or more that all comparisons of a ranking of equal plans may take
@@ -22,13 +23,17 @@ Replicates = Sequence[ReplicateResult]
 
 @dataclass(frozen=True)
 class Beaten:
-    """A plan that can no longer win: `difference` is the leader's metric minus its own, over `seeds` shared seeds."""
+    """A plan that can no longer win: `difference` is the leader's metric minus its own, over `seeds` shared seeds.
+
+    `seeds_only` says that other images might have told otherwise: the metric is not known of each image.
+    """
 
     trial: str
     leader: str
     seeds: int
     difference: Difference
     confidence: float
+    seeds_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,52 @@ class Drop:
 
 
 def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: float = 0.95) -> Difference:
-    """Return ours - theirs over the seeds both have, image by image where that is what the metric counts."""
+    """Return ours - theirs over the seeds that both have.
+
+    Where the metric is known of each image, in all of those trainings, its interval covers other seeds and other
+    images; elsewhere other seeds only (`Difference.images` is 0). What is fixed by the plan has an exact difference.
+
+    Raises:
+        RunDirectoryError: if a file with values for each image can't be read, or is damaged.
+    """
     a, b = ({one.seed: one for one in side} for side in (ours, theirs))
     seeds = sorted(a.keys() & b.keys())
-    outcomes = [(a[seed].val_correct, b[seed].val_correct) for seed in seeds]
-    lengths = {len(text) for pair in outcomes for text in pair}
-    if metric == "val_accuracy" and len(lengths) == 1 and lengths != {0}:
-        mine, others = bits([x for x, _ in outcomes]), bits([y for _, y in outcomes])
-        return paired_difference(mine, others, confidence=confidence)
-    return paired_mean_difference(
-        [a[seed].metrics[metric] for seed in seeds], [b[seed].metrics[metric] for seed in seeds], confidence
-    )
+    mine, others = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
+    if images_of([*mine, *others], metric):
+        return paired_difference(outcomes(mine, metric), outcomes(others, metric), confidence=confidence)
+    x, y = ([one.metrics[metric] for one in side] for side in (mine, others))
+    return exact_difference(x, y) if metric in FIXED else paired_mean_difference(x, y, confidence)
+
+
+def images_of(replicates: Replicates, metric: str) -> int:
+    """Return on how many images `outcomes` can tell the metric of all these trainings; 0 where it can't.
+
+    No file is read for that.
+    """
+    counts = {_images(one, metric) for one in replicates}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _images(one: ReplicateResult, metric: str) -> int:
+    if metric == "val_accuracy":
+        return len(one.val_correct)
+    about = one.per_image
+    return about.images if about and about.read and metric in about.sd else 0
+
+
+def outcomes(replicates: Replicates, metric: str) -> Outcomes:
+    """Return the metric of each training on each image, (seeds, images): bool for the accuracy, else float32.
+
+    Raises:
+        ValueError: if it is not known of all of them, on equally many images (see `images_of`).
+        RunDirectoryError: if a file with values for each image can't be read, or is damaged.
+    """
+    if not images_of(replicates, metric):
+        raise ValueError(f"{metric} is not known of each image")
+    if metric == "val_accuracy":
+        return bits([one.val_correct for one in replicates])
+    reads = [one.per_image.read for one in replicates if one.per_image and one.per_image.read]
+    return np.stack([read()[metric] for read in reads])
 
 
 def bits(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -155,5 +195,6 @@ def beaten(alive: Mapping[str, Replicates], metric: str, confidence: float) -> l
         gap = difference(judged[leader], ones, metric, confidence)
         if trial != leader and not gap.tied and sign * gap.mean > 0:
             both = {one.seed for one in ones} & {one.seed for one in judged[leader]}
-            found.append(Beaten(trial, leader, len(both), gap, confidence))
+            narrow = not gap.images and metric not in FIXED
+            found.append(Beaten(trial, leader, len(both), gap, confidence, narrow))
     return found

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
 """At its full budget; stopped by the scheduler; cut short from outside; come to nothing."""
 
 MINIMIZED = frozenset({"val_loss", "train_loss", "parameters", "seconds"})
 METRICS = ("val_accuracy", "val_loss", "train_loss", "parameters", "images_per_second", "seconds")
+FIXED = frozenset({"parameters"})  # known of a plan before it is trained: no seed and no image changes them
 
 
 def higher_is_better(metric: str) -> bool:
@@ -82,10 +87,25 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerImage:
+    """What is known of metrics that are means over the validation images: their values for each image.
+
+    The values lie in a file of their own, which `sha256` is of: `read` returns float32 (images,) by metric, and is None
+    where the file is not at hand. `sd` is the standard deviation of each metric over the images, so that much can be
+    said without reading the file.
+    """
+
+    sha256: str
+    images: int
+    sd: Mapping[str, float]
+    read: Callable[[], Mapping[str, npt.NDArray[np.float32]]] | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplicateResult:
     """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1".
 
-    `cost` is None where it could not be measured, and in runs of before it was.
+    `cost` is None where it could not be measured, and in runs of before it was. So is `per_image`.
     The `replicate` REFIT was trained on the validation images too, and so knows nothing of `val_`.
     """
 
@@ -100,6 +120,7 @@ class ReplicateResult:
     test: TestScore | None = None
     test_correct: str = ""
     cost: Cost | None = None
+    per_image: PerImage | None = None
     cause: str = ""
     message: str = ""
 
@@ -111,7 +132,10 @@ class ReplicateResult:
 
 def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
     """Return a result as a JSON object."""
-    return asdict(result)
+    body = asdict(result)
+    if body.get("per_image"):
+        del body["per_image"]["read"]
+    return body
 
 
 def trial_from_json(record: Mapping[str, Any]) -> TrialResult:
@@ -127,7 +151,19 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     known["history"] = tuple(known.get("history", ()))
     known["test"] = TestScore(**known["test"]) if known.get("test") else None
     known["cost"] = Cost(**known["cost"]) if known.get("cost") else None
+    known["per_image"] = _per_image(known["per_image"]) if known.get("per_image") else None
     return ReplicateResult(**known)
+
+
+def _per_image(record: Mapping[str, Any]) -> PerImage:
+    """Return what a JSON object says of the values for each image; unknown keys are skipped.
+
+    Raises:
+        TypeError, ValueError: if it lacks a key or holds something else under one.
+    """
+    known = {key: record[key] for key in ("sha256", "images", "sd") if key in record}
+    known["sd"] = {str(name): float(value) for name, value in dict(known.get("sd", ())).items()}
+    return PerImage(**known)
 
 
 def record_name(number: int) -> str:

@@ -249,11 +249,15 @@ def _images(training: Training, images: Tensor, *, augment: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of N images: the mean cross-entropy (nats), bool (N,) and the mean of each measure."""
+    """What a model makes of N images: the mean cross-entropy (nats), bool (N,) and the mean of each measure.
+
+    `per_image` holds what the means are over, float (N,): `loss`, and each measure under its name.
+    """
 
     loss: float
     correct: Tensor
     measures: Mapping[str, float]
+    per_image: Mapping[str, Tensor]
 
 
 def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
@@ -264,8 +268,11 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
     parts = predict(training, images)
     with torch.inference_mode():
         logits = torch.cat([part.logits for part in parts]).float()
-        means = {n: float(torch.cat([part.measures[n] for part in parts]).double().mean()) for n in parts[0].measures}
-        return Evaluation(float(F.cross_entropy(logits.double(), labels)), logits.argmax(1) == labels, means)
+        measures = {name: torch.cat([part.measures[name] for part in parts]).double() for name in parts[0].measures}
+        means = {name: float(values.mean()) for name, values in measures.items()}
+        loss = float(F.cross_entropy(logits.double(), labels))  # not the mean of `losses`: other sums, other last bits
+        losses = F.cross_entropy(logits.double(), labels, reduction="none")
+        return Evaluation(loss, logits.argmax(1) == labels, means, {"loss": losses, **measures})
 
 
 def predict(training: Training, images: Tensor) -> list[Prediction]:

@@ -6,6 +6,7 @@ The trainings, which Ray would carry out, are made up here at once; all else is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from mnistlab import confirm as confirmation
 from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunWriteError
 from mnistlab.events import Event, PlanDropped, RefitFinished, ReplicateFinished
+from mnistlab.racing import outcomes
 from mnistlab.results import REFIT, RunRecord, TrialResult
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
@@ -30,7 +32,7 @@ LUCK: dict[tuple[str, int], float] = {}  # the same for a seed of which a test w
 def trial(number: int) -> TrialResult:
     name, plan = f"{number:04d}", {"model": {"name": "mlp", "config": {"width": 8 + number}}}
     about: dict[str, Any] = {"trial": name, "number": number, "plan": plan, "label": name, "seed": 0}
-    return TrialResult(**about, state="complete", metrics={"val_accuracy": 1 - WRONG[name]})
+    return TrialResult(**about, state="complete", metrics={"val_accuracy": 1 - WRONG[name], "val_loss": WRONG[name]})
 
 
 TRIALS = [trial(number) for number in range(4)]
@@ -40,8 +42,11 @@ def trained(task: ReplicateTask) -> ReplicateAnswer:
     rng = np.random.default_rng([int(task.trial), task.replicate])
     wrong = LUCK.get((task.trial, task.replicate), WRONG[task.trial] * rng.uniform(0.8, 1.2))
     right = rng.random(IMAGES) >= wrong
-    history = ({"val_accuracy": float(right.mean()), "seconds": 1.0},)
-    return ReplicateAnswer(history=history, correct=right, weights=f"{task.name}".encode(), log="trained")
+    losses = np.where(right, 0.01, 3.0)
+    history = ({"val_accuracy": float(right.mean()), "val_loss": float(losses.mean()), "seconds": 1.0},)
+    per_image = {"val_loss": losses, "val_doubt": losses}
+    about = {"correct": right, "per_image": per_image, "weights": f"{task.name}".encode(), "log": "trained"}
+    return ReplicateAnswer(history=history, **about)
 
 
 def run_tasks(search: Any, _function: Any, tasks: Any, *, started: Any = None, **about: Any) -> Iterator[Any]:
@@ -104,8 +109,9 @@ class Run:
         return [(one["trial"], one["replicate"]) for one in entries if one["type"] == "evaluated"]
 
 
-def spec(**table: Any) -> ExperimentSpec:
-    made, faults = validate(Draft("x.toml", {"name": "x", "model": {"mlp": {}}, "confirm": table}))
+def spec(metric: str = "val_accuracy", **table: Any) -> ExperimentSpec:
+    about = {"name": "x", "model": {"mlp": {}}, "search": {"metric": metric}, "confirm": table}
+    made, faults = validate(Draft("x.toml", about))
     assert made, faults
     return made
 
@@ -132,6 +138,31 @@ RACE: dict[str, Any] = {"top": 4, "seeds": 6, "racing": True}
 def outcome(run: Run) -> tuple[list[Any], dict[tuple[str, int], bool]]:
     """Who left the race, when and by what, and which trainings have been evaluated."""
     return run.of(PlanDropped), {(one.trial, one.replicate): one.test is not None for one in run.record.replicates}
+
+
+def test_a_race_by_the_loss_compares_image_by_image_wherever_it_is_cut_off(make_run) -> None:
+    whole, cut = make_run("whole"), make_run("cut")
+    whole.confirm(TRIALS, metric="val_loss", **RACE)
+    assert ("0003", False) in [(out.trial, out.seeds_only) for out in whole.of(PlanDropped)]
+    cut.confirm(TRIALS, lambda event: isinstance(event, ReplicateFinished), metric="val_loss", **RACE)
+    cut.confirm(TRIALS, metric="val_loss", **RACE)  # what was trained before is read from its folder
+    assert outcome(cut)[0] == outcome(whole)[0]
+    for one in cut.record.replicates:
+        assert one.per_image
+        assert [*one.per_image.sd] == ["val_loss"]  # what the search does not rank by is not kept
+        assert outcomes([one], "val_loss").shape == (1, IMAGES)
+
+
+def test_a_race_that_can_not_compare_image_by_image_says_so(make_run, monkeypatch) -> None:
+    def without(task: ReplicateTask) -> ReplicateAnswer:
+        return replace(made(task), per_image={})
+
+    made = trained
+    monkeypatch.setattr("tests.test_confirm_cut.trained", without)
+    run = make_run("bare")
+    run.confirm(TRIALS, metric="val_loss", **RACE)
+    assert {out.seeds_only for out in run.of(PlanDropped)} == {True}
+    assert not [*run.path.rglob("per_image.safetensors")]
 
 
 def test_a_race_ends_alike_wherever_it_is_cut_off(make_run) -> None:

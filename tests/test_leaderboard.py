@@ -11,6 +11,7 @@ from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.store import pack_per_image
 
 IMAGES = 1_000
 
@@ -41,12 +42,19 @@ def replicates(number: int, accuracy: float, seeds: int = 5, first: int = 100) -
         score = TestScore(correct=round(accuracy * 10_000) + i, images=10_000, loss=0.1)
         bits = "".join("01"[int(x)] for x in right)
         seed = first + i
-        made.append(
-            ReplicateResult(
-                trial=f"{number:04}", replicate=i, seed=seed, metrics=metrics, seconds=20, val_correct=bits, test=score
-            )
+        one = ReplicateResult(
+            trial=f"{number:04}", replicate=i, seed=seed, metrics=metrics, seconds=20, val_correct=bits, test=score
         )
+        made.append(by_image(one, val_loss=1.0 - right))
     return made
+
+
+def by_image(one: ReplicateResult, **values: np.ndarray) -> ReplicateResult:
+    """Give a replicate what is known of each validation image, as if it had been read from its folder."""
+    _, about = pack_per_image(values)
+    assert about
+    kept = {name: value.astype(np.float32) for name, value in values.items()}
+    return replace(one, per_image=replace(about, read=lambda: kept))
 
 
 def record(*trials: TrialResult, confirmed: list[ReplicateResult] | None = None, **changes: Any) -> RunRecord:
@@ -154,10 +162,12 @@ def test_without_outcomes_by_image_the_seeds_decide():
             for i, v in enumerate(values)
         ]
 
-    far = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.991, 0.992]) + bare(2, [0.90, 0.901, 0.902])))
+    far = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.991, 0.992]) + bare(2, [0.90, 0.902, 0.901])))
     near = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.91, 0.95]) + bare(2, [0.90, 0.94, 0.95])))
+    same = rank(record(trial(1), trial(2), confirmed=bare(1, [0.99, 0.991, 0.992]) + bare(2, [0.90, 0.901, 0.902])))
     assert [row.rank for row in far.rows] == ["1", "2"]
     assert [row.rank for row in near.rows] == ["1=", "1="]
+    assert [row.rank for row in same.rows] == ["1=", "1="]  # the same difference three times says nothing of a fourth
 
 
 def test_failed_replicates_are_counted_and_not_averaged():

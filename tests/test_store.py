@@ -356,6 +356,9 @@ def test_whatever_is_written_to_a_full_disk_names_the_file_and_ends_with_75(writ
         "trials/0000/replicates/1/weights.safetensors": lambda: writer.write_replicate(
             ReplicateResult(trial="0000", replicate=1, seed=5), b"weights"
         ),
+        "trials/0000/replicates/1/per_image.safetensors": lambda: writer.write_replicate(
+            ReplicateResult(trial="0000", replicate=1, seed=5), per_image=b"losses"
+        ),
         "test_ledger.jsonl": lambda: writer.append_ledger({"type": "opened"}),
     }
     for name, write in writes.items():

@@ -84,8 +84,7 @@ def _part_lines(part: OnImages) -> list[str]:
 
 
 def _interval(interval: Interval) -> str:
-    known = interval.low > float("-inf")
-    return f"{100 * interval.low:+.2f} to {_points(interval.high)}" if known else "unknown, of one seed"
+    return f"{100 * interval.low:+.2f} to {_points(interval.high)}" if interval.known else "not known"
 
 
 def _points(value: float) -> str:

@@ -11,7 +11,17 @@ def luck_notes(board: Leaderboard) -> list[str]:
     """Return the notes that the numbers of this ranking call for."""
     luck = board.luck
     chosen = _chosen(board.metric, luck) if luck else []
-    return [*chosen, *(_gap(luck) if luck else []), *_clean(board), *_devices(board)]
+    return [*_claim(board), *chosen, *(_gap(luck) if luck else []), *_clean(board), *_devices(board)]
+
+
+def _claim(board: Leaderboard) -> list[str]:
+    """Return what narrows the claims of a ranking whose metric is not known of each image."""
+    if not board.seeds_only:
+        return []
+    return [
+        f"The values of {board.metric} for each image are not kept of all these trainings. Where they are missing, "
+        f"shared ranks and intervals of {board.metric} cover other seeds only: other images may give another order."
+    ]
 
 
 def _chosen(metric: str, luck: Luck) -> list[str]:
@@ -35,7 +45,7 @@ def _gap(luck: Luck) -> list[str]:
         return []
     text = f"Validation minus test accuracy of the champion: {100 * luck.gap.mean:+.2f} points"
     low, high = luck.gap.interval.low, luck.gap.interval.high
-    if low == float("-inf"):
+    if not luck.gap.interval.known:
         return [f"{text}, of one seed."]
     word = "within noise of 0" if luck.gap.tied else "more than noise"
     return [f"{text} (95 % interval {100 * low:+.2f} to {100 * high:+.2f}), {word}."]

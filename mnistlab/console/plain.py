@@ -154,10 +154,9 @@ def _replicate_failed(event: ev.ReplicateFailed, _state: ViewState) -> str:
 @_say.register
 def _plan_dropped(event: ev.PlanDropped, state: ViewState) -> str:
     gap = metric_text(state.metric, abs(event.difference))
-    seeds = counted(event.seeds, "seed")
-    return (
-        f"trial {event.trial} can no longer win: after {seeds} trial {event.leader} is ahead by {gap}; it gets no more"
-    )
+    over = counted(event.seeds, "seed") + ", on the same images," * event.seeds_only
+    ahead = f"after {over} trial {event.leader} is ahead by {gap}"
+    return f"trial {event.trial} can no longer win: {ahead}; it gets no more"
 
 
 @_say.register

@@ -11,7 +11,7 @@ from rich.text import Text
 from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text, plan_label, seconds_text
+from mnistlab.labels import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
 from mnistlab.statistics import mean_interval
 
 GAP = 2
@@ -181,16 +181,19 @@ def _plan_row(trial: str, mean: str, cells: Sequence[str], label: str, look: Loo
 
 
 def mean_text(metric: str, values: Sequence[float]) -> str:
-    """Return for example `98.91 [98.80, 99.02] %`: the mean over the seeds so far with its 95 % interval."""
+    """Return for example `98.91 [98.80, 99.02] %`: the mean over the seeds so far with its 95 % interval.
+
+    It covers other seeds only: what other images would change is not known before the confirmation has ended. Where
+    several seeds gave the same value, the interval is `[not known]`.
+    """
     if not values:
         return "-"
     mean, interval = sum(values) / len(values), mean_interval(values)
-    text = metric_text(metric, mean)
+    text, unit = metric_text(metric, mean).removesuffix(" %"), " %" * (metric in ACCURACIES)
     if interval is None:
-        return text
+        return f"{text}{unit}{' [not known]' * (len(values) > 1)}"
     most = 1.0 if metric in ACCURACIES else float("inf")  # Student's interval knows of no limits
-    low, high = (metric_text(metric, min(most, v)).removesuffix(" %") for v in (interval.low, interval.high))
-    return f"{text.removesuffix(' %')} [{low}, {high}]{' %' if metric in ACCURACIES else ''}"
+    return f"{text} [{range_text(metric, interval.low, interval.high, most)}]{unit}"
 
 
 def replicate_text(metric: str, one: Replicate | None, look: Look, *, out: bool = False) -> str:

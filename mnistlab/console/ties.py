@@ -8,8 +8,8 @@ from mnistlab.leaderboard.ties import tie_text, weakest
 
 SHARED = (
     "n= marks a shared rank: of the confirmed plans that share it none is surely better than another, by paired "
-    "comparisons over seeds and images of all pairs together (95 %, Holm's correction); other trials share a rank "
-    "where their values are equal."
+    "comparisons over {} of all pairs together (95 %, Holm's correction); other trials share a rank where their values "
+    "are equal."
 )
 RANGES = (
     "Range: the ranks that a confirmed plan may have, from 1 + the number of plans that are surely better to the "
@@ -19,7 +19,8 @@ RANGES = (
 
 def rank_notes(board: Leaderboard) -> list[str]:
     """Return the notes that the ranks of this ranking call for."""
-    shared = [SHARED] * any(row.rank.endswith("=") for row in board.rows)
+    over = "seeds" if board.seeds_only else "seeds and images"
+    shared = [SHARED.format(over)] * any(row.rank.endswith("=") for row in board.rows)
     return [*shared, *([RANGES] * any(row.ranks for row in board.rows)), *tie_notes(board)]
 
 

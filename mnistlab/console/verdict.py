@@ -68,7 +68,8 @@ def _ties(board: Leaderboard) -> str:
         said.append(f"{_trials(board.lacking)} {may}")
     if not said:
         said.append(f"it is ahead of {_others(rivals)} by more than noise")
-    return "on validation " + ", and ".join(said)
+    narrowed = " (other seeds, the same images)" * board.seeds_only
+    return f"on validation{narrowed} " + ", and ".join(said)
 
 
 def _seen(board: Leaderboard) -> str:

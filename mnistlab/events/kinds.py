@@ -249,7 +249,7 @@ class PlanDropped(Event):
     """A plan gets no more seeds in the confirmation, because it can no longer win.
 
     `difference` is the metric of the `leader` minus that of this plan, the mean over the `seeds` that both have, and
-    low to high its interval of that `confidence`.
+    low to high its interval of that `confidence`; `seeds_only` says that it covers other seeds on the same images only.
     """
 
     type: ClassVar[str] = "plan_dropped"
@@ -260,6 +260,7 @@ class PlanDropped(Event):
     low: float
     high: float
     confidence: float
+    seeds_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ FOREIGN = re.compile(rf"(ray|tensorboard|mlruns|{QUARANTINE})")
 OWN = re.compile(
     r"""\.lock | run(-([2-9]|[1-9]\d+))?\.json | (events|confirmation|test_ledger)\.jsonl | driver\.log | plugins/[^/]+
     | study\.db(-journal|-wal|-shm)? | trials/\d{4,}/(log\.txt | result\.json)
-    | trials/\d{4,}/(replicates/\d+ | refit)/(result\.json | weights\.safetensors)
+    | trials/\d{4,}/(replicates/\d+ | refit)/(result\.json | (weights | per_image)\.safetensors)
     | trials/\d{4,}/checkpoints/epoch-\d{5,}\.(json | safetensors)""",
     re.VERBOSE,
 )

@@ -21,7 +21,7 @@ from mnistlab.results import (
     trial_from_json,
     trial_name,
 )
-from mnistlab.store import AMENDED, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
+from mnistlab.store import AMENDED, PER_IMAGE, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
 
 _LASTING = ("run", "seed", "metric", "created", "dataset")  # what no amendment changes
 Parse = Callable[[Mapping[str, Any]], TrialResult | ReplicateResult]
@@ -46,10 +46,14 @@ def read_kept(run: Path, names: tuple[str, ...]) -> Kept:
     for name in names:
         if name.endswith("/result.json"):
             _read_result(run, name, kept)
-        elif name.endswith(f"/{WEIGHTS}") and PurePosixPath(name).with_name("result.json").as_posix() not in names:
+        elif name.endswith((f"/{WEIGHTS}", f"/{PER_IMAGE}")) and _beside(name, "result.json") not in names:
             said = "has no result beside it: the writer died between the two"
             kept.findings.append(Finding(level="note", file=name, message=said))
     return kept
+
+
+def _beside(name: str, other: str) -> str:
+    return PurePosixPath(name).with_name(other).as_posix()
 
 
 def _read_records(run: Path, names: tuple[str, ...], kept: Kept) -> None:
@@ -104,7 +108,7 @@ def _read_result(run: Path, name: str, kept: Kept) -> None:
         kept.trials[place[0]] = result
     else:
         kept.replicates[place[0], REFIT if place[-1] == "refit" else int(place[-1])] = result
-        kept.findings += _weights_faults(run, name, result, kept)
+        kept.findings += _tensor_faults(run, name, result, kept)
 
 
 def _unsure(name: str, body: Mapping[str, Any]) -> list[Finding]:
@@ -127,18 +131,20 @@ def _faults(result: TrialResult | ReplicateResult, place: tuple[str, ...]) -> It
         yield "holds a value that is not finite"
 
 
-def _weights_faults(run: Path, name: str, result: ReplicateResult, kept: Kept) -> Iterator[Finding]:
-    """Compare the weights with the sha256 that the result has of them."""
-    if not result.weights_sha256:
-        return
-    file = PurePosixPath(name).with_name(WEIGHTS).as_posix()
-    try:
-        with (run / file).open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError as error:
-        yield Finding(level="fault", file=file, message=f"can't be read: {error.strerror}")
-        return
-    kept.weights += 1
-    if digest != result.weights_sha256:
-        said = f"sha256 is {digest[:12]}…, but the result says {result.weights_sha256[:12]}…"
-        yield Finding(level="fault", file=file, message=said)
+def _tensor_faults(run: Path, name: str, result: ReplicateResult, kept: Kept) -> Iterator[Finding]:
+    """Compare weights, and values for each image, with the sha256 that the result has of them."""
+    known = {WEIGHTS: result.weights_sha256, PER_IMAGE: result.per_image.sha256 if result.per_image else ""}
+    for kind, sha256 in known.items():
+        if not sha256:
+            continue
+        file = _beside(name, kind)
+        try:
+            with (run / file).open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            yield Finding(level="fault", file=file, message=f"can't be read: {error.strerror}")
+            continue
+        kept.weights += kind == WEIGHTS
+        if digest != sha256:
+            said = f"sha256 is {digest[:12]}…, but the result says {sha256[:12]}…"
+            yield Finding(level="fault", file=file, message=said)

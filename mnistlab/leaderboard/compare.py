@@ -16,7 +16,7 @@ from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.rows import run_name
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
 from mnistlab.racing import ALPHA, bits
-from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
+from mnistlab.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 from mnistlab.statistics import Difference, McNemar, holm, mcnemar, paired_bootstrap, paired_difference
 
 UNIT = " points"
@@ -74,15 +74,23 @@ class Comparison:
         gain = f"{_signed(self.metric, self.difference.mean)} in {self.metric}"
         if len(self.seeds) < 2:
             return f"{self.a} differs from {self.b} by {gain} {over}: one seed says nothing of others."
-        low, high = self.difference.interval.low, self.difference.interval.high
-        about = (
-            f"(95 % interval {_signed(self.metric, low).removesuffix(UNIT)} to {_signed(self.metric, high)}, {over})"
-        )
+        interval = self.difference.interval
+        if not interval.known:
+            same = "the difference is the same with each of them, which says nothing of other seeds"
+            return f"{self.a} is tied with {self.b}: {gain} {over}; {same}."
+        low, high = _signed(self.metric, interval.low), _signed(self.metric, interval.high)
+        about = f"(95 % interval {low.removesuffix(UNIT)} to {high}, {over}{self._claim()})"
         if self.difference.tied:
             return f"{self.a} is tied with {self.b}: {gain} {about}; {tie_text(self.metric, self.tie)}."
         better = (self.difference.mean > 0) == higher_is_better(self.metric)
         first, second = (self.a, self.b) if better else (self.b, self.a)
         return f"{first} is better than {second} by more than noise: {gain} {about}."
+
+    def _claim(self) -> str:
+        """Return what narrows the claim: an interval that does not cover other images."""
+        if self.difference.images or self.metric in FIXED:
+            return ""
+        return "; it covers other seeds only, not other images"
 
 
 def compare(first: RunRecord, second: RunRecord, trial_a: str = "", trial_b: str = "") -> Comparison:

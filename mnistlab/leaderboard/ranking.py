@@ -26,7 +26,8 @@ from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
-from mnistlab.results import ReplicateResult, RunRecord
+from mnistlab.racing import images_of
+from mnistlab.results import FIXED, ReplicateResult, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,8 @@ class Leaderboard:
     the seeds they share, `lacking` the others. If all three are empty, the champion is surely better than every other
     confirmed plan. A trial is named `0007`, of one of several runs
     `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
-    trained once more, on training and validation images; it is not ranked.
+    trained once more, on training and validation images; it is not ranked. `seeds_only` says that what is claimed of
+    confirmed plans holds for other seeds on the same images only, because the metric is not known of each image.
     """
 
     path: str
@@ -59,6 +61,7 @@ class Leaderboard:
     luck: Luck | None = None
     refit: ReplicateResult | None = None
     openings: tuple[int, ...] = ()  # of the test set, by each of `runs`
+    seeds_only: bool = False
 
     @property
     def metric(self) -> str:
@@ -143,6 +146,7 @@ def _board(
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
+        seeds_only=_seeds_only(found, metrics[0]),
     )
     return _with_rivals(board, judged) if champion and champion.state == "confirmed" else board
 
@@ -159,6 +163,12 @@ def _with_rivals(board: Leaderboard, judged: Standings) -> Leaderboard:
         better=tuple(board.name(board.rows[i]) for i in unbeaten if i in beat),
         lacking=tuple(board.name(board.rows[i]) for i in unbeaten if i not in beat),
     )
+
+
+def _seeds_only(found: Sequence[Entry], metric: str) -> bool:
+    """Return whether what is claimed of confirmed plans leaves out what other images would change."""
+    ones = [one for entry in found if entry.state == "confirmed" for one in entry.replicates]
+    return bool(ones) and metric not in FIXED and not images_of(ones, metric)
 
 
 def _refit(winner: Entry) -> ReplicateResult | None:
@@ -190,6 +200,8 @@ def _place(judged: Standings, i: int, ties: Mapping[int, Tie]) -> Place:
 
 def _ties(judged: Standings, metric: str) -> Mapping[int, Tie]:
     """Return for each confirmed plan that shares a rank, but for the first of it, what its tie with that could show."""
+    if metric in FIXED:  # equal values are equal: nothing was left to be seen
+        return {}
     plans = [entry for entry in judged.found if entry.state == "confirmed"]
     reference, level = reference_of(plans, metric), judged.family.level
     made: dict[int, Tie] = {}

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from mnistlab.labels import NAMES, Scalar, chosen_text, names
+from mnistlab.labels import ACCURACIES, NAMES, Scalar, chosen_text, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.leaderboard.ties import Tie
-from mnistlab.results import Cost, ReplicateResult, RunRecord, TrialResult, higher_is_better
-from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, wilson
+from mnistlab.racing import images_of
+from mnistlab.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, higher_is_better
+from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Row:
     """One trial of the ranking.
 
     `validation` is the run's metric: over the fresh seeds where confirmed, else the one value of the trial, None where
-    it failed; `validation_interval` is Student's over the seeds. `test_clean` is the test accuracy without the images
+    it failed; `validation_interval` covers other seeds, and other images where the metric is known of each
+    image; it is None where nothing is known of its width. `test_clean` is the test accuracy without the images
     whose labels are known to be doubtful, where any are. `plugins` names every plugin of the plan with its version.
     `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
     value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms. `cost` is
@@ -161,7 +163,23 @@ def _validation(entry: Entry, metric: str) -> MeanSd | None:
 
 
 def _validation_interval(entry: Entry, metric: str) -> Interval | None:
-    return mean_interval([value for r in entry.replicates if (value := value_of(r, metric)) is not None])
+    """Return the interval of the mean over other seeds and, where the metric is known of each image, other images."""
+    values = [value for r in entry.replicates if (value := value_of(r, metric)) is not None]
+    if len(values) < 2 or metric in FIXED:
+        return None
+    found = mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
+    if found is None or metric not in ACCURACIES:
+        return found
+    return Interval(max(found.low, 0.0), min(found.high, 1.0))
+
+
+def _on_images(replicates: Sequence[ReplicateResult], metric: str, mean: float) -> Interval | None:
+    """Return the interval of a mean for these seeds on other images, from what the results say: no file is read."""
+    images = images_of(replicates, metric)
+    if metric == "val_accuracy":
+        return wilson(min(mean, 1.0) * images, images) if images else None
+    spreads = [one.per_image.sd[metric] for one in replicates if one.per_image] if images else []
+    return on_other_images(mean, math.hypot(*spreads) / math.sqrt(len(spreads)), images) if spreads else None
 
 
 def _test(replicates: Sequence[ReplicateResult]) -> TestEstimate | None:

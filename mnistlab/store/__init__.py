@@ -16,12 +16,14 @@ from mnistlab.store.names import (
     EVENTS,
     LEDGER,
     LEDGER_SCHEMA,
+    PER_IMAGE,
     RESULT_SCHEMA,
     RUN_SCHEMA,
     WEIGHTS,
     newest_record,
     refusal,
 )
+from mnistlab.store.per_image import pack_per_image, with_per_image
 from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, named, read_events, read_json, read_run, stamped
 from mnistlab.store.writing import RunWriter, create_run
 
@@ -32,6 +34,7 @@ __all__ = [
     "EVENTS",
     "LEDGER",
     "LEDGER_SCHEMA",
+    "PER_IMAGE",
     "RESULT_SCHEMA",
     "RUN_SCHEMA",
     "WEIGHTS",
@@ -45,12 +48,14 @@ __all__ = [
     "named",
     "newest_record",
     "open_to_write",
+    "pack_per_image",
     "read_events",
     "read_json",
     "read_lines",
     "read_run",
     "refusal",
     "stamped",
+    "with_per_image",
     "write_bytes",
     "write_json",
 ]

@@ -14,6 +14,7 @@ CONFIRMATION_SCHEMA = "mnistlab.confirmation/1"
 RUN, RESULT = "run.json", "result.json"
 EVENTS, LEDGER, CONFIRMATION = "events.jsonl", "test_ledger.jsonl", "confirmation.jsonl"  # files of checksummed lines
 WEIGHTS = "weights.safetensors"
+PER_IMAGE = "per_image.safetensors"
 LOCK = ".lock"
 AMENDED = re.compile(r"run-([2-9]|[1-9]\d+)\.json")  # the records that take the place of `run.json`, one after another
 STUDY = tuple(f"study.db{kind}" for kind in ("", "-journal", "-wal", "-shm"))

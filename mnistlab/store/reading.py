@@ -16,7 +16,7 @@ from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError, near
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
 from mnistlab.names import RULE, is_plain
-from mnistlab.results import RunRecord, record_name, replicate_from_json, trial_from_json
+from mnistlab.results import ReplicateResult, RunRecord, record_name, replicate_from_json, trial_from_json
 from mnistlab.store.names import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
@@ -30,6 +30,7 @@ from mnistlab.store.names import (
     newest_record,
     refusal,
 )
+from mnistlab.store.per_image import with_per_image
 
 R = TypeVar("R")
 
@@ -76,6 +77,7 @@ def read_run(path: Path) -> RunRecord:
     again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
     ledger = _read_entries(path / LEDGER, LEDGER_SCHEMA)
     trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
+    replicates = [with_per_image(one, _folder_of(path, one)) if one.per_image else one for one in replicates]
     return RunRecord(
         path=str(path),
         run=run,
@@ -171,6 +173,10 @@ def _folders(path: Path | str) -> list[str]:
     with suppress(FileNotFoundError, NotADirectoryError):
         return [f"{path}/{name}" for name in os.listdir(path)]
     return []
+
+
+def _folder_of(run: Path, one: ReplicateResult) -> str:
+    return "/".join((str(run), "trials", one.trial, *one.place))
 
 
 def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]], R]) -> list[R]:

@@ -33,6 +33,7 @@ from mnistlab.store.names import (
     EVENTS,
     LEDGER,
     LEDGER_SCHEMA,
+    PER_IMAGE,
     RESULT,
     RESULT_SCHEMA,
     RUN,
@@ -164,15 +165,19 @@ class RunWriter:
         body = {"schema": RESULT_SCHEMA, **results.to_json(result)}
         write_json(self.trial_folder(result.trial) / RESULT, body)
 
-    def write_replicate(self, result: ReplicateResult, weights: bytes | None = None) -> Path:
-        """Write a replicate's weights (safetensors), then its result; return its folder.
+    def write_replicate(
+        self, result: ReplicateResult, weights: bytes | None = None, per_image: bytes | None = None
+    ) -> Path:
+        """Write a replicate's weights and values for each image (both safetensors), then its result.
 
-        What it rests on, as with a trial, is on the disk before it.
+        What it rests on, as with a trial, is on the disk before it. Returns its folder.
         """
         self._flush()
         folder = self.trial_folder(result.trial, *result.place)
         if weights is not None:
             write_bytes(folder / WEIGHTS, weights)
+        if per_image is not None:
+            write_bytes(folder / PER_IMAGE, per_image)
         write_json(folder / RESULT, {"schema": RESULT_SCHEMA, **results.to_json(result)})
         return folder
 

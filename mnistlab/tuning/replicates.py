@@ -6,8 +6,8 @@ A failure that is the plan's is an answer like any other (`cause`, `message`), a
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,11 +64,16 @@ class ReplicateProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicateAnswer(Answer):
-    """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes."""
+    """What came of it. `correct` is bool (validation images,); `weights` are safetensors bytes.
+
+    `per_image` holds the values of `val_loss`, and of the measures of the model's predictions, float (validation
+    images,).
+    """
 
     history: tuple[dict[str, float], ...] = ()
     parameters: int = 0
     correct: npt.NDArray[np.bool_] | None = None
+    per_image: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict[str, "npt.NDArray[np.float64]"])
     weights: bytes = b""
     cost: Cost | None = None
 
@@ -105,6 +110,7 @@ def _trained(
     return ReplicateAnswer(
         parameters=training.count_parameters(one.module),
         correct=found.correct.cpu().numpy(),
+        per_image={f"val_{name}": values.cpu().numpy() for name, values in found.per_image.items()},
         weights=weights.pack_weights(one.module),
         cost=_measured(one),
     )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mnistlab import events
 from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.fsck import Finding, check
 from mnistlab.results import ReplicateResult, State, TestScore, TrialResult, trial_name
-from mnistlab.store import RunWriter, create_run
+from mnistlab.store import RunWriter, create_run, pack_per_image
 from mnistlab.store.ends import end_event
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -79,9 +82,11 @@ def write_run(writer: RunWriter) -> None:
 def _confirm(writer: RunWriter) -> None:
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
     about: dict[str, Any] = {"trial": "0000", "replicate": 1, "seed": 99}
+    losses, per_image = pack_per_image({"val_loss": np.array([0.25, 1.75])})
     one = ReplicateResult(**about, metrics=history(1)[0], history=history(1), weights_sha256=sha256, val_correct="01")
+    one = replace(one, per_image=per_image)
     writer.append(events.ReplicateStarted(**about))
-    writer.write_replicate(one, WEIGHTS)
+    writer.write_replicate(one, WEIGHTS, losses)
     writer.append(events.ReplicateFinished(**about, metrics=one.metrics, seconds=one.seconds))
     writer.append_ledger({"type": "opened", "models": [about]})
     writer.append_ledger({"type": "evaluated", **about, "correct": 1})

@@ -31,6 +31,7 @@ FILES = (
     "trials/0000/result.json",
     "trials/0000/replicates/1/result.json",
     "trials/0000/replicates/1/weights.safetensors",
+    "trials/0000/replicates/1/per_image.safetensors",
 )
 WHOLE = tuple(name for name in FILES if not name.endswith("jsonl"))
 

@@ -55,7 +55,7 @@ def said(run: Path) -> str:
 
 def test_a_run_is_sound_and_what_was_looked_at_is_counted(run: Path) -> None:
     code, text = fsck(run)
-    assert (code, text) == (0, f"{run}: sound (16 files, 21 events, 5 results, 1 weights looked at)\n")
+    assert (code, text) == (0, f"{run}: sound (17 files, 21 events, 5 results, 1 weights looked at)\n")
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,23 @@ def test_a_result_that_is_not_the_one_that_was_told(run: Path, change: dict[str,
     assert message in said(run)
 
 
-def test_weights_that_are_others_or_gone(run: Path) -> None:
-    weights = run / "trials/0000/replicates/1/weights.safetensors"
-    weights.write_bytes(b"others")
-    assert "weights.safetensors: sha256 is" in said(run)
-    weights.unlink()
-    assert "weights.safetensors: can't be read: No such file or directory" in said(run)
+@pytest.mark.parametrize("name", ["weights.safetensors", "per_image.safetensors"])
+def test_tensors_that_are_others_or_gone(run: Path, name: str) -> None:
+    tensors = run / "trials/0000/replicates/1" / name
+    tensors.write_bytes(b"others")
+    assert f"{name}: sha256 is" in said(run)
+    tensors.unlink()
+    assert f"{name}: can't be read: No such file or directory" in said(run)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "per_image.safetensors"])
+def test_tensors_without_a_result_are_what_a_writer_that_died_has_left(run: Path, name: str) -> None:
+    folder = run / "trials/0000/replicates/2"
+    folder.mkdir()
+    (folder / name).write_bytes(b"tensors")
+    (found,) = check(run).findings
+    assert (found.level, found.file) == ("note", f"trials/0000/replicates/2/{name}")
+    assert "has no result beside it" in found.message
 
 
 def test_a_score_that_the_ledger_has_otherwise_or_not_at_all(run: Path) -> None:

@@ -193,9 +193,9 @@ def test_a_replicate_that_has_ended_and_is_not_there_is_a_fault(tmp_path: Path) 
 def test_a_replicate_that_no_event_tells_is_noted(tmp_path: Path) -> None:
     run = whole_run(tmp_path)
     attempt(run, lambda writer: writer.write_replicate(replace(read_run(run).replicates[0], replicate=2, test=None)))
-    (run / "trials/0000/replicates/2/weights.safetensors").write_bytes(
-        (run / "trials/0000/replicates/1/weights.safetensors").read_bytes()
-    )
+    for name in ("weights.safetensors", "per_image.safetensors"):
+        first = run / "trials/0000/replicates/1" / name
+        (run / "trials/0000/replicates/2" / name).write_bytes(first.read_bytes())
     (found,) = check(run).findings
     assert (found.level, found.file) == ("note", "trials/0000/replicates/2/result.json")
 

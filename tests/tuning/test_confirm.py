@@ -13,6 +13,7 @@ from mnistlab import events
 from mnistlab.confirm import confirm, go_on, left_of, work_of
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
+from mnistlab.racing import outcomes
 from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
@@ -68,6 +69,10 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
     assert all(r.cost and r.cost.macs and r.cost.latency_1 > 0 and "thread" in r.cost.device for r in good)
     assert good[0].seed not in {t.seed for t in record.trials}
     assert good[0].weights_sha256 != good[1].weights_sha256
+    for one in good:
+        losses = outcomes([one], "val_loss")
+        assert losses.mean() == pytest.approx(one.metrics["val_loss"], rel=1e-6)
+        assert losses.shape == (1, len(one.val_correct))
     assert [entry["type"] for entry in read_lines(ran.path / "test_ledger.jsonl")] == ["opened", *["evaluated"] * 4]
 
 
@@ -256,7 +261,7 @@ def test_the_champion_is_trained_once_more_on_all_images_and_tested_in_the_same_
     (refit,) = record.refits
     assert (refit.trial, refit.replicate, len(refit.history)) == ("0000", REFIT, 4)
     assert refit.seed not in {r.seed for r in (*record.replicates, *record.trials)}
-    assert refit.val_correct == ""
+    assert (refit.val_correct, refit.per_image) == ("", None)
     assert not [name for epoch in refit.history for name in epoch if name.startswith("val_")]
     assert refit.test
     assert refit.test.accuracy > 0.9
