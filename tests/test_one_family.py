@@ -217,7 +217,7 @@ def noisy(middle: float, spread: float, seeds: int = 5) -> list[float]:
 
 def test_a_plan_of_wide_spread_that_can_not_be_told_from_the_champion_shares_its_rank() -> None:
     """Its mean is the last, but its spread hides how good it is: the second is surely worse than the first."""
-    made = [(1, 0.95, 0.001), (2, 0.90, 0.001), (3, 0.85, 0.2)]
+    made = [(1, 0.95, 0.001), (2, 0.90, 0.0012), (3, 0.85, 0.2)]
     confirmed = [one for n, mean, sd in made for one in values(n, "val_accuracy", *noisy(mean, sd))]
     board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed))
     assert [(row.rank, row.trial, row.ranks) for row in board.rows] == [

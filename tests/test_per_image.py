@@ -253,7 +253,7 @@ def test_values_on_other_images_are_not_compared_image_by_image():
 def test_seeds_that_agree_on_everything_are_said_to_tell_nothing():
     pair = compare(run("a", unlike(1, [0.1, 0.2, 0.3]), "val_loss"), run("b", unlike(2, [0.2, 0.3, 0.4]), "val_loss"))
     assert pair.sentence() == (
-        "a:0001 can't be told from b:0002: -0.1 in val_loss over 3 shared seeds; the difference is the same with each "
+        "a:0001 is tied with b:0002: -0.1 in val_loss over 3 shared seeds; the difference is the same with each "
         "of them, which says nothing of other seeds."
     )
 
