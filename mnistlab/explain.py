@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from mnistlab.errors import Fault, misspelt, must_be_one_of, near_miss
@@ -87,13 +86,13 @@ def _instead(model: type[BaseModel], details: ErrorDetails) -> str:
     *tables, key = details["loc"] or ("",)
     inner = _model_at(model, tables)
     info = inner.model_fields.get(str(key)) if inner else None
-    if info is None:  # an entry of a list
+    if info is None or info.annotation is None:  # an entry of a list
         return ""
-    field = TypeAdapter[Any](Annotated[info.annotation, info], config=_STRICT)
+    alone = create_model("Alone", __config__=_STRICT, value=(info.annotation, info))
 
     def fits(value: object) -> bool:
         try:
-            field.validate_python(value)
+            alone.model_validate({"value": value})
         except ValidationError:
             return False
         return True

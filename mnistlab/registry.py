@@ -132,7 +132,9 @@ class Registry:
 
     def _of_another_kind(self, kind: Kind, name: str) -> str:
         """Return how a name is written that is known, but of another kind: an optimizer among the models, say."""
-        others = [other for other in _KINDS if other not in (kind, "dataset") and self.offers_one(other, name)]
+        others: list[Kind] = [
+            other for other in _KINDS if other not in (kind, "dataset") and self.offers_one(other, name)
+        ]
         return f"it is {_ARTICLES[others[0]]}: write [{others[0]}.{name}]" if others else ""
 
     def versions(self) -> dict[str, str]:
