@@ -132,10 +132,8 @@ class Registry:
 
     def _of_another_kind(self, kind: Kind, name: str) -> str:
         """Return how a name is written that is known, but of another kind: an optimizer among the models, say."""
-        others: list[Kind] = [
-            other for other in _KINDS if other not in (kind, "dataset") and self.offers_one(other, name)
-        ]
-        return f"it is {_ARTICLES[others[0]]}: write [{others[0]}.{name}]" if others else ""
+        other = next((one for one in _ARTICLES if one != kind and self.offers_one(one, name)), None)
+        return f"it is {_ARTICLES[other]}: write [{other}.{name}]" if other else ""
 
     def versions(self) -> dict[str, str]:
         """Return the version of every distribution that offers something."""

@@ -10,7 +10,6 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -27,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 
-from mnistlab.errors import Fault, SpecError, misspelt, nearest
+from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
 from mnistlab.explain import explain
 from mnistlab.forms import example
 from mnistlab.names import is_device
@@ -243,8 +242,8 @@ def _near_file(path: Path) -> str:
     """Return "did you mean 'x'?" for a file of a near name beside `path` or in `experiments` there, or ""."""
     folders = (path.parent / "experiments", path.parent)
     there = {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml")) if p.name != "pyproject.toml"}
-    close = get_close_matches(path.stem, there, n=1)  # without the ending, which makes any two names alike
-    return f"did you mean '{there[close[0]]}'?" if close else ""
+    near = closest(path.stem, there)  # without the ending, which makes any two names alike
+    return f"did you mean '{there[near]}'?" if near else ""
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:

@@ -84,7 +84,7 @@ def _check_format(name: str, output: Path | None) -> None:
 def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple[list[RunRecord], list[MnistlabError]]:
     """Return the runs that could be read, each once, and what was wrong with the others."""
     from mnistlab import store
-    from mnistlab.errors import MnistlabError
+    from mnistlab.errors import MnistlabError, nearest
 
     found = [store.find_run(name, runs) for name in names] if names else store.find_runs(runs)
     if not found:
@@ -99,7 +99,8 @@ def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple
         return records, troubles
     there = sorted({str(record.run["dataset"]["name"]) for record in records})
     if dataset not in there and not troubles:
-        raise store.NoSuchRunError(f"no run is on '{dataset}'; there are runs on {', '.join(there)}")
+        hint = nearest(dataset, there) or f"there are runs on {', '.join(there)}"
+        raise store.NoSuchRunError(f"no run is on '{dataset}'; {hint}")
     return [record for record in records if record.run["dataset"]["name"] == dataset], troubles
 
 
