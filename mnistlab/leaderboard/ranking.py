@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Differ, Entry, difference_of, entries, ranks, tied_with
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
-from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name
+from mnistlab.leaderboard.rows import Row, dataset_text, make_row, pareto, run_name, run_names
 from mnistlab.results import ReplicateResult, RunRecord, higher_is_better
 
 
@@ -33,9 +33,10 @@ class Leaderboard:
     """The ranking of one run, or of several that can be compared: `runs`.
 
     `tied` names the confirmed trials that can't be told from the champion; `better` those that beat it by more than
-    noise on the seeds they share, but lack seeds and so rank below it. A trial is named `0007`, of one of several runs
-    `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
-    trained once more, on training and validation images; it is not ranked.
+    noise on the seeds they share, but lack seeds and so rank below it. A trial is named `0007`, of one of several
+    runs `RUN:0007`, and runs of one name in two folders by their paths. `doubtful` counts the test images whose
+    labels are known to be doubtful. `refit` is the champion trained once more, on training and validation images;
+    it is not ranked.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Leaderboard:
     better: tuple[str, ...]
     failures: Mapping[str, int]
     runs: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict[str, str])  # of `runs`: the directory of each
     split: str = ""
     luck: Luck | None = None
     refit: ReplicateResult | None = None
@@ -117,7 +119,9 @@ def rank_together(records: Sequence[RunRecord]) -> Leaderboard:
     def difference(a: int, b: int):  # noqa: ANN202 - Difference, as Differ says
         return difference_of(found[a], found[b], metrics[0])
 
-    rows = _rows(found, metrics, difference)
+    names = dict(zip((record.path for record in records), run_names(records), strict=True))
+    ranked = zip(_rows(found, metrics, difference), found, strict=True)
+    rows = tuple(replace(row, run=names[entry.record.path]) for row, entry in ranked)
     champion = rows[0] if found and found[0].state in {"confirmed", "complete"} else None
     return _board(records, metrics, found, rows, champion, difference)
 
@@ -145,7 +149,8 @@ def _board(
         tied=(),
         better=(),
         failures=dict(Counter(entry.trial.cause or "unknown" for entry in found if entry.state == "failed")),
-        runs=tuple(run_name(record) for record in records),
+        runs=(names := run_names(records)),
+        paths={name: record.path for name, record in zip(names, records, strict=True)},
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
