@@ -111,8 +111,24 @@ def _print(boards: Sequence[Leaderboard], sort: str, top: int | None, *, front: 
     console = result_console()
     for board in boards:
         rows = section(board, sort=sort, front=front).rows
-        print_leaderboard(board, console, top=top or SHOWN, rows=rows)
+        ended, commands = _without_champion(board)
+        print_leaderboard(board, console, top=top or SHOWN, rows=rows, ended=ended, commands=commands)
         console.print()
+
+
+def _without_champion(board: Leaderboard) -> tuple[str, list[str]]:
+    """Return of a run in which no trial succeeded how and why it ended, and what may be typed next; else nothing."""
+    from functools import reduce
+
+    from mnistlab import store
+    from mnistlab.console.onward import left_undone
+    from mnistlab.console.state import ViewState, advance
+    from mnistlab.console.summary import ended_text
+
+    if board.champion is not None or not board.path:
+        return "", []
+    state = reduce(advance, store.read_events(Path(board.path)), ViewState())
+    return (ended_text(state.end), left_undone(state, board.path)) if state.end else ("", [])
 
 
 def _export(
