@@ -17,18 +17,16 @@ from mnistlab.record import _dataset_record
 from mnistlab.report import run
 from mnistlab.report.again import search_command, trial_command
 from mnistlab.results import RunRecord
-from mnistlab.spec import spec_json
+from mnistlab.spec import Draft, spec_json
 from tests.report.runs import record
 
 TEXT = """
 name = "x"
 [data]
-dataset = "idx"
+dataset = "mnist"
 offline_fallback = "digits"
 validation = {validation}
 split = "{split}"
-[data.idx]
-folder = "{folder}"
 [model.mlp]
 """
 
@@ -47,11 +45,11 @@ def typed(of: RunRecord, command: str) -> str:
 
 @pytest.mark.parametrize("split", ["stratified", "writer"])
 @pytest.mark.parametrize("validation", ["0.2", "300", "5_000", "0.9"])
-def test_the_command_of_a_run_that_fell_back_gives_the_same_images_where_the_data_is_there(
-    split: str, validation: str, tmp_path: Path, write_four, builtins
+def test_the_command_of_a_run_that_fell_back_gives_the_same_images(
+    split: str, validation: str, tmp_path: Path, builtins
 ) -> None:
-    path, folder = tmp_path / "x.toml", tmp_path / "images"
-    path.write_text(TEXT.format(validation=validation, split=split, folder=folder.as_posix()), encoding="utf-8")
+    path = tmp_path / "x.toml"
+    path.write_text(TEXT.format(validation=validation, split=split), encoding="utf-8")
     place = DataPlace(data_dir=None, cache=tmp_path / "cache", offline=True)
     first = experiment.load(path, (), builtins)
     data = find_data(first, place)
@@ -59,7 +57,6 @@ def test_the_command_of_a_run_that_fell_back_gives_the_same_images_where_the_dat
     body = record(2).run | {"dataset": _dataset_record(first, data), "experiment": spec_json(first.spec)}
     words = typed(replace(record(2), run=body), f"mnistlab search {path}").split(" --set ")[1:]
 
-    write_four(folder)  # another machine, which has what was asked for
     again = find_data(experiment.load(path, words, builtins), place)
     assert not again.fallback
     assert (again.choice.record.name, again.division.digest()) == ("digits", data.division.digest())
@@ -87,6 +84,13 @@ def test_a_run_of_the_data_that_it_asked_for_is_typed_as_it_was() -> None:
 )
 def test_a_run_that_fell_back_names_the_dataset_that_it_took(command: str, said: str) -> None:
     assert typed(fallen_back(), command) == said
+
+
+def test_the_table_of_the_dataset_that_was_asked_for_stays_a_used_one(builtins) -> None:
+    said = typed(fallen_back(dataset="idx", idx={"folder": "letters"}), "mnistlab search a.toml")
+    assert said == "mnistlab search a.toml --set data.dataset=digits --set data.offline_fallback=idx"
+    data = {"dataset": "digits", "offline_fallback": "idx", "idx": {"folder": "letters"}}
+    experiment.judge(Draft("a.toml", {"name": "x", "model": {"mlp": {}}, "data": data}), builtins)
 
 
 def test_an_amended_run_is_its_first_command_and_what_came_later() -> None:
