@@ -132,8 +132,10 @@ class Registry:
 
     def _of_another_kind(self, kind: Kind, name: str) -> str:
         """Return how a name is written that is known, but of another kind: an optimizer among the models, say."""
-        other = next((one for one in _ARTICLES if one != kind and self.offers_one(one, name)), None)
-        return f"it is {_ARTICLES[other]}: write [{other}.{name}]" if other else ""
+        for other, words in _ARTICLES.items():
+            if other != kind and self.offers_one(other, name):
+                return f"it is {words}: write [{other}.{name}]"
+        return ""
 
     def versions(self) -> dict[str, str]:
         """Return the version of every distribution that offers something."""

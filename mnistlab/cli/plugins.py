@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -206,7 +206,7 @@ def new(
 
     if kind not in KINDS:
         raise SpecError("plugins new", [must_be_one_of("--kind", kind, KINDS)])
-    for path in create(name, cast("Kind", kind), folder):
+    for path in create(name, kind, folder):
         typer.echo(str(path))
 
 
