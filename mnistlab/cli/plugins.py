@@ -197,7 +197,7 @@ def _rows(plugins: list[Plugin]) -> Iterator[list[str]]:
 
 def new(
     name: Annotated[str, typer.Argument(help="The record's name, for example tiny-net.", show_default=False)],
-    kind: Annotated[str, typer.Option("--kind", metavar=f"[{'|'.join(KINDS)}]", help="What it offers.")] = "model",
+    kind: Annotated[str, typer.Option("--kind", metavar=f"<{'|'.join(KINDS)}>", help="What it offers.")] = "model",
     folder: Annotated[Path, typer.Option("--in", help="Where to make the package's folder.")] = Path(),
 ) -> None:
     """Write a complete plugin package that passes its own contract test: module, entry point, test, README, CI."""
