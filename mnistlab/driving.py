@@ -6,7 +6,7 @@ import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from mnistlab.api import DataPlace
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
+from mnistlab.labels import counted, seconds_text
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.signals import Requests
@@ -161,8 +162,30 @@ def _ending(run: Drive) -> tuple[str, ExitCode]:
     if why := run.given_up:
         return f"stopped: {why}", ExitCode.TOO_MANY_FAILURES
     if not any(trial.state == "complete" for trial in run.trials):
-        return "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
+        search, begun = run.experiment.spec.search, run.requests.begun
+        budget = search.time_budget if run.searching and run.writer.seconds >= (search.time_budget or 0) else None
+        why = why_none(run.trials, search.trials, budget or 0.0, begun=begun)
+        return f"no trial succeeded: {why}", ExitCode.NO_TRIAL_SUCCEEDED
     return "done", ExitCode.DONE
+
+
+def why_none(trials: Sequence[TrialResult], wanted: int, spent: float, *, begun: bool) -> str:
+    """Return in words why none of a search's trials has used its full budget.
+
+    `wanted` is how many trials there were to be, `spent` the time budget in seconds if that is spent, else 0. `begun`
+    says whether any trial was given to a worker.
+    """
+    states = Counter(trial.state for trial in trials)
+    said: list[str] = []
+    if spent and sum(states.values()) - states["interrupted"] < wanted:
+        when = "before a trial could use its full budget" if begun else "while the workers were starting"
+        said.append(f"the time budget of {seconds_text(spent)} ran out {when}")
+    causes = Counter(trial.cause or "unknown" for trial in trials if trial.state == "failed")
+    named = ", ".join(f"{cause} {count}" for cause, count in sorted(causes.items()))
+    said += [f"{counted(states['failed'], 'trial')} failed ({named})"] * bool(causes)
+    said += [f"{counted(states['pruned'], 'trial')} pruned"] * bool(states["pruned"])
+    said += [f"{counted(states['interrupted'], 'trial')} interrupted"] * (bool(states["interrupted"]) and not said)
+    return "; ".join(said) or "no trial was started"
 
 
 def _say_finished(run: Drive, outcome: str, code: ExitCode) -> events.RunFinished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
@@ -126,16 +127,58 @@ class ResourceError(MnistlabError):
     exit_code = ExitCode.USAGE
 
 
+_FEW = 12  # names that a message lists whole
+_SHOWN = 5  # names that it shows of more
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return the one of `known` names that is most like `name`, or "" where none is near.
+
+    A name in another case, with `_` for `-` or without leading zeros is the same name: `ADAMW`, `one_cycle`, `7`.
+    """
+    alike: dict[str, str] = {}
+    for one in sorted(set(known)):
+        alike.setdefault(_folded(one), one)
+    near = get_close_matches(_folded(name), alike, n=1, cutoff=0.6)
+    return alike[near[0]] if near else ""
+
+
+def _folded(name: str) -> str:
+    folded = name.strip().casefold().replace("_", "-")
+    return folded.lstrip("0") or "0" if folded.isdecimal() else folded
+
+
+def misspelt(written: Iterable[str], known: Collection[str]) -> dict[str, str]:
+    """Return, for each of `known` keys that was probably meant by an unknown one, how that one was `written`."""
+    there = list(written)
+    free = [key for key in known if key not in there]
+    near = {closest(key, free): key for key in there if key not in known}
+    return {key: one for key, one in near.items() if key}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for the nearest of `known` names, or "" where none is near."""
-    close = get_close_matches(name, sorted(set(known)), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'?" if close else ""
+    near = closest(name, known)
+    return f"did you mean '{near}'?" if near else ""
 
 
-def near_miss(name: str, known: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for the nearest of `known` names, or what there is, or ""."""
+def near_miss(name: str, known: Iterable[str], rest: str = "") -> str:
+    """Return "did you mean 'x'?" for the nearest of `known` names, or what there is, or "".
+
+    Of many names it shows a few; `rest` is the command that lists all of them.
+    """
     names = sorted(set(known))
-    return nearest(name, names) or (f"known: {', '.join(names)}" if names else "")
+    return nearest(name, names) or (f"known: {_some(name, names, rest)}" if names else "")
+
+
+def _some(name: str, names: Sequence[str], rest: str) -> str:
+    """Return all of a few names; of many those that are least unlike `name`, how many more there are, and where."""
+    if len(names) <= _FEW:
+        return ", ".join(names)
+    alike = {_folded(one): one for one in names}
+    near = [alike[one] for one in get_close_matches(_folded(name), alike, n=_SHOWN, cutoff=0.0)]
+    more = f"{len(names) - len(near):,} more"
+    return f"{', '.join(sorted(near))} and {more}" + (f" (list them with: {rest})" if rest else "")
 
 
 def must_be_one_of(place: str, value: object, known: Collection[str]) -> Fault:
@@ -144,9 +187,9 @@ def must_be_one_of(place: str, value: object, known: Collection[str]) -> Fault:
 
 
 def short(value: object, limit: int = 80) -> str:
-    """Return a value as Python writes it, or the beginning of that."""
+    """Return a value as Python writes it, or the beginning of that; a date as TOML does."""
     try:
-        text = repr(value)
+        text = str(value) if isinstance(value, date | time) else repr(value)
     except RecursionError:
         return "a deeply nested value"
     return text if len(text) <= limit else text[: limit - 3] + "..."

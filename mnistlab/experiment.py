@@ -7,16 +7,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mnistlab import algorithms
 from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
 from mnistlab.discovery import Selection, canonical
-from mnistlab.errors import Fault, PluginError, SpecError, near_miss
+from mnistlab.errors import Fault, PluginError, SpecError, closest, misspelt, near_miss
+from mnistlab.explain import UNKNOWN, explain
+from mnistlab.forms import PLUGIN_TABLES
 from mnistlab.registry import Offer, Registry, select
-from mnistlab.space import Space, compose, endless, size
-from mnistlab.spec import MAX_TRIALS, DataSpec, Draft, ExperimentSpec, Table, explain
+from mnistlab.space import Space, TrainingConfig, compose, endless, size
+from mnistlab.spec import (
+    MAX_TRIALS,
+    ConfirmSpec,
+    DataSpec,
+    Draft,
+    ExperimentSpec,
+    PluginsSpec,
+    ResourcesSpec,
+    SearchSpec,
+    Table,
+)
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataSpec,
+    "training": TrainingConfig,
+    "search": SearchSpec,
+    "resources": ResourcesSpec,
+    "confirm": ConfirmSpec,
+    "plugins": PluginsSpec,
+}
 
 
 @dataclass(frozen=True)
@@ -101,36 +122,53 @@ def judge(draft: Draft, registry: Registry) -> Experiment:
         SpecError: with every fault of the draft, those of its fixed part and those of its plugins' settings together.
     """
     spec, faults = spec_file.validate(draft)
-    faults += _allow_faults(spec, registry)
+    faults += _allow_faults(draft.table.get("plugins"), registry)
     space, more = compose(draft.table, registry)
     faults += more
     dataset, fallback = _datasets(draft.table.get("data", {}), registry, faults)
-    faults = list({str(fault): fault for fault in faults}.values())  # both parts may see that a table is none
-    if spec and space:
-        faults += _grid_faults(spec, space)
-    if faults or spec is None or space is None or dataset is None:
-        raise SpecError(draft.source, faults)
+    faults += _grid_faults(draft.table.get("search"), space)
+    if faults or spec is None or dataset is None:
+        raise SpecError(draft.source, [_at_home(fault, draft.table, registry) for fault in faults])
     spec = _settled(_sized(spec, space), dataset, fallback)
     return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
 
 
-def _allow_faults(spec: ExperimentSpec | None, registry: Registry) -> list[Fault]:
+def _at_home(fault: Fault, table: Table, registry: Registry) -> Fault:
+    """Return the fault of a key that stands in the wrong part of a file with where it belongs.
+
+    TOML ends a table with the next header, so that a key at the end of a file belongs to the last table.
+    """
+    if fault.rule != UNKNOWN:
+        return fault
+    place, _, key = fault.place.rpartition(".")
+    kinds = [kind for kind in PLUGIN_TABLES if not place and registry.offers_one(kind, key)]
+    sections = [name for name, keys in _SECTIONS.items() if key in keys.model_fields and key != "settings"]
+    if kinds:
+        return replace(fault, hint=f"write [{kinds[0]}.{key}]")
+    if sections:
+        return replace(fault, hint=f"it belongs under [{sections[0]}]")
+    missing = key in ("name", "seed") and key not in table
+    return replace(fault, hint="it belongs above all tables") if missing else fault
+
+
+def _grid_faults(search: object, space: Space) -> list[Fault]:
+    """Return the faults of what a grid can't enumerate, whatever else is wrong with the file."""
+    if not isinstance(search, dict) or cast("Table", search).get("algorithm") != "grid":
+        return []
+    rule = "can't be enumerated, and algorithm = 'grid' needs a finite space"
+    hint = "give a list of values, or a range with step and without log"
+    return [Fault(p.path, rule, str(p.domain), hint) for p in endless(space)]
+
+
+def _allow_faults(plugins: object, registry: Registry) -> list[Fault]:
+    """Judge the names of a raw `[plugins]` table; what is no name is reported with the fixed part."""
+    allow = cast("Table", plugins).get("allow") if isinstance(plugins, dict) else None
+    names = cast("list[object]", allow) if isinstance(allow, list) else [allow]
     known = {canonical(plugin.found.distribution) for plugin in registry.plugins}
-    names = (spec.plugins.allow or ()) if spec else ()
     return [
         Fault("plugins.allow", "names no installed distribution that offers plugins", name, near_miss(name, known))
         for name in names
-        if canonical(name) not in known
-    ]
-
-
-def _grid_faults(spec: ExperimentSpec, space: Space) -> list[Fault]:
-    if spec.search.algorithm != "grid":
-        return []
-    rule = "can't be enumerated, and algorithm = 'grid' needs a finite space"
-    return [
-        Fault(p.path, rule, str(p.domain), "give a list of values, or a range with step and without log")
-        for p in endless(space)
+        if isinstance(name, str) and canonical(name) not in known
     ]
 
 
@@ -166,14 +204,28 @@ def _datasets(
     """Judge the raw `[data]` table, so that a fault of its fixed part (reported there) hides no other."""
     if not isinstance(table, dict):
         return None, None
-    data = {"dataset": DataSpec().dataset} | cast("Table", table)
-    asked = {key: data[key] for key in ("dataset", "offline_fallback") if isinstance(data.get(key), str)}
+    raw = cast("Table", table)
+    data = {"dataset": DataSpec().dataset} | raw
+    keys = [key for key in ("dataset", "offline_fallback") if data.get(key) is not None]
+    asked = {key: data[key] for key in keys if isinstance(data[key], str)}
+    tables = [name for name, value in raw.items() if isinstance(value, dict) and name not in DataSpec.model_fields]
+    others = [name for name in tables if name not in asked.values()]
+    clear = len(asked) == len(keys)  # else nobody can say which tables are used
+    meant = [*_meant(raw, asked.values(), registry)] if clear else others
     rule, hint = "is the table of a dataset that this experiment does not use", f"it uses {', '.join(asked.values())}"
-    for name, value in data.items():
-        if isinstance(value, dict) and name not in {*asked.values(), *DataSpec.model_fields}:
-            faults.append(Fault(f"data.{name}", rule, hint=hint))
+    faults += [Fault(f"data.{name}", rule, hint=hint) for name in others if name not in meant]
+    for name in others:
+        if name in meant and registry.offers_one("dataset", name):
+            _choose(f"data.{name}", name, data, registry, faults)
     found = {key: _choose(f"data.{key}", name, data, registry, faults) for key, name in asked.items()}
     return found.get("dataset"), found.get("offline_fallback")
+
+
+def _meant(table: Table, asked: Iterable[str], registry: Registry) -> Iterator[object]:
+    """Yield the datasets that misspelt names and misspelt keys probably mean: their tables are no second fault."""
+    known = [offer.name for offer in registry.offers("dataset")]
+    yield from (closest(name, known) for name in asked)
+    yield from (table[key] for key in misspelt(table, DataSpec.model_fields).values())
 
 
 def _choose(place: str, name: str, data: Table, registry: Registry, faults: list[Fault]) -> DatasetChoice | None:

@@ -40,6 +40,7 @@ _KINDS: dict[Kind, tuple[str, type[Any]]] = {
     "transform": ("mnistlab_transforms", Transform),
     "dataset": ("mnistlab_datasets", Dataset),
 }
+_ARTICLES: dict[Kind, str] = {"model": "a model", "optimizer": "an optimizer", "transform": "a transform"}
 NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -107,6 +108,10 @@ class Registry:
             raise PluginError(self._clash(kind, name, matches))
         raise MissingPluginError(self._unknown(kind, name))
 
+    def offers_one(self, kind: Kind, name: str) -> bool:
+        """Return whether a plugin offers the bare `name`, or `distribution:name`."""
+        return any(name in (offer.name, offer.qualified) for offer in self.offers(kind))
+
     def _clash(self, kind: Kind, name: str, matches: Sequence[Offer]) -> str:
         """Say what to write into the experiment instead, and whether leaving the installed plugins out would do."""
         full = sorted(offer.qualified for offer in matches)
@@ -124,8 +129,16 @@ class Registry:
             for p in self.plugins
             if p.status in ("failed", "disabled", "other API")
         ]
-        parts = (f"no installed plugin offers {kind} '{name}'", near_miss(name, known), *missing)
+        hint = self._of_another_kind(kind, name) or near_miss(name, known, "mnistlab plugins check")
+        parts = (f"no installed plugin offers {kind} '{name}'", hint, *missing)
         return "; ".join(filter(None, parts))
+
+    def _of_another_kind(self, kind: Kind, name: str) -> str:
+        """Return how a name is written that is known, but of another kind: an optimizer among the models, say."""
+        for other, words in _ARTICLES.items():
+            if other != kind and self.offers_one(other, name):
+                return f"it is {words}: write [{other}.{name}]"
+        return ""
 
     def versions(self) -> dict[str, str]:
         """Return the version of every distribution that offers something."""

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, cast, get_origin
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
-from mnistlab.errors import Fault, PluginError, near_miss, nearest, short
+from mnistlab.errors import Fault, PluginError, misspelt, near_miss, nearest, short
+from mnistlab.explain import broken, explain, unknown_setting
+from mnistlab.forms import loose, typed
 from mnistlab.points import default_in, normalized, same, steps_beside, values
 from mnistlab.registry import Kind, Offer, Registry
-from mnistlab.spec import broken, explain
 from mnistlab.steps import exact
 
 Plan = dict[str, Any]
@@ -29,7 +30,7 @@ Ask = Callable[["Parameter"], Scalar]
 class TrainingConfig(Config):
     """`[training]`: what belongs to no plugin. Searched only where the experiment gives a list or a range."""
 
-    epochs: int = 8
+    epochs: Annotated[int, Field(ge=1)] = 8
     batch_size: Annotated[int, Int(8, 8192, log=True)] = 128
     label_smoothing: Annotated[float, Float(0.0, 0.5)] = 0.0
     precision: Annotated[str, Choice("auto", "fp32", "bf16")] = "auto"
@@ -193,15 +194,16 @@ def size(space: Space) -> int | None:
 # --- composing a space from an experiment's tables ----------------------------------------------------------------
 
 
-def compose(table: Mapping[str, Any], registry: Registry) -> tuple[Space | None, list[Fault]]:
-    """Return the space of an experiment's raw tables, or None and everything that is wrong with them."""
+def compose(table: Mapping[str, Any], registry: Registry) -> tuple[Space, list[Fault]]:
+    """Return the space of an experiment's raw tables, and everything that is wrong with them.
+
+    With a fault it is no space to search: it lacks what is wrong.
+    """
     faults: list[Fault] = []
     models = _branches("model", table.get("model", {}), registry, faults)
     optimizers = _branches("optimizer", table.get("optimizer", {"adamw": {}}), registry, faults)
     transforms = _branches("transform", table.get("transform", {}), registry, faults)
     training = _training(table.get("training", {}), faults)
-    if faults or not models or not optimizers:
-        return None, faults
     return Space(models, optimizers, transforms, training), faults
 
 
@@ -209,20 +211,23 @@ def _branches(kind: Kind, tables: object, registry: Registry, faults: list[Fault
     if not isinstance(tables, dict):
         return ()  # the fixed part of the file reports it
     named = cast("dict[str, Any]", tables)
+    faults += loose(kind, named, lambda name: registry.offers_one(kind, name))
     found: list[Branch] = []
     for name, table in named.items():
+        if not isinstance(table, dict):
+            continue
         try:
             offer = registry.find(kind, name)
         except PluginError as error:
             faults.append(Fault(f"{kind}.{name}", str(error)))
             continue
         when = (kind, name) if kind != "transform" and len(named) > 1 else None
-        found.append(_branch(f"{kind}.{name}", name, offer, table, when, faults))
+        found.append(_branch(f"{kind}.{name}", name, offer, cast("dict[str, Any]", table), when, faults))
     return tuple(found)
 
 
 def _branch(
-    place: str, name: str, offer: Offer, table: object, when: tuple[str, str] | None, faults: list[Fault]
+    place: str, name: str, offer: Offer, table: dict[str, Any], when: tuple[str, str] | None, faults: list[Fault]
 ) -> Branch:
     source = {"plugin": offer.qualified, "distribution": offer.distribution, "version": offer.version}
     fixed, parameters = _settle(place, offer.record.config, table, when, faults, search_rest=True)
@@ -230,32 +235,24 @@ def _branch(
 
 
 def _training(table: object, faults: list[Fault]) -> Branch:
-    fixed, parameters = _settle("training", TrainingConfig, table, None, faults, search_rest=False)
-    epochs = fixed.get("epochs")
-    if isinstance(epochs, int) and epochs < 1:
-        faults.append(Fault("training.epochs", "must be at least 1", epochs))
+    settings = cast("dict[str, Any]", table if isinstance(table, dict) else {})  # the fixed part reports another value
+    fixed, parameters = _settle("training", TrainingConfig, settings, None, faults, search_rest=False)
     return Branch("training", {}, fixed, parameters)
 
 
 def _settle(
     place: str,
     config: type[Config],
-    table: object,
+    settings: dict[str, Any],
     when: tuple[str, str] | None,
     faults: list[Fault],
     *,
     search_rest: bool,
 ) -> tuple[dict[str, Scalar], tuple[Parameter, ...]]:
-    """Sort the fields of `config` into fixed values and searched parameters, according to the settings in `table`."""
-    if not isinstance(table, dict):
-        faults.append(Fault(place, "must be a table", table))
-        return {}, ()
-    settings = cast("dict[str, Any]", table)
+    """Sort the fields of `config` into fixed values and searched parameters, according to `settings`."""
     known = config.model_fields
-    faults += [
-        Fault(f"{place}.{k}", "is not a setting", v, near_miss(k, known)) for k, v in settings.items() if k not in known
-    ]
-    allowed = domains(config)
+    allowed, doubtful = domains(config), set(misspelt(settings, known))  # what was meant by a misspelt key
+    faults += [unknown_setting(f"{place}.{key}", value, known) for key, value in settings.items() if key not in known]
     fixed: dict[str, Scalar] = {}
     parameters: list[Parameter] = []
     for field, info in known.items():
@@ -264,19 +261,40 @@ def _settle(
             setting = _setting(settings[field], domain) if field in settings and _scalar(info) else settings.get(field)
         except ValueError as error:
             faults.append(broken(where, error, settings[field]))
+            doubtful.add(field)
             continue
         if isinstance(setting, (Int, Float, Choice)):
             parameters.append(Parameter(where, setting, default_in(setting, info.default), when))
         elif setting is not None:
             fixed[field] = setting
+        elif field in doubtful:
+            continue
         elif info.is_required():
             faults.append(Fault(where, "is required"))
+            doubtful.add(field)
         elif domain is not None and search_rest:
             parameters.append(Parameter(where, domain, default_in(domain, info.default), when))
         else:
             fixed[field] = info.default if domain is None else default_in(domain, info.default)
-    _check_fixed(place, config, fixed, parameters, faults)
+    point = dict(fixed) | {p.field: p.default for p in parameters}
+    found, judged = _judged(place, config, point, doubtful)
+    faults += found
+    whole = [field for field, value in fixed.items() if type(value) is int]  # also where the field is a float
+    fixed |= {field: float(fixed[field]) for field in whole if isinstance(getattr(judged, field, None), float)}
     return fixed, tuple(parameters)
+
+
+def _judged(
+    place: str, config: type[Config], point: Mapping[str, Scalar], doubtful: set[str]
+) -> tuple[list[Fault], Config | None]:
+    """Let the config class itself judge a point (fields without a domain, rules across fields); return what it makes.
+
+    Fields that are `doubtful` have a fault already: they are judged no more, nor is any rule that needs all fields.
+    """
+    try:
+        return [], config.model_validate(dict(point), strict=True)
+    except ValidationError as error:
+        return explain(error, config, place, doubtful), None
 
 
 def _scalar(info: FieldInfo) -> bool:
@@ -358,7 +376,10 @@ def _inside(value: object, domain: Domain | None) -> Scalar:
     """Return the value as the domain writes it."""
     if not isinstance(value, (bool, int, float, str)):
         raise ValueError("must be a value, a list of values or { low = ..., high = ... }")
-    found = value if domain is None else normalized(domain, value)
+    if domain is None:
+        return value
+    value = typed(value, domain)
+    found = normalized(domain, value)
     if found is None:
         options = [str(option) for option in domain.options] if isinstance(domain, Choice) else []
         hint = nearest(value, options) if isinstance(value, str) else steps_beside(domain, value)
@@ -374,8 +395,8 @@ def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
     unknown = [key for key in table if key not in keys]
     if unknown:
         raise ValueError(f"'{unknown[0]}' is not part of a range; {near_miss(unknown[0], keys)}")
-    low = _inside(table["low"], domain) if "low" in table else domain.low
-    high = _inside(table["high"], domain) if "high" in table else domain.high
+    low = _end(table, "low", domain) if "low" in table else domain.low
+    high = _end(table, "high", domain) if "high" in table else domain.high
     log = table.get("log", domain.log and "step" not in table)
     if not isinstance(log, bool):
         raise ValueError("log must be true or false")
@@ -383,6 +404,13 @@ def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
     if isinstance(domain, Int):
         return Int(cast("int", low), cast("int", high), step=cast("int", step), log=log)
     return Float(float(low), float(high), log=log, step=step)
+
+
+def _end(table: dict[str, Any], key: str, domain: Int | Float) -> Scalar:
+    try:
+        return _inside(table[key], domain)
+    except ValueError as error:
+        raise ValueError(f"{key} {error}") from None
 
 
 def _step(value: object, domain: Int | Float) -> int | float:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -20,13 +19,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SkipValidation,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from mnistlab.errors import Fault, SpecError, must_be_one_of, near_miss, nearest
+from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
+from mnistlab.explain import explain
+from mnistlab.forms import example
 from mnistlab.names import is_device
 from mnistlab.results import METRICS
 
@@ -34,9 +36,9 @@ MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MIN_GPU_SHARE = 0.0001
 MAX_TRIALS = 1_000_000
-PLUGIN_TABLES = ("model", "optimizer", "transform")
 
 Table = dict[str, Any]
+Tables = dict[str, SkipValidation[Table]]  # `mnistlab.space` judges what stands in them
 Algorithm = Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
 Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
 
@@ -158,9 +160,9 @@ class ExperimentSpec(Section):
     name: str
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: DataSpec = DataSpec()
-    model: dict[str, Table]
-    optimizer: dict[str, Table] = {"adamw": {}}
-    transform: dict[str, Table] = {}
+    model: Tables
+    optimizer: Tables = {"adamw": {}}
+    transform: Tables = {}
     training: Table = {}
     search: SearchSpec = SearchSpec()
     resources: ResourcesSpec = ResourcesSpec()
@@ -176,9 +178,9 @@ class ExperimentSpec(Section):
 
     @field_validator("model", "optimizer")
     @classmethod
-    def _at_least_one(cls, tables: dict[str, Table]) -> dict[str, Table]:
+    def _at_least_one(cls, tables: Tables, info: ValidationInfo) -> Tables:
         if not tables:
-            raise ValueError("must hold at least one table")
+            raise ValueError(f"must hold at least one table; write for example {example(str(info.field_name))}")
         return tables
 
 
@@ -240,8 +242,8 @@ def _near_file(path: Path) -> str:
     """Return "did you mean 'x'?" for a file of a near name beside `path` or in `experiments` there, or ""."""
     folders = (path.parent / "experiments", path.parent)
     there = {p.stem: p for folder in folders for p in sorted(folder.glob("*.toml")) if p.name != "pyproject.toml"}
-    close = get_close_matches(path.stem, there, n=1)  # without the ending, which makes any two names alike
-    return f"did you mean '{there[close[0]]}'?" if close else ""
+    near = closest(path.stem, there)  # without the ending, which makes any two names alike
+    return f"did you mean '{there[near]}'?" if near else ""
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
@@ -285,7 +287,10 @@ def _conflicts(search: object) -> Iterator[Fault]:
     """Yield the settings of a raw `[search]` table that exclude each other, whatever else is wrong with the file."""
     if not isinstance(search, dict):
         return
-    table = {"metric": "val_accuracy", "algorithm": "tpe", "scheduler": "asha"} | cast("Table", search)
+    given = cast("Table", search)
+    # A misspelt key hides what its author meant: nothing is said of that one.
+    unclear = dict.fromkeys(misspelt(given, SearchSpec.model_fields))
+    table = {"metric": "val_accuracy", "algorithm": "tpe", "scheduler": "asha"} | unclear | given
     metric, algorithm, scheduler = table["metric"], table["algorithm"], table["scheduler"]
     several = isinstance(metric, list) and len(cast("list[object]", metric)) > 1
     if several and algorithm == "cmaes":
@@ -296,68 +301,6 @@ def _conflicts(search: object) -> Iterator[Fault]:
     if scheduler == "pbt" and algorithm in get_args(Algorithm) and algorithm != "random":
         rule = "must be 'random' with scheduler = 'pbt', which changes settings while trials run"
         yield Fault("search.algorithm", rule, algorithm)
-
-
-# --- pydantic's errors in our words -------------------------------------------------------------------------------
-
-
-_RULES = {
-    "missing": "is required",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a string",
-    "bool_type": "must be true or false",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "tuple_type": "must be a string or a list of strings",
-    "finite_number": "must be a finite number",
-}
-
-
-def explain(error: ValidationError, model: type[BaseModel], place: str = "") -> list[Fault]:
-    """Return what pydantic found wrong with the table `place`, which `model` describes, as faults."""
-    return [_fault(details, model, place) for details in error.errors(include_url=False)]
-
-
-def broken(place: str, error: ValueError, value: object) -> Fault:
-    """Return the fault of `value` for an error whose text is "rule" or "rule; hint"."""
-    rule, _, hint = str(error).partition("; ")
-    return Fault(place, rule, value, hint)
-
-
-def _fault(details: ErrorDetails, model: type[BaseModel], table: str) -> Fault:
-    """Turn one of pydantic's errors into place, rule, value and near miss."""
-    place = ".".join([*([table] if table else []), *(str(part) for part in details["loc"])]) or "file"
-    kind, value, context = details["type"], details["input"], details.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = _keys_at(model, details["loc"][:-1])
-        return Fault(place, "is not a setting", value, near_miss(str(details["loc"][-1]), known))
-    if kind == "missing":
-        hint = "write for example [model.cnn]" if place == "model" else ""
-        return Fault(place, _RULES[kind], hint=hint)
-    if kind == "literal_error":
-        options = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-        return must_be_one_of(place, value, options)
-    if kind == "value_error":
-        plain = None if isinstance(value, (dict, BaseModel)) else value
-        return broken(place, context.get("error") or ValueError(details["msg"]), plain)
-    return Fault(place, _RULES.get(kind) or _lower(details["msg"]), value)
-
-
-def _lower(message: str) -> str:
-    """Return the message of a rule that has no words of ours, without pydantic's own way of beginning it."""
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ").replace("Input should", "must", 1)
-
-
-def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """Return the keys that the table at `location` in a table of `model` may hold."""
-    for part in location:
-        inner = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return [key for key in model.model_fields if key != "settings"]
 
 
 def spec_json(spec: ExperimentSpec) -> Mapping[str, Any]:

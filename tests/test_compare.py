@@ -84,7 +84,7 @@ GOOD = run("a", replicates(1, 0.95) + replicates(2, 0.9))
         (run("b", replicates(1, 0.9, first=900, seeds=2)), "", r"share no seed \(100, .* and 104 and 900 and 901\)"),
         (run("b", []), "", "b has no confirmed trial"),
         (GOOD, "0003", "trial 0003 of a was not confirmed on fresh seeds; these were: 0001 and 0002"),
-        (GOOD, "0009", "a has no trial '0009'; did you mean"),
+        (GOOD, "0009", "a has no trial '0009'; known: 0001, 0002, 0003"),
         (GOOD, "", "a:0001 can't be compared with itself"),
     ],
 )

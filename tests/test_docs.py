@@ -24,7 +24,8 @@ from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, 
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
-from mnistlab.errors import ExitCode
+from mnistlab.errors import ExitCode, SpecError
+from mnistlab.forms import PLUGIN_TABLES
 from mnistlab.observers import Observers
 from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.seal import opened
@@ -205,7 +206,7 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found |= keys_of(kind, f"{prefix}{name}.")
-        elif f"{prefix}{name}" not in ("data.settings", "training", *spec.PLUGIN_TABLES):
+        elif f"{prefix}{name}" not in ("data.settings", "training", *PLUGIN_TABLES):
             found[f"{prefix}{name}"] = field
     return found
 
@@ -226,6 +227,52 @@ def test_every_key_of_an_experiment_is_documented_with_its_default(key: str, tmp
         given, left = load_minimal(tmp_path, [f"{key}={quoted(written)[0]}"]), load_minimal(tmp_path, [])
         assert given.space == left.space
         assert given.spec.model_copy(update={"training": {}}) == left.spec  # its table is in the space already
+
+
+# What is said in words of the values of some keys: what is accepted at its edges, and what is not.
+DURATIONS = (['"90s"', '"15m"', '"1h30m"', "0.001"], ["0", '"0s"', "-1", '"soon"'])
+EDGES: dict[str, tuple[list[str], list[str]]] = {
+    "name of a dataset": (['"digits"'], ['"digit"', "3"]),
+    "above 0": (["1e-9"], ["0", "-1e-9"]),
+    "see below": ([], ['"other"', '"TPE"']),
+    "a metric, or a list of them": (['"val_loss"', '["val_loss"]'], ['"accuracy"', "[]"]),
+    '`"90s"`, `"15m"`, `"1h30m"`, or seconds': DURATIONS,
+    "a duration, as above": DURATIONS,
+    '0, a share from 0.0001 to 1, a whole number, or `"auto"`': (
+        ["0", "0.0001", "1", "7", '"auto"'],
+        ["-1", "0.00009", "1.0001", '"most"'],
+    ),
+    "names of distributions": (['["mnistlab"]'], ['["nowhere"]', "3"]),
+    "1 to 64 of `a-z 0-9 . _ -`": (['"a"', f'"{"a" * 64}"', '"0._-"'], ['""', f'"{"a" * 65}"', '"A"', '"a b"']),
+}
+
+
+def edges(values: str) -> tuple[list[str], list[str]]:
+    """What the words for a key's values mean: what is accepted just inside them, what is refused just outside."""
+    if values in EDGES:
+        return EDGES[values]
+    if found := re.fullmatch(r"whole number from (\d+)", values):
+        low = int(found[1])
+        return [str(low), str(10**9)], [str(low - 1), f"{low}.5", f"{low}.0"]
+    if found := re.fullmatch(r"([\d,.]+) to ([\d,.]+)", values):
+        low, high = (one.replace(",", "") for one in found.groups())
+        if "." in low + high:
+            return [low, high], [f"{float(low) - 1e-9:.9f}", f"{float(high) + 1e-9:.9f}"]
+        return [low, high], [str(int(low) - 1), str(int(high) + 1)]
+    words = values.replace("`", "").split(", ")
+    assert all(word.startswith('"') or word in ("true", "false") for word in words), f"not understood: {values}"
+    return words, ['"other"', "3"]
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_the_values_that_are_documented_are_those_that_are_accepted(key: str, tmp_path: Path) -> None:
+    inside, outside = edges(rows("experiment-file.md")[key][0])
+    for text in inside:
+        load_minimal(tmp_path, [f"{key}={text}"])
+    for text in outside:
+        with pytest.raises(SpecError) as caught:
+            load_minimal(tmp_path, [f"{key}={text}"])
+        assert key in {fault.place for fault in caught.value.faults}, text
 
 
 def load_minimal(folder: Path, overrides: list[str]) -> experiment.Experiment:

@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from mnistlab import events
-from mnistlab.driving import Drive, ticker, to_the_end
+from mnistlab.driving import Drive, ticker, to_the_end, why_none
 from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.signals import Requests
+from mnistlab.spec import SearchSpec
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.pulse import ClusterLostError
@@ -51,7 +52,7 @@ def test_a_run_that_is_broken_off_says_why(error: Exception, code: ExitCode, sai
     ("failed", "code", "outcome"),
     [
         (5, ExitCode.TOO_MANY_FAILURES, "stopped: cause 'plugin' in 5 of the first 8 trials"),
-        (4, ExitCode.NO_TRIAL_SUCCEEDED, "no trial succeeded"),
+        (4, ExitCode.NO_TRIAL_SUCCEEDED, "no trial succeeded: 4 trials failed (plugin 4)"),
     ],
 )
 def test_a_run_in_which_the_same_thing_goes_wrong_ends_with_a_code_of_its_own(
@@ -61,10 +62,53 @@ def test_a_run_in_which_the_same_thing_goes_wrong_ends_with_a_code_of_its_own(
     trials = [SimpleNamespace(state="failed", cause="plugin")] * failed
     writer = SimpleNamespace(seconds=3.0)
     why = common_failure(cast("Any", trials))
+    spec = SimpleNamespace(search=SearchSpec(trials=8))
     run = SimpleNamespace(requests=Requests(), emit=told.append, trials=trials, writer=writer, given_up=why)
+    run.searching, run.experiment = True, SimpleNamespace(spec=spec)
     end = to_the_end(cast("Drive", run), lambda: None)
     assert told == [end]
     assert (end.outcome, end.exit_code, end.counts) == (outcome, code, {"failed": failed})
+
+
+TRIALS = {
+    "failed": SimpleNamespace(state="failed", cause="nan"),
+    "lost": SimpleNamespace(state="failed", cause=""),
+    "pruned": SimpleNamespace(state="pruned", cause=""),
+    "cut": SimpleNamespace(state="interrupted", cause=""),
+}
+
+
+@pytest.mark.parametrize(
+    ("ended", "spent", "begun", "said"),
+    [
+        ([], 10.0, False, "the time budget of 10s ran out while the workers were starting"),
+        ([], 10.0, True, "the time budget of 10s ran out before a trial could use its full budget"),
+        (["cut"], 90.0, True, "the time budget of 1m30s ran out before a trial could use its full budget"),
+        (
+            ["failed", "pruned", "cut"],
+            90.0,
+            True,
+            "the time budget of 1m30s ran out before a trial could use its full budget; "
+            "1 trial failed (nan 1); 1 trial pruned",
+        ),
+        (["failed", "failed", "lost"], 90.0, True, "3 trials failed (nan 2, unknown 1)"),  # it was over before
+        (["failed"], 0.0, True, "1 trial failed (nan 1)"),
+        (["pruned", "pruned"], 0.0, True, "2 trials pruned"),
+        (["cut"], 0.0, True, "1 trial interrupted"),
+        ([], 0.0, False, "no trial was started"),
+    ],
+)
+def test_a_search_without_a_success_says_why(ended: list[str], spent: float, begun: bool, said: str) -> None:
+    assert why_none(cast("Any", [TRIALS[one] for one in ended]), 3, spent, begun=begun) == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(12.0, "the time budget of 10s ran out while"), (9.0, "no trial was")])
+def test_only_a_time_budget_that_is_spent_is_a_reason(seconds: float, said: str) -> None:
+    writer = SimpleNamespace(seconds=seconds)
+    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, trials=[], writer=writer, searching=True)
+    run.experiment = SimpleNamespace(spec=SimpleNamespace(search=SearchSpec(time_budget=10.0)))
+    end = to_the_end(cast("Drive", run), lambda: None)
+    assert end.outcome.startswith(f"no trial succeeded: {said}")
 
 
 def test_each_turn_of_a_drivers_loop_flushes_what_has_waited(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mnistlab import errors
-from mnistlab.errors import ExitCode, Fault, MnistlabError, SpecError, must_be_one_of, near_miss, short
+from mnistlab.errors import ExitCode, Fault, MnistlabError, SpecError, misspelt, must_be_one_of, near_miss, short
 
 
 def test_a_fault_names_place_rule_value_and_hint_in_this_order():
@@ -40,10 +40,26 @@ def test_a_long_or_deep_value_is_cut_short():
         ("ccn", ["cnn", "mlp"], "did you mean 'cnn'?"),
         ("zzz", ["mlp", "cnn", "cnn"], "known: cnn, mlp"),
         ("zzz", [], ""),
+        ("CNN", ["cnn", "mlp"], "did you mean 'cnn'?"),
+        ("one_cycle", ["one-cycle", "cosine"], "did you mean 'one-cycle'?"),
+        ("7", ["0007", "0017"], "did you mean '0007'?"),
+        ("adamw", ["AdamW", "Adam"], "did you mean 'AdamW'?"),
     ],
 )
 def test_near_miss(name, known, said):
     assert near_miss(name, known) == said
+
+
+def test_of_many_names_a_few_are_shown_and_where_the_others_are():
+    said = near_miss("qqq", [f"name-{i}" for i in range(150)], "mnistlab plugins check")
+    assert said.startswith("known: name-")
+    assert said.endswith(" and 145 more (list them with: mnistlab plugins check)")
+    assert said.count(",") == 4
+
+
+def test_a_misspelt_key_is_known_by_the_key_that_is_missing():
+    assert misspelt({"trails": 3, "seed": 1}, ["trials", "seed", "top"]) == {"trials": "trails"}
+    assert misspelt({"seeds": 3, "seed": 1}, ["seed"]) == {}  # it is there as well
 
 
 def test_known_names_are_listed_once():

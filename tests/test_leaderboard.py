@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
-from mnistlab.leaderboard import Leaderboard, rank
+from mnistlab.leaderboard import Leaderboard, rank, rank_together
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.store import pack_per_image
 
@@ -311,6 +312,39 @@ def test_another_seed_of_a_plan_is_marked():
     board = rank(record(trial(1, 0.9), trial(2, 0.8, repeats="0001")))
     assert [row.repeats for row in board.rows] == ["", "0001"]
     assert "Another seed of a plan that was tried before, confirmed once at most: 0002 (of 0001)." in notes(board)
+
+
+SEVERAL = {"dataset": {"name": "mnist", "requested": "mnist", "fallback": "", "train": 50_000, "split_sha256": "ab"}}
+
+
+def several(*runs: tuple[str, str]) -> Leaderboard:
+    """A ranking of runs, given (path, name): each has a trial that failed, one that lost a seed and a repeat."""
+    records = []
+    for path, name in runs:
+        trials = (trial(1, 0.95), trial(2, 0.9), trial(3, 0.8, "failed", cause="plugin", message="boom"))
+        confirmed = [*replicates(1, 0.95), *fail(replicates(2, 0.9), 0)]
+        again = trial(4, 0.7, repeats="0001")
+        records.append(replace(record(*trials, again, confirmed=confirmed, run=name, **SEVERAL), path=path))
+    return rank_together(records)
+
+
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        ([("runs/a", "a"), ("/else/where/b", "b")], ["a", "b"]),
+        ([("runs/a", "a"), ("old/a", "a")], ["runs/a", "old/a"]),  # names alone would be the same
+    ],
+)
+def test_every_trial_and_every_log_of_several_runs_names_its_run(runs, names):
+    board = several(*runs)
+    said = "\n".join(notes(board))
+    assert sorted(board.runs) == sorted(names)
+    assert {row.run for row in board.rows} == set(names)
+    for (path, _), name in zip(runs, names, strict=True):
+        assert f"  {name}:0003 (plugin): boom; log: {path}/trials/0003/log.txt" in said
+        assert f"Trial {name}:0002: of its confirmation 1 seed failed" in said
+        assert f"{name}:0004 (of 0001)" in said
+    assert not re.findall(r"(?<!:)(?<!trials/)(?<!of )\b000\d\b", said)  # no trial without its run
 
 
 def test_a_minimised_metric_turns_the_order_round():

@@ -99,7 +99,6 @@ def test_a_duration_is_the_sum_of_its_parts(parts):
         ({"seed": 1.0}, "[seed] must be a whole number (got 1.0)"),
         ({"name": 3}, "[name] must be a string (got 3)"),
         ({"model": {}}, "[model] must hold at least one table"),
-        ({"model": {"cnn": 3}}, "[model.cnn] must be a table (got 3)"),
         ({"training": 3}, "[training] must be a table (got 3)"),
         ({"search": {"trials": 0}}, "[search.trials] must be greater than or equal to 1 (got 0)"),
         (

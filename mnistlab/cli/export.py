@@ -12,7 +12,7 @@ import typer
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
 from mnistlab.cli.output import write_output
 from mnistlab.cli.reproduce import Replicate, Run, Trial
-from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.errors import ExitCode, MnistlabError, nearest
 
 if TYPE_CHECKING:
     from mnistlab.registry import Registry
@@ -74,7 +74,8 @@ def card_of(output: Path) -> Path:
 def _check_output(output: Path, *, force: bool) -> None:
     kinds = (".pt2", ".onnx", ".safetensors")
     if output.suffix not in kinds:
-        raise OutputError(f"--output {output}: the name must end with {', '.join(kinds)}, which says what is written")
+        rule = f"the name must end with {', '.join(kinds)}, which says what is written"
+        raise OutputError("; ".join(filter(None, [f"--output {output}: {rule}", nearest(output.suffix, kinds)])))
     if not output.parent.is_dir():
         raise OutputError(f"--output {output}: there is no folder {output.parent}")
     there = [str(path) for path in (output, card_of(output)) if path.exists()]

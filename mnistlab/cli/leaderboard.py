@@ -84,7 +84,7 @@ def _check_format(name: str, output: Path | None) -> None:
 def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple[list[RunRecord], list[MnistlabError]]:
     """Return the runs that could be read, each once, and what was wrong with the others."""
     from mnistlab import store
-    from mnistlab.errors import MnistlabError
+    from mnistlab.errors import MnistlabError, nearest
 
     found = [store.find_run(name, runs) for name in names] if names else store.find_runs(runs)
     if not found:
@@ -99,7 +99,8 @@ def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple
         return records, troubles
     there = sorted({str(record.run["dataset"]["name"]) for record in records})
     if dataset not in there and not troubles:
-        raise store.NoSuchRunError(f"no run is on '{dataset}'; there are runs on {', '.join(there)}")
+        hint = nearest(dataset, there) or f"there are runs on {', '.join(there)}"
+        raise store.NoSuchRunError(f"no run is on '{dataset}'; {hint}")
     return [record for record in records if record.run["dataset"]["name"] == dataset], troubles
 
 
@@ -110,8 +111,24 @@ def _print(boards: Sequence[Leaderboard], sort: str, top: int | None, *, front: 
     console = result_console()
     for board in boards:
         rows = section(board, sort=sort, front=front).rows
-        print_leaderboard(board, console, top=top or SHOWN, rows=rows)
+        ended, commands = _without_champion(board)
+        print_leaderboard(board, console, top=top or SHOWN, rows=rows, ended=ended, commands=commands)
         console.print()
+
+
+def _without_champion(board: Leaderboard) -> tuple[str, list[str]]:
+    """Return of a run in which no trial succeeded how and why it ended, and what may be typed next; else nothing."""
+    from functools import reduce
+
+    from mnistlab import store
+    from mnistlab.console.onward import left_undone
+    from mnistlab.console.state import ViewState, advance
+    from mnistlab.console.summary import ended_text
+
+    if board.champion is not None or not board.path:
+        return "", []
+    state = reduce(advance, store.read_events(Path(board.path)), ViewState())
+    return (ended_text(state.end), left_undone(state, board.path)) if state.end else ("", [])
 
 
 def _export(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Kind = Literal["model", "optimizer", "transform", "dataset"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def list_(json_: Json = False) -> None:
@@ -102,7 +103,8 @@ def _unknown(name: str, registry: Registry) -> Exception:
     known = [o.qualified if ":" in name else o.name for o in registry.offers()]
     known += [p.found.distribution for p in registry.plugins if ":" not in name]
     missing = [f"{p.title} is {p.status}: {p.reason}" for p in registry.plugins if p.status != "ok"]
-    return PluginError("; ".join([f"no installed plugin offers '{name}'", near_miss(name, known), *missing]))
+    hint = near_miss(name, known, "mnistlab plugins check")
+    return PluginError("; ".join([f"no installed plugin offers '{name}'", hint, *missing]))
 
 
 def _facts(offer: Offer, registry: Registry) -> dict[str, Any]:
@@ -195,12 +197,15 @@ def _rows(plugins: list[Plugin]) -> Iterator[list[str]]:
 
 def new(
     name: Annotated[str, typer.Argument(help="The record's name, for example tiny-net.", show_default=False)],
-    kind: Annotated[Kind, typer.Option("--kind", help="What it offers.")] = "model",
+    kind: Annotated[str, typer.Option("--kind", metavar=f"<{'|'.join(KINDS)}>", help="What it offers.")] = "model",
     folder: Annotated[Path, typer.Option("--in", help="Where to make the package's folder.")] = Path(),
 ) -> None:
     """Write a complete plugin package that passes its own contract test: module, entry point, test, README, CI."""
+    from mnistlab.errors import SpecError, must_be_one_of
     from mnistlab.scaffold import create
 
+    if kind not in KINDS:
+        raise SpecError("plugins new", [must_be_one_of("--kind", kind, KINDS)])
     for path in create(name, kind, folder):
         typer.echo(str(path))
 

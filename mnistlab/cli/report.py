@@ -10,7 +10,7 @@ import typer
 
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
 from mnistlab.cli.output import is_device, write_output
-from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.errors import ExitCode, MnistlabError, nearest
 
 if TYPE_CHECKING:
     from mnistlab.leaderboard import Leaderboard
@@ -72,7 +72,8 @@ def _files(output: Path, wanted: str | None) -> list[tuple[str, Path]]:
         return [(each, output.with_suffix(f".{own.get(each, each)}")) for each in FORMATS]
     if kind not in FORMATS:
         named = f"--format {kind}" if wanted else f"--output {output}"
-        raise UsageError(f"{named}: the format is one of {', '.join(FORMATS)} or all")
+        rule, hint = f"{named}: the format is one of {', '.join(FORMATS)} or all", nearest(kind, [*FORMATS, "all"])
+        raise UsageError("; ".join(filter(None, [rule, hint])))
     return [(kind, output)]
 
 

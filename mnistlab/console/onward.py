@@ -1,9 +1,10 @@
-"""What a run has left undone, and the commands that go on with it."""
+"""What a run has left undone, and the commands that resume it or that help after what has failed."""
 
 from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mnistlab.causes import cause_named
@@ -22,15 +23,38 @@ def left_undone(state: ViewState, path: Path | str = "") -> list[str]:
     if state.start is None:
         return []
     run = shlex.quote(str(path or state.start.directory))
-    more = _more(state.start.time_budget, state.t)
+    more = _more(state)
     found: list[str] = []
     if state.end is None or state.end.exit_code not in _ENDS:
         found.append(f"mnistlab resume {run}")
     elif _time_was_up(state):
         found.append(f"mnistlab resume {run}{more}")
-    if state.failed and not all(cause_named(cause).fixed for cause in state.failures):
-        found.append(f"mnistlab retry {run} --failed{more}")
+    if state.failed:
+        found += _after_failures(state, run, more)
     return found
+
+
+# What the same plan with the same seed needs, to end otherwise than by this cause: options of `retry`, and a remark.
+# Of any other cause, once what caused it is gone, a second try is all that it needs.
+_NEEDS: Mapping[str, tuple[str, str]] = {
+    "timeout": (" --set search.trial_timeout=TIME", "with a longer TIME"),
+    "hang": (" --set search.stall_timeout=TIME", "with a longer TIME"),
+    "memory": (" --set resources.max_parallel=1", ""),
+    "version": ("", "with the plugins' versions of this run installed"),
+}
+
+
+def _after_failures(state: ViewState, run: str, more: str) -> Iterator[str]:
+    """Yield the commands that can help after what has failed; none that can't."""
+    of_files = sum(state.file_failures.values())
+    causes = [one for one, count in state.failures.items() if count > (of_files if one == "plugin" else 0)]
+    if causes := [one for one in causes if not cause_named(one).fixed]:
+        needs = [_NEEDS.get(cause, ("", "")) for cause in causes]
+        remarks = ", ".join(dict.fromkeys(remark for _, remark in needs if remark))
+        options = "".join(dict.fromkeys(option for option, _ in needs))
+        yield f"mnistlab retry {run} --failed{options}{more}" + f"  # {remarks}" * bool(remarks)
+    for name in state.file_failures:
+        yield f"mnistlab search FILE --plugin {name}  # mend it first: this run keeps the source that failed"
 
 
 def time_is_up(budget: float, seconds: float) -> bool:
@@ -38,19 +62,30 @@ def time_is_up(budget: float, seconds: float) -> bool:
     return 0 < budget <= seconds
 
 
-def more_time(budget: float, seconds: float) -> str:
-    """Return a larger budget as `--time-budget` takes it: the next multiple that leaves at least half of `budget`."""
-    return _duration(math.ceil(budget * math.ceil(seconds / budget + 0.5)))
+def more_time(budget: float, seconds: float, least: float = 0.0) -> str:
+    """Return a larger budget as `--time-budget` takes it: the next multiple that leaves half of it, and `least`."""
+    return _duration(math.ceil(budget * math.ceil((seconds + least) / budget + 0.5)))
 
 
-def _more(budget: float, seconds: float) -> str:
-    return f" --time-budget {more_time(budget, seconds)}" if time_is_up(budget, seconds) else ""
+def _more(state: ViewState) -> str:
+    assert state.start is not None
+    budget = state.start.time_budget
+    if not time_is_up(budget, state.t):
+        return ""
+    return f" --time-budget {more_time(budget, state.t, 0.0 if state.finished else _whole_trial(state))}"
+
+
+def _whole_trial(state: ViewState) -> float:
+    """Return the seconds that a trial's whole budget takes from the start of its worker, as far as any epoch tells."""
+    assert state.start is not None
+    starting = state.warm_up or state.t - state.began  # where no worker came up, all of the time went there
+    return starting + state.start.epochs * state.pace
 
 
 def _time_was_up(state: ViewState) -> bool:
     """Return whether the search had more to try when its time budget was spent: what came after it does not count."""
     assert state.start is not None
-    return time_is_up(state.start.time_budget, state.searched) and state.finished < state.total
+    return time_is_up(state.start.time_budget, state.searched or state.t) and state.finished < state.total
 
 
 def _duration(seconds: int) -> str:

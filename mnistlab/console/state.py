@@ -14,7 +14,7 @@ from functools import singledispatch
 from typing import Any, Literal
 
 from mnistlab import events as ev
-from mnistlab.console.trainings import Duration, Ended, Failure, Replicate, RunningTrial, Scored
+from mnistlab.console.trainings import Duration, Ended, Failure, Replicate, RunningTrial, Scored, files_of
 from mnistlab.results import higher_is_better
 
 __all__ = ["Duration", "Ended", "Failure", "Replicate", "RunningTrial", "Scored", "ViewState", "advance"]
@@ -62,6 +62,8 @@ class ViewState:
     recent: tuple[Ended, ...] = ()
     rungs: Rungs = field(default_factory=dict[tuple[int, int], ev.RungDecided])
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
+    file_failures: Mapping[str, int] = field(default_factory=dict[str, int])  # of cause `plugin`, by `--plugin` file
+    pace: float = 0.0  # seconds of the slowest epoch of a trial
     last_failure: Failure | None = None
     warnings: tuple[str, ...] = ()
     warned: int = 0
@@ -177,7 +179,8 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
     recent = tuple(one for one in state.recent if one.trial not in event.again)
     failures = {} if counts["failed"] < state.failed else state.failures  # they were started once more, all of them
-    after = replace(after, failures=failures, last_failure=None, warnings=(), warned=0)
+    of_files = state.file_failures if failures else {}
+    after = replace(after, failures=failures, file_failures=of_files, last_failure=None, warnings=(), warned=0)
     return replace(after, **counts, recent=recent, replicates=_ended_of(state), outdated=bool(state.confirming))
 
 
@@ -214,7 +217,8 @@ def _trial_epoch(event: ev.TrialEpoch, state: ViewState) -> ViewState:
         reported=state.t,
         trained=before.trained + event.metrics.get("seconds", 0.0),
     )
-    return replace(state, running={**state.running, event.trial: trial})
+    pace = max(state.pace, event.metrics.get("seconds", 0.0))
+    return replace(state, running={**state.running, event.trial: trial}, pace=pace)
 
 
 @_fold.register
@@ -244,7 +248,10 @@ def _trial_failed(event: ev.TrialFailed, state: ViewState) -> ViewState:
     failure = Failure(f"trial {event.trial}", event.cause, event.message, event.log)
     begun = state.running.get(event.trial)
     after = _ended(state, event, "failed", state.t - begun.started if begun else 0.0)
-    return _with_failure(replace(after, failed=state.failed + 1), failure)
+    of_files = dict(state.file_failures)
+    for name in files_of(begun.plan) if begun and event.cause == "plugin" else ():
+        of_files[name] = of_files.get(name, 0) + 1
+    return _with_failure(replace(after, failed=state.failed + 1, file_failures=of_files), failure)
 
 
 @_fold.register

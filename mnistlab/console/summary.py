@@ -269,15 +269,15 @@ def _footnotes(board: Leaderboard) -> list[str]:
     notes += luck_notes(board)
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
-    if again := [f"{row.trial} (of {row.repeats})" for row in board.rows if row.repeats]:
+    if again := [f"{board.name(row)} (of {row.repeats})" for row in board.rows if row.repeats]:
         notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
-    if board.refit:
-        notes.append(_refit(board.refit))
-    if left := [row.trial for row in board.rows if row.left_race]:
+    if board.refit and board.champion:
+        notes.append(_refit(board.refit, board.name(board.champion)))
+    if left := [board.name(row) for row in board.rows if row.left_race]:
         notes.append(
             f"Out of the race before all seeds: {listed(left)}; by then the leader was ahead by more than noise."
         )
-    notes += [_lost(row) for row in board.rows if row.lost or row.untried]
+    notes += [_lost(row, board.name(row)) for row in board.rows if row.lost or row.untried]
     if used := dict.fromkeys(plugin for row in board.rows for plugin in row.plugins):
         notes.append(f"Plugins: {', '.join(used)}.")
     if board.fallback:
@@ -285,20 +285,18 @@ def _footnotes(board: Leaderboard) -> list[str]:
     return notes
 
 
-def _refit(one: ReplicateResult) -> str:
+def _refit(one: ReplicateResult, trial: str) -> str:
     """Return what came of the champion's training on all images; no validation speaks for it, so it has no rank."""
     tested = metric_text("test_accuracy", one.test.accuracy) if one.test else "not evaluated yet"
     epochs = counted(len(one.history), "epoch")
-    return (
-        f"Refit of trial {one.trial} on training and validation images, {epochs}, not ranked: test accuracy {tested}."
-    )
+    return f"Refit of trial {trial} on training and validation images, {epochs}, not ranked: test accuracy {tested}."
 
 
-def _lost(row: Row) -> str:
+def _lost(row: Row, trial: str) -> str:
     """Return which seeds of a confirmation are missing and what follows from it."""
     failed = [f"{counted(row.lost, 'seed')} failed"] * bool(row.lost)
     untried = [f"{counted(row.untried, 'seed')} went untrained"] * bool(row.untried)
-    what = f"Trial {row.trial}: of its confirmation {listed(failed + untried)}"
+    what = f"Trial {trial}: of its confirmation {listed(failed + untried)}"
     if row.state != "confirmed":
         return f"{what}, so it is not confirmed."
     return f"{what}; its means lack them, and it ranks below the confirmed plans that have all of their seeds."
@@ -312,7 +310,8 @@ def _failures(board: Leaderboard) -> list[str]:
 
 
 def _failure(board: Leaderboard, row: Row) -> str:
-    return f"  {row.trial} ({row.cause}): {row.message}; log: {board.path}/trials/{row.trial}/log.txt"
+    log = f"{board.paths.get(row.run, board.path)}/trials/{row.trial}/log.txt"
+    return f"  {board.name(row)} ({row.cause}): {row.message}; log: {log}"
 
 
 def _newest_failures(board: Leaderboard, limit: int = 5) -> list[Row]:

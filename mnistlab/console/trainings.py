@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mnistlab import events as ev
 
@@ -82,3 +83,10 @@ class Duration:
 
     seconds: float
     full: bool
+
+
+def files_of(plan: Mapping[str, Any]) -> list[str]:
+    """Return the single files among a plan's plugins, one at most for each kind of record."""
+    parts = [plan.get("model"), plan.get("optimizer"), *(plan.get("transforms") or ())]
+    names = [str(part.get("distribution", "")) for part in parts if part]
+    return list(dict.fromkeys(name for name in names if name.endswith(".py")))

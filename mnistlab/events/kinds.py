@@ -351,7 +351,7 @@ BROKEN_OFF = "broken off"
 class RunFinished(Event):
     """The run is over. `counts` maps complete, pruned, interrupted, failed to numbers of trials.
 
-    `outcome` says how in words: `done`, `interrupted`, `no trial succeeded`, `stopped: ...` or `broken off: ...`.
+    `outcome` says how in words: `done`, `interrupted`, `no trial succeeded: ...`, `stopped: ...` or `broken off: ...`.
     """
 
     type: ClassVar[str] = "run_finished"

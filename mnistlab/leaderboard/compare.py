@@ -159,7 +159,7 @@ def _find(record: RunRecord, name: str, metric: str) -> Entry:
         return found[0]
     chosen = next((entry for entry in found if entry.trial.trial == name), None)
     if chosen is None:
-        hint = near_miss(name, [entry.trial.trial for entry in found])
+        hint = near_miss(name, [entry.trial.trial for entry in found], f"mnistlab leaderboard {run_name(record)}")
         raise NotComparableError(f"{run_name(record)} has no trial '{name}'{'; ' + hint if hint else ''}")
     if chosen.state != "confirmed":
         confirmed = listed([entry.trial.trial for entry in found if entry.state == "confirmed"]) or "none"

@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
-from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name
+from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
 from mnistlab.racing import images_of
 from mnistlab.results import FIXED, ReplicateResult, RunRecord
@@ -37,8 +37,8 @@ class Leaderboard:
     `tied` names the confirmed trials that share the champion's rank. Two kinds rank below it only because they lack
     seeds, and no plan is surely better than they are: `better` names those that beat the champion by more than noise on
     the seeds they share, `lacking` the others. If all three are empty, the champion is surely better than every other
-    confirmed plan. A trial is named `0007`, of one of several runs
-    `RUN:0007`. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
+    confirmed plan. A trial is named `0007`, of one of several runs `RUN:0007`, and runs of one name in two folders by
+    their paths. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
     trained once more, on training and validation images; it is not ranked. `seeds_only` says that what is claimed of
     confirmed plans holds for other seeds on the same images only, because the metric is not known of each image.
     """
@@ -57,6 +57,7 @@ class Leaderboard:
     lacking: tuple[str, ...]
     failures: Mapping[str, int]
     runs: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict[str, str])  # of `runs`: the directory of each
     split: str = ""
     luck: Luck | None = None
     refit: ReplicateResult | None = None
@@ -119,7 +120,10 @@ def rank_together(records: Sequence[RunRecord]) -> Leaderboard:
     records = sorted(records, key=lambda record: (run_name(record), record.path))
     metrics = _metrics(records)
     judged = standings(records, metrics[0])
-    return _board(records, metrics, judged, _rows(judged, metrics))
+    names = dict(zip((record.path for record in records), run_names(records), strict=True))
+    ranked = zip(_rows(judged, metrics), judged.found, strict=True)
+    rows = tuple(replace(row, run=names[entry.record.path]) for row, entry in ranked)
+    return _board(records, metrics, judged, rows)
 
 
 def _board(
@@ -142,7 +146,8 @@ def _board(
         better=(),
         lacking=(),
         failures=dict(Counter(entry.trial.cause or "unknown" for entry in found if entry.state == "failed")),
-        runs=tuple(run_name(record) for record in records),
+        runs=(names := run_names(records)),
+        paths={name: record.path for name, record in zip(names, records, strict=True)},
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,

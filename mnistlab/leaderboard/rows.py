@@ -145,6 +145,12 @@ def run_name(record: RunRecord) -> str:
     return str(record.run.get("run") or PurePath(record.path).name)
 
 
+def run_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return what tells each of several runs from the others: its name, or its path where another has the same name."""
+    names = [run_name(record) for record in records]
+    return tuple(record.path if names.count(name) > 1 else name for record, name in zip(records, names, strict=True))
+
+
 def dataset_text(dataset: Mapping[str, Any]) -> str:
     """Return the dataset's name, and the one that was asked for where it is another."""
     return f"{dataset['name']} (fallback for {dataset['requested']})" if dataset.get("fallback") else dataset["name"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from mnistlab.console.luck import luck_notes
 from mnistlab.console.ties import rank_notes
 from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
+from mnistlab.report.again import trial_command
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 
 Pairs = tuple[tuple[str, str], ...]
@@ -127,7 +127,7 @@ def _trial_page(key: str, record: RunRecord, board: Leaderboard, trial: TrialRes
         cause=trial.cause,
         message=clipped(trial.message),
         log=f"trials/{trial.trial}/log.txt",
-        command=f"mnistlab reproduce {shlex.quote(board.run)} {shlex.quote(trial.trial)}",
+        command=trial_command(board.run, trial, record.run),
     )
 
 

@@ -11,6 +11,7 @@ from mnistlab.console.verdict import verdict
 from mnistlab.events import Stamped
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.report import charts, columns, facts, records, spaces
+from mnistlab.report.again import search_command
 from mnistlab.report.columns import Column, Ranked
 from mnistlab.report.digits import Evaluated
 from mnistlab.report.drawing import STATES, Figure
@@ -64,13 +65,20 @@ def read(paths: Sequence[Path], ask: Ask | None = None) -> list[RunPage]:
         RunDirectoryError: if one of them is no run directory, or of a format that this version does not read.
     """
     return [
-        page(f"r{number}", store.read_run(path), tuple(store.read_events(path)), ask)
+        page(f"r{number}", store.read_run(path), tuple(store.read_events(path)), ask, began=_began(path))
         for number, path in enumerate(paths)
     ]
 
 
-def page(key: str, record: RunRecord, stream: tuple[Stamped, ...], ask: Ask | None = None) -> RunPage:
-    """Return a run as a page shows it."""
+def _began(path: Path) -> str:
+    """Return the command that began a run, whatever has amended it since."""
+    return str((store.read_json(str(path / "run.json"), store.RUN_SCHEMA) or {}).get("command", ""))
+
+
+def page(
+    key: str, record: RunRecord, stream: tuple[Stamped, ...], ask: Ask | None = None, *, began: str = ""
+) -> RunPage:
+    """Return a run as a page shows it; `began` is the command that started it."""
     found = _asked(record, ask)  # who is asked needs the paths
     record = public(record)
     board = rank(record)
@@ -82,7 +90,7 @@ def page(key: str, record: RunRecord, stream: tuple[Stamped, ...], ask: Ask | No
         board=board,
         stream=stream,
         verdict=verdict(board),
-        command=str(record.run.get("command", "")),
+        command=search_command(record, stream, began),
         overview=records.overview(record, board),
         columns=shown,
         rows=tuple(columns.table(board, shown)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,8 @@ def _trial(record: RunRecord, board: Leaderboard, name: str | None) -> TrialResu
     for trial in record.trials:
         if trial.trial == name or (name.isdecimal() and trial.number == int(name)):
             return trial
-    hint = near_miss(name, [trial.trial for trial in record.trials])
+    rest = f"mnistlab leaderboard {shlex.quote(record.path)}"
+    hint = near_miss(name, [trial.trial for trial in record.trials], rest)
     raise NoSuchModelError(f"{record.path}: no trial '{name}' has ended" + (f"; {hint}" if hint else ""))
 
 

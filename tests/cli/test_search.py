@@ -216,7 +216,7 @@ def test_a_run_in_which_everything_fails_says_so(tmp_path_factory: pytest.TempPa
     assert "Traceback" not in out + err
     run = only_run(folder)
     assert not (run / "test_ledger.jsonl").exists()
-    assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded"
+    assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded: 3 trials failed (plugin 3)"
 
 
 def wait_for(found: Callable[[], object], seconds: float = 120) -> None:

@@ -158,25 +158,28 @@ def test_a_run_that_was_broken_off_says_why_and_what_goes_on_with_it(recording):
     assert as_record(state, 300.0, running=False)["outcome"] == f"broken off: {LOST}"
 
 
+AGAIN = "mnistlab retry 'my runs/1' --failed --set resources.max_parallel=1"  # the recording has a lack of memory
+
+
 @pytest.mark.parametrize(
     ("code", "budget", "next_"),
     [
-        (0, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
-        (0, 240.0, ["mnistlab retry 'my runs/1' --failed"]),  # it was not used up
+        (0, 0.0, [f"{AGAIN}"]),
+        (0, 240.0, [f"{AGAIN}"]),  # it was not used up
         (
             0,
             150.0,
-            ["mnistlab retry 'my runs/1' --failed --time-budget 5m"],
+            [f"{AGAIN} --time-budget 5m"],
         ),  # not by the search, but there is none left
         (
             0,
             120.0,
-            ["mnistlab resume 'my runs/1' --time-budget 6m", "mnistlab retry 'my runs/1' --failed --time-budget 6m"],
+            ["mnistlab resume 'my runs/1' --time-budget 6m", f"{AGAIN} --time-budget 6m"],
         ),
-        (130, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
-        (143, 0.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed"]),
-        (3, 150.0, ["mnistlab resume 'my runs/1'", "mnistlab retry 'my runs/1' --failed --time-budget 5m"]),
-        (4, 0.0, ["mnistlab retry 'my runs/1' --failed"]),
+        (130, 0.0, ["mnistlab resume 'my runs/1'", f"{AGAIN}"]),
+        (143, 0.0, ["mnistlab resume 'my runs/1'", f"{AGAIN}"]),
+        (3, 150.0, ["mnistlab resume 'my runs/1'", f"{AGAIN} --time-budget 5m"]),
+        (4, 0.0, [f"{AGAIN}"]),
     ],
 )
 def test_what_is_left_undone_has_its_command(recording, code: int, budget: float, next_: list[str]):
@@ -223,11 +226,71 @@ def test_time_that_the_confirmation_took_was_not_the_searchs() -> None:
     assert left_undone(state) == ["mnistlab retry runs/cnn-1 --failed --time-budget 2m"]
 
 
+RETRY = "mnistlab retry runs/cnn-1 --failed"
+
+
 @pytest.mark.parametrize(
     ("causes", "next_"),
-    [(("nan", "nan"), []), (("nan", "plugin"), ["mnistlab retry runs/cnn-1 --failed"])],
+    [
+        (("nan", "nan"), []),
+        (("nan", "plugin"), [RETRY]),
+        (("worker",), [RETRY]),
+        (("a-cause-of-later",), [RETRY]),
+        (("memory", "memory"), [f"{RETRY} --set resources.max_parallel=1"]),
+        (("timeout",), [f"{RETRY} --set search.trial_timeout=TIME  # with a longer TIME"]),
+        (
+            ("timeout", "hang", "worker"),
+            [f"{RETRY} --set search.trial_timeout=TIME --set search.stall_timeout=TIME  # with a longer TIME"],
+        ),
+        (("version",), [f"{RETRY}  # with the plugins' versions of this run installed"]),
+    ],
 )
 def test_nobody_is_told_to_try_again_what_would_diverge_again(causes: tuple[str, ...], next_: list[str]) -> None:
     failed = [ev.TrialFailed(trial=f"{n:04}", epoch=1, cause=c, message="", log="") for n, c in enumerate(causes)]
     timed = [(0.0, run_started()), *((1.0, one) for one in failed), (2.0, finished(0, "done"))]
     assert left_undone(reduce(advance, stamp(timed), ViewState())) == next_
+
+
+MENDED = "mnistlab search FILE --plugin my_net.py  # mend it first: this run keeps the source that failed"
+
+
+@pytest.mark.parametrize(
+    ("failed", "next_"),
+    [
+        ([("my_net.py", "plugin")], [MENDED]),
+        ([("my_net.py", "plugin"), ("my_net.py", "nan")], [MENDED]),
+        ([("my_net.py", "plugin"), ("my_net.py", "worker")], [RETRY, MENDED]),
+        ([("my_net.py", "plugin"), ("mnistlab-timm", "plugin")], [RETRY, MENDED]),
+        ([("my_net.py", "worker")], [RETRY]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["model", "optimizer", "transforms"])
+def test_nobody_is_told_to_try_a_plugin_file_again_whose_old_source_the_run_keeps(kind, failed, next_) -> None:
+    events: list[ev.Event] = [run_started()]
+    for n, (distribution, cause) in enumerate(failed):
+        own = {"name": "mlp", "plugin": "mnistlab:mlp", "distribution": "mnistlab", "version": "1", "config": {}}
+        plan = {"model": own, "optimizer": own, "transforms": [own], "training": {"epochs": 1}}
+        plan[kind] = (
+            [own | {"distribution": distribution}] if kind == "transforms" else own | {"distribution": distribution}
+        )
+        events += [
+            ev.TrialStarted(trial=f"{n:04}", number=n, seed=n, label="", plan=plan),
+            ev.TrialFailed(trial=f"{n:04}", epoch=0, cause=cause, message="boom", log=""),
+        ]
+    state = reduce(advance, stamp([*((1.0, one) for one in events), (2.0, finished(0, "done"))]), ViewState())
+    assert left_undone(state) == next_
+
+
+def test_a_budget_that_was_spent_on_the_start_is_told_a_larger_one_that_leaves_time_for_a_whole_trial() -> None:
+    timed: list[tuple[float, ev.Event]] = [
+        (4.0, run_started(time_budget=10.0)),
+        (15.0, finished(1, "no trial succeeded")),
+    ]
+    assert left_undone(reduce(advance, stamp(timed), ViewState())) == ["mnistlab resume runs/cnn-1 --time-budget 40s"]
+    begun = ev.TrialStarted(trial="0000", number=0, seed=1, label="", plan={})
+    epoch = ev.TrialEpoch(trial="0000", epoch=1, epochs=8, metrics={"seconds": 20.0})
+    cut = ev.TrialInterrupted(trial="0000", epoch=1, metrics={}, seconds=20.0, reason="time budget")
+    timed[1:1] = [(8.0, begun), (28.0, epoch), (28.0, cut)]
+    timed[-1] = (30.0, timed[-1][1])
+    (said,) = left_undone(reduce(advance, stamp(timed), ViewState()))
+    assert parse_duration(said.rpartition(" ")[2]) >= 30 + 4 + 8 * 20  # the start of a worker, and eight epochs
