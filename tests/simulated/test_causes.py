@@ -154,14 +154,23 @@ def test_a_node_with_a_broken_device_swallows_no_trials(drive: Drive) -> None:
     done = drive(in_world(nodes={"10.0.0.1": "", "10.0.0.2": "device"}))
     assert done.error is None
     assert {state for state, _ in done.states} <= {"complete", "pruned"}
-    assert len([text for text in done.said if text.startswith("node 10.0.0.2 has a device that does not work")]) == 1
+    assert (
+        len(
+            [
+                text
+                for text in done.said
+                if text.startswith("node 10.0.0.2 loses its device in one trial after the other")
+            ]
+        )
+        == 1
+    )
 
 
 def test_a_machine_whose_device_is_broken_ends_the_search_and_no_plan_is_blamed(drive: Drive) -> None:
     done = drive(in_world(nodes={"127.0.0.1": "device"}))
     assert done.error is not None
     assert done.error.exit_code == ExitCode.RESOURCES_VANISHED
-    assert "this machine has a device that does not work" in str(done.error)
+    assert "this machine loses its device in one trial after the other" in str(done.error)
     assert done.states == [("interrupted", "")]
 
 

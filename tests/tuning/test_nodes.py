@@ -159,7 +159,7 @@ def test_a_device_that_three_trials_lose_in_a_row_is_broken_and_its_node_gets_no
     assert there.said == []
     assert there.loses("0001", "device", "bb/0")
     assert there.said[0].startswith(
-        "node 10.0.0.2 has a device that does not work (GPU 0; device!): it gets no more trials"
+        "node 10.0.0.2 loses its device in one trial after the other (GPU 0; device!): it gets no more trials"
     )
     assert there.nodes.away_from("0001") == ["bb"]
     assert there.nodes.error().exit_code == ExitCode.RESOURCES_VANISHED
