@@ -47,7 +47,14 @@ CAUSES: Mapping[str, Cause] = {
         Cause("timeout", "plan", "it took longer than search.trial_timeout", infeasible=True),
         # Once more with all of a device. What is too little then is too little for the plan.
         Cause("memory", "plan", "there was not enough memory", again=1, infeasible=True),
-        Cause("device", "device", "the device stopped working for this process", again=3),
+        Cause(
+            "device",
+            "device",
+            "the device stopped working for this process",
+            again=3,
+            lack="loses its device in one trial after the other",
+            remedy="look into the logs of these trials for what breaks it, or hide a broken GPU (CUDA_VISIBLE_DEVICES)",
+        ),
         Cause("worker", "machine", "its process or its node is gone", again=3),
         Cause("system", "machine", "the operating system or the network refused a request", again=3),
         # Each start costs the whole of search.stall_timeout.

@@ -143,10 +143,8 @@ class Bridge(Unsaved, Searcher):
         return self._hand_out(trial_id, *self._new()) if self._has_another() else None
 
     def _lacks(self) -> bool:
-        """Return whether there is a shortage; say so where there was none before."""
-        before, self.short = self.short, self._shortage()
-        if self.short and not before:
-            self._say(f"{self.short}: no trial is started until there is more")
+        """Return whether there is a shortage."""
+        self.short = self._shortage()
         return bool(self.short)
 
     def _has_another(self) -> bool:

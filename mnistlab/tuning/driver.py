@@ -85,7 +85,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
         put=executor.put,
-        shortage=lambda: nodes.shortage() or shortage(search.store.path),
+        shortage=_shortage(search),
         refusals=refusals,
         away_from=nodes.away_from,
     )
@@ -106,6 +106,24 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
     return Parts(bridge, judge, recorder, cut, refusals, stopping, past.drivers)
+
+
+def _shortage(search: Search) -> Callable[[], str]:
+    """Return what says of what there is too little for another trial, or ""; it warns where a disk becomes short.
+
+    Of nodes that lack something, each has been named already.
+    """
+    before = ""
+
+    def short() -> str:
+        nonlocal before
+        disk = shortage(search.store.path)
+        if disk and not before:
+            search.emit(Warned(message=f"{disk}: no trial is started until there is more"))
+        before = disk
+        return search.nodes.shortage() or disk
+
+    return short
 
 
 def _reasons(search: Search, ended: Sequence[TrialResult], past: Past) -> Callable[[], str]:

@@ -38,6 +38,11 @@ class LastWords:
         """Return the id of its node."""
         return self.place.partition("/")[0]
 
+    @property
+    def device(self) -> str:
+        """Return the numbers of its GPUs."""
+        return self.place.partition("/")[2]
+
 
 class LackError(Exception):
     """What all plans need could not be had: `cause` is the word for why."""

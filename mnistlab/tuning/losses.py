@@ -16,6 +16,7 @@ from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.watch import was_ended
 from mnistlab.tuning.worker import NoRoomError
 
+BROKEN_FOR = 3  # trials in a row: then a device is broken, whatever the plans
 _NO_ROOM = re.compile(rf"\b{NoRoomError.__name__}: (.*)")
 # Of its monitor. That the kernel's own may have been it, Ray says of any process that is gone.
 _RAY_ON_MEMORY = "running low on memory"
@@ -109,11 +110,13 @@ class Retries:
         self._taken: Counter[tuple[str, str]] = Counter()
         self._broke: dict[str, set[str]] = {}  # by trial: where it lost the device
         self._works: dict[str, set[str]] = {}  # by trial: where of these another trial has trained since
+        self._idle: dict[str, set[str]] = {}  # by place: which trials lost the device there since one last trained
 
     def takes(self, trial: str, loss: Loss) -> bool:
         """Return whether a trial is to be gone on with, and count that.
 
-        What its node lacked is not counted: the node gets no more trials.
+        What its node lacked is not counted: the node gets no more trials. A node is closed, too, once three trials lost
+        the same device there, with none trained in between.
         """
         cause, words = cause_named(loss.cause), loss.words
         if cause.word == "absent":
@@ -122,7 +125,12 @@ class Retries:
             self._nodes.shut(words)
             return True
         if cause.owner == "device" and words is not None:
+            self._nodes.avoid(trial, words)
             self._broke.setdefault(trial, set()).add(words.place)
+            self._idle.setdefault(words.place, set()).add(trial)
+            if len(self._idle[words.place]) >= BROKEN_FOR:
+                self._nodes.shut(words)
+                return True
         if cause.word == "memory" and not self._more_room:
             return False
         self._taken[trial, cause.word] += 1
@@ -131,6 +139,7 @@ class Retries:
     def trained(self, trial: str, place: str) -> None:
         """Note that a trial has trained an epoch at `place`: device and node are in order there."""
         self._nodes.trained(trial)
+        self._idle.pop(place, None)
         for other, broke in self._broke.items():
             if other != trial and place in broke:
                 self._works.setdefault(other, set()).add(place)

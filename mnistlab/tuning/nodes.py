@@ -40,6 +40,7 @@ class Nodes:
         self._alive, self._say, self._again = alive, say, again
         self._lacking: dict[str, tuple[str, LastWords]] = {}  # name of the node and why, by the node's id
         self._suspected: dict[str, LastWords] = {}  # by trial: what it missed, and on which node
+        self._avoided: dict[str, set[str]] = {}  # by trial: where it lost the device
 
     def shut(self, why: LastWords) -> None:
         """Give the node of a worker that has ended itself no more work; say so the first time."""
@@ -47,9 +48,8 @@ class Nodes:
             return
         name = self._name(why.node)
         self._lacking[why.node] = name, why
-        cause = cause_named(why.cause)
         ends = "it gets no more trials or replicates" if self._left() else "no node is left"
-        self._say(f"{name} {cause.lack} ({why.message}): {ends}; {cause.remedy}")
+        self._say(f"{name} {_lack(why)}: {ends}; {cause_named(why.cause).remedy}")
 
     def sends_on(self, trial: str, why: LastWords) -> bool:
         """Return whether a trial that missed a file or a module is tried on another node, and note that.
@@ -61,6 +61,10 @@ class Nodes:
         self._suspected[trial] = why
         return True
 
+    def avoid(self, trial: str, why: LastWords) -> None:
+        """Give a trial that lost the device to other nodes from now on, as long as there are any."""
+        self._avoided.setdefault(trial, set()).add(why.node)
+
     def trained(self, trial: str) -> None:
         """Note that a trial has trained: the node on which it missed something does lack that."""
         if (why := self._suspected.pop(trial, None)) is not None:
@@ -68,26 +72,25 @@ class Nodes:
 
     def away_from(self, trial: str) -> list[str]:
         """Return the ids of the nodes that a trial is not to be given to, in a fixed order."""
-        missed = self._suspected.get(trial)
-        return sorted({*self._lacking, *([missed.node] if missed else [])})
+        missed, avoided = self._suspected.get(trial), self._avoided.get(trial, set())
+        others = self._left() - avoided if avoided else set()
+        return sorted({*self._lacking, *([missed.node] if missed else []), *(avoided if others else ())})
 
     def shortage(self) -> str:
         """Return in words that no node is left, or "" while there is one."""
         if not self._lacking or self._left():
             return ""
-        lacks = "; ".join(
-            f"{name} {cause_named(why.cause).lack} ({why.message})" for name, why in self._lacking.values()
-        )
+        lacks = "; ".join(f"{name} {_lack(why)}" for name, why in self._lacking.values())
         return f"no node is left to train on: {lacks}"
 
     def error(self) -> NoNodeError:
         """Return the error by which a run ends that has no node left.
 
-        Its code is that of missing data or plugins, or where a disk is full that of resources, which may come back.
+        Its code is that of missing data or plugins, or of resources, which may come back, where a disk or device fails.
         """
         causes = {why.cause: cause_named(why.cause) for _, why in self._lacking.values()}
         remedies = ", ".join(dict.fromkeys(cause.remedy for cause in causes.values()))
-        code = ExitCode.RESOURCES_VANISHED if "disk" in causes else ExitCode.DATA_OR_PLUGIN
+        code = ExitCode.RESOURCES_VANISHED if {"disk", "device"} & causes.keys() else ExitCode.DATA_OR_PLUGIN
         return NoNodeError(f"{self.shortage()}; {remedies}, then `{self._again}`", code)
 
     def _left(self) -> set[str]:
@@ -100,6 +103,12 @@ class Nodes:
             return "this machine" if address.startswith("127.") or not address else f"node {address}"
         alone = list(addresses.values()).count(address) == 1
         return f"node {address}" if alone else f"node {address} ({node[:8]})"
+
+
+def _lack(why: LastWords) -> str:
+    """Return what the node of a worker lacks, with the error that showed it and, if it is a GPU's, with its number."""
+    gpu = f"GPU {why.device}; " if why.cause == "device" and why.device else ""
+    return f"{cause_named(why.cause).lack} ({gpu}{why.message})"
 
 
 def selector(away: Collection[str]) -> dict[str, str]:

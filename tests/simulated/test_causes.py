@@ -75,7 +75,7 @@ def in_world(**about: object) -> Case:
     return replace(CASE, world=replace(CASE.world, **about))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("cause", ["data", "missing", "version", "disk"])
+@pytest.mark.parametrize("cause", ["data", "disk"])
 def test_a_node_that_lacks_something_is_named_once_and_costs_no_trial(drive: Drive, cause: str) -> None:
     done = drive(in_world(nodes={"10.0.0.1": "", "10.0.0.2": cause}))
     assert done.error is None
@@ -138,19 +138,43 @@ def test_a_plan_that_breaks_the_device_fails_alone_after_three_more_tries(
     drive: Drive, parallel: int, cause: str, state: str
 ) -> None:
     """It is told as infeasible where others trained on the same device meanwhile: then the device is in order."""
-    case = replace(in_world(nodes={"10.0.0.1": ""}, doomed=(4, "device")), parallel=parallel, trials=32)
+    case = replace(in_world(nodes={"10.0.0.1": ""}, doomed=(4, "device")), parallel=parallel)
     done = drive(case)
     (failed,) = done.of(events.TrialFailed)
     assert (failed.trial, failed.cause) == ("0004", cause)  # type: ignore[attr-defined]
     starts = [event for event in done.told if isinstance(event, events.TrialStarted) and event.trial == "0004"]
     assert [event.attempt for event in starts] == [1, 2, 3, 4]
-    assert len(read_run(done.path).trials) == 32
+    assert len(read_run(done.path).trials) == CASE.trials
     (study,) = optuna.get_all_study_names(f"sqlite:///{done.path / 'study.db'}")
     there = optuna.load_study(study_name=study, storage=f"sqlite:///{done.path / 'study.db'}")
     assert there.trials[4].state == TrialState[state]
 
 
-@pytest.mark.parametrize("cause", ["device", "system", "worker"])
+def test_a_node_with_a_broken_device_swallows_no_trials(drive: Drive) -> None:
+    done = drive(in_world(nodes={"10.0.0.1": "", "10.0.0.2": "device"}))
+    assert done.error is None
+    assert {state for state, _ in done.states} <= {"complete", "pruned"}
+    assert (
+        len(
+            [
+                text
+                for text in done.said
+                if text.startswith("node 10.0.0.2 loses its device in one trial after the other")
+            ]
+        )
+        == 1
+    )
+
+
+def test_a_machine_whose_device_is_broken_ends_the_search_and_no_plan_is_blamed(drive: Drive) -> None:
+    done = drive(in_world(nodes={"127.0.0.1": "device"}))
+    assert done.error is not None
+    assert done.error.exit_code == ExitCode.RESOURCES_VANISHED
+    assert "this machine loses its device in one trial after the other" in str(done.error)
+    assert done.states == [("interrupted", "")]
+
+
+@pytest.mark.parametrize("cause", ["system", "worker"])
 def test_a_machine_that_fails_every_trial_ends_the_search_and_no_plan_is_blamed(drive: Drive, cause: str) -> None:
     done = drive(in_world(nodes={"127.0.0.1": cause}))
     assert done.error is not None

@@ -151,6 +151,28 @@ def test_a_device_that_nobody_trains_on_any_more_is_broken_by_itself(trained: tu
     assert there.retries.verdict("0001", lost("device", "aa/0")).cause == "device"
 
 
+def test_a_device_that_three_trials_lose_in_a_row_is_broken_and_its_node_gets_nothing_more() -> None:
+    there = Cluster()
+    assert [there.loses(trial, "device", "bb/0") for trial in ("0001", "0001", "0002", "0002")] == [True] * 4
+    there.retries.trained("0003", "bb/0")  # it works after all
+    assert [there.loses(trial, "device", "bb/0") for trial in ("0004", "0005")] == [True] * 2
+    assert there.said == []
+    assert there.loses("0001", "device", "bb/0")
+    assert there.said[0].startswith(
+        "node 10.0.0.2 loses its device in one trial after the other (GPU 0; device!): it gets no more trials"
+    )
+    assert there.nodes.away_from("0001") == ["bb"]
+    assert there.nodes.error().exit_code == ExitCode.RESOURCES_VANISHED
+
+
+def test_a_trial_that_lost_the_device_goes_to_another_node_while_there_is_one() -> None:
+    there = Cluster()
+    there.loses("0001", "device", "bb/0")
+    assert (there.nodes.away_from("0001"), there.nodes.away_from("0002")) == (["bb"], [])
+    there.loses("0001", "device", "aa/0")
+    assert there.nodes.away_from("0001") == []  # it lost one on each
+
+
 def test_one_good_device_of_two_does_not_prove_the_other() -> None:
     there = Cluster()
     assert there.loses("0001", "device", "aa/0")
