@@ -221,6 +221,13 @@ def test_two_trials_run_side_by_side_once_the_slower_of_two_workers_is_up(
     assert len(met) == 2
 
 
+def test_nothing_of_ours_gets_into_the_snapshot_that_tune_writes(tmp_path: Path) -> None:
+    one = loop(KeepingController, tmp_path, workers=2, trials=3, starting=lambda: 1.0)
+    one.run()
+    theirs = loop(TuneController, tmp_path, workers=2, trials=3, starting=lambda: 1.0).controller
+    assert set(one.controller.__getstate__()) == set(theirs.__getstate__())
+
+
 def test_tune_is_given_back_as_it_was() -> None:
     def interrupted() -> None:
         with workers_kept():
