@@ -2,13 +2,15 @@
 
 The search of experiments/quick.toml, without its confirmation, in turns: by Ray Tune's own loop, and by ours, which
 drops no worker that is starting. How long two trials ran at once is read from the events; workers are counted by
-looking at the processes ten times a second.
+looking at the processes ten times a second. With a DELAY, each worker process but the first one of a search sleeps for
+so many seconds when it starts: a machine that is busy, or a node that is slower than another, without the chance.
 
-Usage: python benchmarks/workers.py [ROUNDS]
+Usage: python benchmarks/workers.py [ROUNDS] [DELAY]
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,15 @@ from mnistlab.store import read_events
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "from mnistlab.__main__ import main; main()"
 TUNES = f"import contextlib; from mnistlab.tuning import tune; tune.workers_kept = contextlib.nullcontext; {OURS}"
+# Python runs this at the start of each process; the first worker of Ray's makes the file that the others find.
+DELAYED = """
+import os, sys, time
+if any(word.endswith("default_worker.py") for word in sys.argv + sys.orig_argv):
+    try:
+        os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        time.sleep({delay})
+"""
 ENDS = {"trial_finished", "trial_pruned", "trial_interrupted", "trial_failed", "trial_waiting"}
 
 
@@ -38,11 +49,15 @@ class Measured:
     useless: int  # of these, that no trial ever ran in
 
 
-def search(code: str, runs: Path) -> Measured:
+def search(code: str, folder: Path, delay: int) -> Measured:
     """Run the search by a Python program that ends in the command."""
+    runs = folder / "runs"
+    (folder / "sitecustomize.py").write_text(DELAYED.format(first=str(folder / "first"), delay=delay))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     start = time.perf_counter()
     command = [sys.executable, "-c", code, "search", str(ROOT / "experiments/quick.toml"), "--runs", str(runs)]
-    child = subprocess.Popen([*command, "--set", "confirm.top=0", "--ui", "quiet"], stdout=subprocess.DEVNULL)
+    command += ["--set", "confirm.top=0", "--ui", "quiet"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
     seen: set[int] = set()
     while child.poll() is None:
         seen |= workers_of(child.pid)
@@ -71,13 +86,13 @@ def measured(run: Path, wall: float, seen: set[int]) -> Measured:
     return Measured(wall, events[-1].t - events[0].t, together, len(seen), len(seen) - most)
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 5, delay: int = 0) -> None:
     """Print the table."""
     found: dict[str, list[Measured]] = {TUNES: [], OURS: []}
     for _ in range(rounds):
         for code, there in found.items():
-            with tempfile.TemporaryDirectory() as runs:
-                there.append(search(code, Path(runs)))
+            with tempfile.TemporaryDirectory() as folder:
+                there.append(search(code, Path(folder), delay))
                 print(there[-1], file=sys.stderr)
     tunes, ours = found[TUNES], found[OURS]
 
@@ -91,7 +106,8 @@ def main(rounds: int = 5) -> None:
         row("workers started", "2", "workers", 0),
         row("workers beyond the most trials that ran at once", "0", "useless", 0),
     ]
-    print(table("Workers that start slowly", ("figure", "wanted", "Ray Tune's loop", "ours"), rows))
+    title = f"Workers that start slowly ({delay} s later than the first one)"
+    print(table(title, ("figure", "wanted", "Ray Tune's loop", "ours"), rows))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,11 @@ class KeepingController(TuneController):
         """Hand a free worker to a trial, unless the trial is left out."""
         return trial not in self._left_out and bool(super()._maybe_reuse_cached_actor(trial))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Tune writes into its snapshot: nothing that this class adds to it."""
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in vars(KeepingController)}
+
     def _is_starting(self, trial: Trial) -> bool:
         """Return whether the process of a trial that has one is not up yet."""
         return self._trial_to_actor[trial] not in self._started_actors

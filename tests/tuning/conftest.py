@@ -45,7 +45,7 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file in which the dataset `watched` notes who asks for what, in whatever process."""
     folder = tmp_path_factory.mktemp("moody")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("loads", "deaths", "children", "gate", "came"):
+        for name in ("loads", "deaths", "children", "gate", "came", "lonely"):
             patch.setenv(f"MOODY_{name.upper()}", str(folder / name))
         yield folder / "loads"
 

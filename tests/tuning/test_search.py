@@ -228,7 +228,8 @@ def test_a_trial_that_breaks_late_hurts_no_scheduler(run_tiny: RunTiny, schedule
     assert {r.cause for r in late if r.state == "failed"} <= {"nan"}
     # In a population a copy begins to count anew, so that it may live to its end.
     assert any(r.state == "failed" for r in late) or scheduler == "pbt"
-    assert ran.trials[0].state == "complete"
+    good = [r for r in ran.results if r not in late]
+    assert {r.state for r in good} <= {"complete", "pruned"}
     assert [t.state for t in ran.study if not t.state.is_finished()] == []
 
 

@@ -114,11 +114,11 @@ def test_with_one_worker_the_order_is_that_of_tune_itself(tmp_path: Path) -> Non
         one.run()
         return one.starts.order
 
-    for seed, pausing in itertools.product(range(10), (False, True)):
+    for seed, pausing in itertools.product(range(5), (False, True)):
         assert order(KeepingController, seed, pausing) == order(TuneController, seed, pausing)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1 << 32),
     count=st.integers(1, 5),
@@ -219,6 +219,13 @@ def test_two_trials_run_side_by_side_once_the_slower_of_two_workers_is_up(
     met = {path.suffix[1:] for path in gate.parent.glob("gate.met.*")}
     assert set(came.read_text().split()) == met  # two processes came, and both have trained
     assert len(met) == 2
+
+
+def test_nothing_of_ours_gets_into_the_snapshot_that_tune_writes(tmp_path: Path) -> None:
+    one = loop(KeepingController, tmp_path, workers=2, trials=3, starting=lambda: 1.0)
+    one.run()
+    theirs = loop(TuneController, tmp_path, workers=2, trials=3, starting=lambda: 1.0).controller
+    assert set(one.controller.__getstate__()) == set(theirs.__getstate__())
 
 
 def test_tune_is_given_back_as_it_was() -> None:

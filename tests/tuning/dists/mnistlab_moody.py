@@ -102,6 +102,8 @@ class Net(nn.Module):
             os.write(2, b"written to descriptor 2\n")
         if self.mood in {"slow", "lonely"}:
             time.sleep(0.05)
+        if self.mood == "lonely":
+            Path(os.environ["MOODY_LONELY"]).touch()
         if self.mood == "slower":
             time.sleep(0.5)
         if self.mood == "sociable":
@@ -212,7 +214,10 @@ WORSE: dict[str, Callable[[], None]] = {
 
 
 def build(config: Moody, shape: ImageShape) -> nn.Module:
-    if config.mood == "raise" or (config.mood == "lonely" and config.gain != 1.0):
+    if config.mood == "lonely" and config.gain != 1.0:
+        wait_until(Path(os.environ["MOODY_LONELY"]).exists)  # whoever comes up first: the one that trains has begun
+        raise ValueError("this plan can't be built")
+    if config.mood == "raise":
         raise ValueError("this plan can't be built")
     if config.mood == "curious":
         look_at_the_test_images()
