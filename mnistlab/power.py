@@ -32,12 +32,14 @@ def chance_to_tell(difference: float, spread: float, seeds: int, level: float) -
     return _chance(abs(difference) / spread * math.sqrt(seeds), seeds, level)
 
 
-def smallest_difference(spread: float, seeds: int, level: float, *, images: float = 0.0, power: float = POWER) -> float:
+def smallest_difference(
+    spread: float, seeds: int, level: float, *, images: float = 0.0, one_image: float = 0.0, power: float = POWER
+) -> float:
     """Return the smallest true difference that a comparison over `seeds` seeds tells from 0 with the chance `power`.
 
     `images` is the standard error that the choice of the images adds to the mean difference: more seeds do not lower
     it. Both parts are joined by their root sum of squares, as the interval joins them
-    (`mnistlab.statistics.paired_difference`).
+    (`mnistlab.statistics.paired_difference`), which is also wider by `one_image` than what the images say.
 
     Raises:
         ValueError: unless seeds >= 2, spread > 0, images >= 0, 0 < level < 1 and level < power < 1.
@@ -47,30 +49,40 @@ def smallest_difference(spread: float, seeds: int, level: float, *, images: floa
             f"seeds >= 2, spread > 0, images >= 0, 0 < level < power < 1 must hold, but {seeds=}, {spread=}, "
             f"{images=}, {level=} and {power=}"
         )
-    return math.hypot(_size(seeds, level, power) * spread, _by_images(images, level, power))
+    by_images = _by_images(images, level, power)
+    return max(math.hypot(_size(seeds, level, power) * spread, by_images), by_images + one_image)
 
 
 def seeds_to_tell(
-    difference: float, spread: float, level: float, *, images: float = 0.0, power: float = POWER
+    difference: float,
+    spread: float,
+    level: float,
+    *,
+    images: float = 0.0,
+    one_image: float = 0.0,
+    power: float = POWER,
 ) -> int | None:
     """Return how many seeds tell a true `difference` from 0 with the chance `power`, or None if MOST are too few.
 
     Raises:
         ValueError: as `smallest_difference` does.
     """
-    if smallest_difference(spread, MOST, level, images=images, power=power) > abs(difference):
+    about = {"images": images, "one_image": one_image, "power": power}
+    if smallest_difference(spread, MOST, level, **about) > abs(difference):
         return None
     low, high = 1, MOST
     while high - low > 1:
         middle = (low + high) // 2
-        enough = smallest_difference(spread, middle, level, images=images, power=power) <= abs(difference)
+        enough = smallest_difference(spread, middle, level, **about) <= abs(difference)
         low, high = (low, middle) if enough else (middle, high)
     return high
 
 
-def images_suffice(difference: float, level: float, *, images: float, power: float = POWER) -> bool:
+def images_suffice(
+    difference: float, level: float, *, images: float, one_image: float = 0.0, power: float = POWER
+) -> bool:
     """Return whether any number of seeds could tell a true `difference`, as far as the images go."""
-    return _by_images(images, level, power) < abs(difference)
+    return _by_images(images, level, power) + one_image < abs(difference)
 
 
 def _by_images(images: float, level: float, power: float) -> float:

@@ -70,6 +70,8 @@ def test_no_number_of_seeds_makes_up_for_images() -> None:
     assert images_suffice(0.1, 0.05, images=0.01)
     assert seeds_to_tell(0.1, 0.06, 0.05, images=0.01) is not None
     assert seeds_to_tell(0.1, 5.0, 0.05) is None
+    assert seeds_to_tell(0.1, 0.06, 0.05, one_image=0.2) is None
+    assert not images_suffice(0.1, 0.05, images=0.0, one_image=0.2)
     assert smallest_difference(5.0, MOST, 0.05) > 0.1
 
 

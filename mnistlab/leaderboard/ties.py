@@ -44,19 +44,25 @@ def tie_of(a: Entry, b: Entry, metric: str, gap: Difference, level: float, refer
     reach = (gap.interval.high - gap.interval.low) / 2
     if spread is None or len(gains) < FEWEST or not spread > 0 or not math.isfinite(reach):
         return Tie(len(gains), None, reference, None)
-    images = _images(reach, spread, len(gains))
-    detectable = smallest_difference(spread, len(gains), level, images=images)
+    about = {"images": _images(reach, spread, len(gains)), "one_image": _one_image(a, metric)}
+    detectable = smallest_difference(spread, len(gains), level, **about)
     if reference is None:
         return Tie(len(gains), detectable, None, None)
-    needed = seeds_to_tell(reference, spread, level, images=images)
+    needed = seeds_to_tell(reference, spread, level, **about)
     more = None if needed is None else max(0, needed - len(gains))
-    return Tie(len(gains), detectable, reference, more, images_suffice(reference, level, images=images))
+    return Tie(len(gains), detectable, reference, more, images_suffice(reference, level, **about))
 
 
 def _images(reach: float, spread: float, seeds: int) -> float:
     """Return the standard error that images add: what the 95 % interval has on top of Student's of the seeds."""
     by_seeds = float(stdtrit(seeds - 1, 0.975)) * spread / math.sqrt(seeds)
     return math.sqrt(max(reach**2 - by_seeds**2, 0.0)) / float(ndtri(0.975))
+
+
+def _one_image(plan: Entry, metric: str) -> float:
+    """Return what one image adds to an accuracy that is judged image by image; 0 for other metrics."""
+    images = len(plan.replicates[0].val_correct) if metric == "val_accuracy" else 0
+    return 1 / images if images else 0.0
 
 
 def reference_of(plans: Sequence[Entry], metric: str) -> float | None:

@@ -171,7 +171,7 @@ def test_markdown_holds_ranking_words_and_tables() -> None:
     of = record()
     text = page.markdown([run.page("r0", of, stream(of), lambda *_: evaluated())])
     assert text.startswith("# made-up\n")
-    assert "| Rank | Trial | State |" in text
+    assert "| Rank | Rank range | Trial | State |" in text
     lines = text.splitlines()
     ranking = lines[lines.index("## Ranking") :]
     rows = [line for line in ranking[: ranking.index("## How the search went")] if line.startswith("|")]
