@@ -20,7 +20,7 @@ from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.signals import Requests
 from mnistlab.store import RunWriter
-from mnistlab.tuning.outcome import FIRST_TRIALS, TOO_MANY, common_failure
+from mnistlab.tuning.outcome import GivenUp, given_up
 from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking
 from mnistlab.usage import Usage
@@ -57,6 +57,11 @@ class Drive:
     emit: events.Emit
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
     searching: bool = True
+
+    @property
+    def given_up(self) -> GivenUp | None:
+        """Return why its search is given up, or None."""
+        return given_up(self.experiment.spec, self.trials) if self.searching else None
 
     @property
     def again(self) -> str:
@@ -153,9 +158,8 @@ def _ending(run: Drive) -> tuple[str, ExitCode]:
         run.emit(events.RunInterrupted(reason=run.requests.signal.name))
         by_key = run.requests.signal == signal.SIGINT
         return "interrupted", ExitCode.INTERRUPTED if by_key else ExitCode.TERMINATED
-    if run.searching and common_failure(run.trials):
-        cause = common_failure(run.trials)
-        return f"stopped: cause '{cause}' in {TOO_MANY} of the first {FIRST_TRIALS} trials", ExitCode.TOO_MANY_FAILURES
+    if why := run.given_up:
+        return f"stopped: {why}", ExitCode.TOO_MANY_FAILURES
     if not any(trial.state == "complete" for trial in run.trials):
         return "no trial succeeded", ExitCode.NO_TRIAL_SUCCEEDED
     return "done", ExitCode.DONE

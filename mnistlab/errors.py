@@ -69,6 +69,14 @@ class PluginError(MnistlabError):
     exit_code = ExitCode.DATA_OR_PLUGIN
 
 
+class MissingPluginError(PluginError):
+    """A plugin that nothing installed here offers."""
+
+
+class VersionError(PluginError):
+    """A plan names a version of a plugin that is not the one installed here."""
+
+
 class PluginFileError(PluginError):
     """A plugin file that was named on the command line and is none: not there, not to be read, or no module's name."""
 
@@ -102,6 +110,12 @@ class DamagedError(RunDirectoryError):
 
 class RunWriteError(MnistlabError):
     """The run directory can no longer be written: its disk is full, read-only or gone. What was written is kept."""
+
+    exit_code = ExitCode.RESOURCES_VANISHED
+
+
+class MachineError(MnistlabError):
+    """The machine, a device or a node has failed, not the experiment: the same may succeed later, or elsewhere."""
 
     exit_code = ExitCode.RESOURCES_VANISHED
 

@@ -28,7 +28,7 @@ from mnistlab.api import (
     domains,
 )
 from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
-from mnistlab.errors import PluginError, near_miss, short
+from mnistlab.errors import MissingPluginError, PluginError, near_miss, short
 from mnistlab.seal import guarded
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
@@ -95,14 +95,17 @@ class Registry:
         """Return the offer that `name` or `distribution:name` stands for.
 
         Raises:
-            PluginError: if there is none, or several under the bare name; the message says what would do.
+            PluginError: if there is none (MissingPluginError), or several under the bare name; the message says what
+                would do.
         """
         distribution, _, bare = name.rpartition(":")
         source = canonical(distribution)
         matches = [o for o in self.offers(kind) if o.name == bare and source in ("", canonical(o.distribution))]
         if len(matches) == 1:
             return matches[0]
-        raise PluginError(self._clash(kind, name, matches) if matches else self._unknown(kind, name))
+        if matches:
+            raise PluginError(self._clash(kind, name, matches))
+        raise MissingPluginError(self._unknown(kind, name))
 
     def _clash(self, kind: Kind, name: str, matches: Sequence[Offer]) -> str:
         """Say what to write into the experiment instead, and whether leaving the installed plugins out would do."""

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from mnistlab import events
@@ -27,11 +28,11 @@ from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
-from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.cluster import alive_nodes, cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, room, share, this_machine
-from mnistlab.tuning.outcome import common_failure
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.past import Past, past_of
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker import Shared
@@ -59,6 +60,7 @@ def shared_of(
     search: SearchSpec,
     *,
     more_room: bool = False,
+    more_nodes: bool = False,
 ) -> Shared:
     """Return what every worker needs to load the same data."""
     return Shared(
@@ -74,6 +76,7 @@ def shared_of(
         stall_seconds=search.stall_timeout,
         trial_seconds=search.trial_timeout,
         more_room=more_room,
+        more_nodes=more_nodes,
     )
 
 
@@ -217,9 +220,9 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
             run.emit(events.Warned(message=warning))
         if _searchable(spec, past):
             run_search(job, run.trials, past)
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             go_on(job, run.trials, run.options.command)  # first: it also tests the models that it had left
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             confirm(job, run.trials, run.options.command, read_run(run.writer.path))
     _finish_tracking(run, track)
 
@@ -246,7 +249,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
             run.emit(events.Warned(message=warning))
         job = _job(run, data, machine, portion)
         run_search(job, run.trials)
-        if not stopping(run) and not common_failure(run.trials):
+        if not stopping(run) and not run.given_up:
             confirm(job, run.trials, run.options.command)
     _finish_tracking(run, track)
 
@@ -278,7 +281,15 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
     return Search(
         spec=spec,
         space=run.experiment.space,
-        shared=shared_of(data, data.place, portion, _needed(run, data), spec.search, more_room=larger is not None),
+        shared=shared_of(
+            data,
+            data.place,
+            portion,
+            _needed(run, data),
+            spec.search,
+            more_room=larger is not None,
+            more_nodes=len(machine.nodes) > 1,
+        ),
         share=portion,
         room=larger,
         registry=run.registry,
@@ -288,6 +299,11 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         reason=run.requests.reason,
         again=run.again,
         tick=ticker(run),
+        nodes=Nodes(
+            partial(alive_nodes, portion.cpus, portion.gpus),
+            say=lambda text: run.emit(events.Warned(message=text)),
+            again=run.again,
+        ),
     )
 
 

@@ -34,8 +34,9 @@ from mnistlab.api import (
     Transform,
     TransformFn,
 )
+from mnistlab.causes import DivergedError
 from mnistlab.data.device import DeviceData, as_unit, standardise
-from mnistlab.errors import PluginError
+from mnistlab.errors import VersionError
 from mnistlab.precision import autocast, reproducible, uses_bf16
 from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
@@ -47,18 +48,6 @@ Report = Callable[[int, EpochMetrics], None]
 
 EVALUATION_BATCH = 1000
 NAN_CHECK_STEPS = 32  # asking a GPU for the loss at every step would make it wait for the host
-
-
-class DivergedError(Exception):
-    """The loss became NaN or infinite: the trial has failed, at once."""
-
-
-class TimeLimitError(Exception):
-    """A trial has had the time that it may take."""
-
-
-class VersionError(PluginError):
-    """A plan names a version of a plugin that is not the one installed here."""
 
 
 @dataclass
@@ -366,14 +355,3 @@ def set_up_process(threads: int, *, gpu: bool = True) -> torch.device:
     # cuBLAS reads it when it starts; without it, its sums may come in another order (see `precision.deterministic`).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device("cuda", 0)  # Ray shows a worker its own GPU only
-
-
-def cause_of(error: BaseException) -> str:
-    """Return the word for why a training failed: `nan`, `timeout`, `memory`, `version` or `plugin`."""
-    if isinstance(error, DivergedError):
-        return "nan"
-    if isinstance(error, TimeLimitError):
-        return "timeout"
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return "memory"
-    return "version" if isinstance(error, VersionError) else "plugin"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from mnistlab.driving import Drive, ticker, to_the_end
 from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.signals import Requests
 from mnistlab.tuning.disk import DiskLowError
+from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.pulse import ClusterLostError
 
 SHORT = (
@@ -58,7 +60,8 @@ def test_a_run_in_which_the_same_thing_goes_wrong_ends_with_a_code_of_its_own(
     told = list[events.Event]()
     trials = [SimpleNamespace(state="failed", cause="plugin")] * failed
     writer = SimpleNamespace(seconds=3.0)
-    run = SimpleNamespace(requests=Requests(), emit=told.append, trials=trials, writer=writer, searching=True)
+    why = common_failure(cast("Any", trials))
+    run = SimpleNamespace(requests=Requests(), emit=told.append, trials=trials, writer=writer, given_up=why)
     end = to_the_end(cast("Drive", run), lambda: None)
     assert told == [end]
     assert (end.outcome, end.exit_code, end.counts) == (outcome, code, {"failed": failed})
@@ -87,8 +90,11 @@ def test_each_turn_of_a_drivers_loop_asks_whether_ray_is_there(tmp_path: Path, m
 def test_a_confirmation_does_not_end_for_what_went_wrong_in_the_search() -> None:
     trials = [*[SimpleNamespace(state="failed", cause="plugin")] * 5, SimpleNamespace(state="complete")]
     writer = SimpleNamespace(seconds=3.0)
-    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, trials=trials, writer=writer, searching=False)
-    end = to_the_end(cast("Drive", run), lambda: None)
+    run = Drive(
+        cast("Any", None), cast("Any", None), cast("Any", None), cast("Any", writer), Requests(), lambda _: None
+    )
+    run = replace(run, trials=cast("Any", trials), searching=False)
+    end = to_the_end(run, lambda: None)
     assert (end.outcome, end.exit_code) == ("done", ExitCode.DONE)
 
 
@@ -97,7 +103,7 @@ def begun(emit: events.Emit) -> Drive:
     requests, writer = Requests(), SimpleNamespace(seconds=3.0)
     requests.begun = True
     trials = [SimpleNamespace(state="complete")]
-    return cast("Drive", SimpleNamespace(requests=requests, emit=emit, trials=trials, writer=writer, searching=True))
+    return cast("Drive", SimpleNamespace(requests=requests, emit=emit, trials=trials, writer=writer, given_up=None))
 
 
 def test_a_ctrl_c_while_the_end_is_shown_breaks_off_nothing() -> None:

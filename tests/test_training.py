@@ -16,6 +16,7 @@ from torch import nn
 
 from mnistlab import precision, training
 from mnistlab.api import Batch, Config, Float, ImageShape, Model, Optimizer, Prediction, Record, Transform, TransformFn
+from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
 from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
@@ -267,7 +268,7 @@ def test_a_change_of_optimizer_is_in_the_plan_and_the_plan_repeats_it(plan, data
 def test_a_loss_that_is_not_finite_fails_at_once(plan, data, registry) -> None:
     with pytest.raises(training.DivergedError, match="epoch 1"):
         run(plan("broken"), 0, data, registry)
-    assert training.cause_of(training.DivergedError("x")) == "nan"
+    assert cause_of(training.DivergedError("x")) == "nan"
 
 
 def test_another_version_of_a_plugin_is_refused(plan, data, registry) -> None:
@@ -275,16 +276,16 @@ def test_another_version_of_a_plugin_is_refused(plan, data, registry) -> None:
     wrong["model"]["version"] = "0.9"
     with pytest.raises(training.VersionError, match=r"here:watcher.*version 1 here.*made with 0\.9") as caught:
         training.begin(wrong, 0, data, registry)
-    assert training.cause_of(caught.value) == "version"
+    assert cause_of(caught.value) == "version"
     wrong["model"]["plugin"] = "here:wacher"
     with pytest.raises(PluginError, match="did you mean 'here:watcher'"):
         training.begin(wrong, 0, data, registry)
 
 
 def test_causes_have_words() -> None:
-    assert training.cause_of(torch.OutOfMemoryError("x")) == "memory"
-    assert training.cause_of(MemoryError()) == "memory"
-    assert training.cause_of(ValueError("x")) == "plugin"
+    assert cause_of(torch.OutOfMemoryError("x")) == "memory"
+    assert cause_of(MemoryError()) == "memory"
+    assert cause_of(ValueError("x")) == "plugin"
 
 
 def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +358,7 @@ def test_a_measure_that_is_no_number_fails_its_training_and_not_the_search(plan,
     monkeypatch.setattr(training, "evaluate", doubtful)
     with pytest.raises(training.DivergedError, match="the validation doubt became nan in epoch 1") as caught:
         run(plan(epochs=1), 0, data, registry)
-    assert training.cause_of(caught.value) == "nan"
+    assert cause_of(caught.value) == "nan"
 
 
 def test_a_random_prediction_can_be_repeated_and_disturbs_no_training(plan, data, registry) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mnistlab.cli.options import DataDir, File, NoPlugins, Plugins, Seed, Set, overrides
-from mnistlab.errors import ExitCode, MnistlabError, PluginError, SpecError, must_be_one_of
+from mnistlab.errors import ExitCode, MachineError, MnistlabError, PluginError, SpecError, must_be_one_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,7 +73,7 @@ def train(
     try:
         with sealed():
             _show(_epochs(plan, wanted.spec.seed, data, registry), wanted.space.epochs)
-    except PluginError as error:
+    except (PluginError, MachineError) as error:
         if error.__cause__:  # whoever writes the plugin needs to see where
             traceback.print_exception(error.__cause__)
         raise
@@ -125,6 +125,7 @@ def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Regi
     Raises:
         NothingLearntError: if the loss becomes NaN or infinite.
         PluginError: if a plugin fails; its cause is what the plugin raised.
+        MachineError: if the training fails for another reason, as a lack of memory.
     """
     from mnistlab import training
     from mnistlab.seeds import trial_seed
@@ -139,16 +140,18 @@ def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Regi
 
 @contextmanager
 def _failures_named() -> Generator[None]:
-    from mnistlab import training
+    from mnistlab.causes import DivergedError, cause_of
 
     try:
         yield
-    except training.DivergedError as error:
+    except DivergedError as error:
         raise NothingLearntError(f"the training failed: {error}") from None
     except MnistlabError:
         raise
     except (Exception, SystemExit) as error:
-        raise PluginError(f"the training failed ({training.cause_of(error)}): {error!r}") from error
+        cause = cause_of(error)
+        kind = PluginError if cause == "plugin" else MachineError
+        raise kind(f"the training failed ({cause}): {error!r}") from error
 
 
 def _show(epochs: Iterator[Epoch], count: int) -> None:

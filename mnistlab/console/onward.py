@@ -6,6 +6,7 @@ import math
 import shlex
 from pathlib import Path
 
+from mnistlab.causes import cause_named
 from mnistlab.console.state import ViewState
 from mnistlab.errors import ExitCode
 
@@ -27,7 +28,7 @@ def left_undone(state: ViewState, path: Path | str = "") -> list[str]:
         found.append(f"mnistlab resume {run}")
     elif _time_was_up(state):
         found.append(f"mnistlab resume {run}{more}")
-    if state.failed and set(state.failures) != {"nan"}:  # what has diverged would do so again, from the same seed
+    if state.failed and not all(cause_named(cause).fixed for cause in state.failures):
         found.append(f"mnistlab retry {run} --failed{more}")
     return found
 

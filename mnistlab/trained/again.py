@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mnistlab import training, weights
+from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
 from mnistlab.registry import Registry
@@ -86,7 +87,7 @@ class Again:
             if self.chosen.result.cause and begun.epoch < begun.epochs:
                 training.run_epoch(begun)  # the one in which the run's training failed
         except (Exception, SystemExit) as error:
-            self.broke = training.cause_of(error)
+            self.broke = cause_of(error)
             if self.broke not in {self.chosen.result.cause, "nan"}:
                 raise
         else:

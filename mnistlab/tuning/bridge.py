@@ -20,6 +20,7 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
+from mnistlab.causes import cause_named
 from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
@@ -33,8 +34,6 @@ from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask
 from mnistlab.tuning.unsaved import Unsaved
 
-# Causes of a failure that are the plan's, and may well be those of its like.
-INFEASIBLE = frozenset({"nan", "plugin", "memory", "timeout"})
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 
 _STATES = {
@@ -79,18 +78,19 @@ class Bridge(Unsaved, Searcher):
         put: Callable[[bytes], object] = lambda state: state,
         shortage: Callable[[], str] = lambda: "",
         refusals: Refusals | None = None,
+        away_from: Callable[[str], list[str]] = lambda _: [],
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
         What people should know of the proposals is handed to `say`. `put` takes a trial's packed state and returns what
         a worker gets it by. While `shortage` says of what, no trial is handed out. What the study's file refuses is
-        noted in `refusals`.
+        noted in `refusals`. `away_from` takes a trial's name and returns the ids of the nodes that are not to get it.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
         self._parallel, self._stopping, self._interruptions = parallel, stopping, interruptions
         self._say, self._put, self._shortage = say, put, shortage
-        self._refusals = refusals or Refusals()
+        self._refusals, self._away_from = refusals or Refusals(), away_from
         self.short = ""  # of what there was too little for another trial
         self._points_in_all = size(space)
         self._first: dict[str, int] = {}  # the first trial of each plan, by the plan's canonical JSON
@@ -166,7 +166,8 @@ class Bridge(Unsaved, Searcher):
     def _hand_out(self, trial_id: str, number: int, trial: Trial, plan: dict[str, Any]) -> dict[str, Any]:
         self._live[trial_id], self._numbers[trial_id] = trial, number
         first = self._first[canonical(plan)]
-        return _task(plan, trial_seed(self._spec.seed, number), "" if first == number else trial_name(first))
+        repeats = "" if first == number else trial_name(first)
+        return _task(plan, trial_seed(self._spec.seed, number), repeats, away=self._away_from(trial_name(number)))
 
     def _enqueue_next(self) -> bool:
         """Give Optuna the next point that comes before its own proposals; return whether it may propose at all.
@@ -307,7 +308,8 @@ class Bridge(Unsaved, Searcher):
         self._live[trial_id], self._numbers[trial_id] = waiting.trial, one.number
         self._reported[trial_id] = max(self._reported.pop(waiting.key, 0), max(one.history, default=0))
         self.going_on[trial_id] = one
-        task = _task(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room)
+        away = self._away_from(one.name)
+        task = _task(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room, away=away)
         return {**task, "state": waiting.state}
 
     # --- Tune tells ---
@@ -362,7 +364,7 @@ class Bridge(Unsaved, Searcher):
             trial.set_user_attr("message", outcome.message)
         if outcome.state == "interrupted":
             trial.set_user_attr("interrupted", outcome.message)
-        infeasible = outcome.cause in INFEASIBLE
+        infeasible = cause_named(outcome.cause).infeasible
         if infeasible:
             trial.set_constraint(outcome.cause, 1.0)  # more than 0: violated
         self._study.tell(trial, values=values, state=TrialState.PRUNED if infeasible else _STATES[outcome.state])
@@ -388,7 +390,15 @@ class Bridge(Unsaved, Searcher):
         """Leave the storage to the driver."""
 
 
-def _task(plan: Mapping[str, Any], seed: int, repeats: str, *, resumes: str = "", room: bool = False) -> dict[str, Any]:
+def _task(
+    plan: Mapping[str, Any],
+    seed: int,
+    repeats: str,
+    *,
+    resumes: str = "",
+    room: bool = False,
+    away: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
-    more = {"repeats": repeats, "resumes": resumes, "room": room}
+    more = {"repeats": repeats, "resumes": resumes, "room": room, "away": list(away)}
     return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}

@@ -261,6 +261,18 @@ def _reached() -> Machine:
     return Machine(cpus, gpus, gpu_gib=GPU_GIB_PER_TRIAL, nodes=nodes)
 
 
+def alive_nodes(cpus: int = 0, gpus: float = 0.0) -> dict[str, str]:
+    """Return the address of each node that is alive and as large as that, by the node's id; none without a Ray."""
+    if not ray.is_initialized():
+        return {}
+    large = [
+        node
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus and node["Resources"].get("GPU", 0.0) >= gpus
+    ]
+    return {str(node["NodeID"]): str(node["NodeManagerAddress"]) for node in large}
+
+
 @contextmanager
 def environment(settings: Mapping[str, str], remove: tuple[str, ...] = ()) -> Generator[None]:
     """Set and remove environment variables for a while."""

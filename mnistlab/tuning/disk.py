@@ -6,16 +6,14 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.errors import MachineError
 
 LOW_BYTES = 1 << 30
 LOW_SHARE = 0.05  # of a disk on which that much is a lot
 
 
-class DiskLowError(MnistlabError):
+class DiskLowError(MachineError):
     """Nothing more can be begun, for want of disk; what had begun has ended, and is kept."""
-
-    exit_code = ExitCode.RESOURCES_VANISHED
 
 
 def shortage(folder: Path) -> str:

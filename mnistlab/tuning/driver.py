@@ -9,6 +9,7 @@ import numpy as np
 import optuna
 
 from mnistlab.checkpoints import newest_checkpoint
+from mnistlab.errors import MachineError
 from mnistlab.events import Warned
 from mnistlab.identity import canonical
 from mnistlab.results import TrialResult, higher_is_better
@@ -18,7 +19,7 @@ from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Parts, Search
 from mnistlab.tuning.losses import Retries
-from mnistlab.tuning.outcome import Interruptions, common_failure
+from mnistlab.tuning.outcome import Interruptions, given_up, machine_failure
 from mnistlab.tuning.past import NOTHING, Past, PastTrial
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
@@ -33,7 +34,7 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
     The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
     run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
-    states = _states(search, past)
+    before, states = len(ended), _states(search, past)
     past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
     parts = _parts(search, ended, past, executor)
     parts.bridge.take_up(past, {name: state for name, (_, state) in states.items()})
@@ -48,13 +49,26 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, e
         with signals_held():  # all trials get their end, whoever insists on leaving, and if Ray is found gone only now
             parts.recorder.close()
             parts.bridge.close()
+    _check_end(search, parts, ended[before:])
+
+
+def _check_end(search: Search, parts: Parts, ended: Sequence[TrialResult]) -> None:
+    """Find out whether the search ended for want of something; `ended` are the trials that ended in it.
+
+    Raises:
+        MachineError: saying of what, if so.
+    """
+    if (why := machine_failure(ended)) and not search.stopping():
+        raise MachineError(f"{why}: mend that, then `{search.again}`")
     if parts.bridge.short and not parts.stopping():
+        if search.nodes.shortage():
+            raise search.nodes.error()
         raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 
 
 def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:
     """Return who decides and who writes down in a search that goes on from `past`."""
-    why = _reasons(search, ended, past)
+    why, nodes = _reasons(search, ended, past), search.nodes
 
     def stopping() -> bool:
         return bool(why())
@@ -71,8 +85,9 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
         put=executor.put,
-        shortage=lambda: shortage(search.store.path),
+        shortage=lambda: nodes.shortage() or shortage(search.store.path),
         refusals=refusals,
+        away_from=nodes.away_from,
     )
     recorder = Recorder(
         search.spec,
@@ -83,7 +98,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         ended,
         cut,
         search.tick,
-        retries=Retries(more_room=search.room is not None),
+        retries=Retries(more_room=search.room is not None, nodes=nodes),
         leftover=executor.leftover,
         refusals=refusals,
         larger=search.room,
@@ -97,11 +112,14 @@ def _reasons(search: Search, ended: Sequence[TrialResult], past: Past) -> Callab
     """Return what says in words why trials have to end now, or "" while they may go on."""
     budget = search.spec.search.time_budget
     deadline = time.monotonic() + budget - past.seconds if budget else None
+    before = len(ended)  # what failed under earlier drivers is not this machine's fault now
 
     def why() -> str:
         if search.stopping():
             return search.reason()
-        return "time budget" if _time_is_up(deadline) else "search given up" if common_failure(ended) else ""
+        if _time_is_up(deadline):
+            return "time budget"
+        return "search given up" if given_up(search.spec, ended) or machine_failure(ended[before:]) else ""
 
     return why
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
@@ -16,6 +16,7 @@ from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
@@ -40,6 +41,7 @@ class Search:
     reason: Callable[[], str] = lambda: "stop request"  # who asked, in words: "Ctrl-C", "SIGTERM"
     again: str = "mnistlab resume"  # the command that goes on with the run
     tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
+    nodes: Nodes = field(default_factory=Nodes)  # which of them get work
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,21 @@
 """What becomes of a trial whose worker is gone: why it is, and whether another worker goes on with the trial.
 
-By cause, as Determined's log policies do: what the machine did is tried again, what the plan did is not.
+By cause, as Determined's log policies do: what the machine did is tried again, what the plan did is not. The table of
+causes is `mnistlab.causes`.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
+from mnistlab.causes import cause_named
+from mnistlab.tuning.leaving import LastWords, last_words
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.watch import was_ended
 from mnistlab.tuning.worker import NoRoomError
 
-Cause = Literal["worker", "memory", "hang", "timeout"]
-
-AGAIN: Mapping[Cause, int] = {"worker": 3, "memory": 1}  # how often a trial is gone on with; after other causes, never
 _NO_ROOM = re.compile(rf"\b{NoRoomError.__name__}: (.*)")
 # Of its monitor. That the kernel's own may have been it, Ray says of any process that is gone.
 _RAY_ON_MEMORY = "running low on memory"
@@ -33,10 +32,14 @@ _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt)\b")  # th
 
 @dataclass(frozen=True)
 class Loss:
-    """Why a trial has no worker any more; `message` says it in words."""
+    """Why a trial has no worker any more; `message` says it in words.
 
-    cause: Cause
+    `words` are what the worker itself said last; None where it could say nothing.
+    """
+
+    cause: str
     message: str
+    words: LastWords | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Leftover:
 
 def loss_of(left: Leftover, seconds: float, limit: float | None) -> Loss:
     """Return why a worker is gone, given how many seconds its trial has taken and how many it may take."""
+    if (words := last_words(left.log)) is not None:
+        return Loss(words.cause, words.message, words)
     if was_ended(left.log):
         if limit is not None and seconds >= limit:
             return Loss("timeout", f"the trial has had the {limit:g} s that it may take, and answered no more")
@@ -91,20 +96,56 @@ def _found(pattern: re.Pattern[str], text: str) -> str:
 
 def log_of(left: Leftover, loss: Loss) -> str:
     """Return what a trial's log keeps of a lost worker: what that had printed, and all that Ray says of its end."""
-    return "\n".join(filter(None, (left.log, loss.message, left.error.rstrip()))) + "\n"
+    printed = left.log if loss.words is None else left.log.rstrip().rpartition("\n")[0]
+    return "\n".join(filter(None, (printed, loss.message, left.error.rstrip()))) + "\n"
 
 
 class Retries:
-    """Counts how often each trial was gone on with, by cause."""
+    """Decides whether a trial goes on that has lost its worker, by the cause; counts how often each has."""
 
-    def __init__(self, *, more_room: bool) -> None:
+    def __init__(self, *, more_room: bool, nodes: Nodes | None = None) -> None:
         """Go on after a lack of memory only where there is `more_room` for a trial than it has at first."""
-        self._more_room = more_room
-        self._taken: Counter[tuple[str, Cause]] = Counter()
+        self._more_room, self._nodes = more_room, nodes or Nodes()
+        self._taken: Counter[tuple[str, str]] = Counter()
+        self._broke: dict[str, set[str]] = {}  # by trial: where it lost the device
+        self._works: dict[str, set[str]] = {}  # by trial: where of these another trial has trained since
 
-    def takes(self, trial: str, cause: Cause) -> bool:
-        """Return whether a trial is to be gone on with, and count that."""
-        if cause == "memory" and not self._more_room:
+    def takes(self, trial: str, loss: Loss) -> bool:
+        """Return whether a trial is to be gone on with, and count that.
+
+        What its node lacked is not counted: the node gets no more trials.
+        """
+        cause, words = cause_named(loss.cause), loss.words
+        if cause.word == "absent":
+            return words is not None and self._nodes.sends_on(trial, words)
+        if cause.owner == "node" and words is not None:
+            self._nodes.shut(words)
+            return True
+        if cause.owner == "device" and words is not None:
+            self._broke.setdefault(trial, set()).add(words.place)
+        if cause.word == "memory" and not self._more_room:
             return False
-        self._taken[trial, cause] += 1
-        return self._taken[trial, cause] <= AGAIN.get(cause, 0)
+        self._taken[trial, cause.word] += 1
+        return self._taken[trial, cause.word] <= cause.again
+
+    def trained(self, trial: str, place: str) -> None:
+        """Note that a trial has trained an epoch at `place`: device and node are in order there."""
+        self._nodes.trained(trial)
+        for other, broke in self._broke.items():
+            if other != trial and place in broke:
+                self._works.setdefault(other, set()).add(place)
+
+    def verdict(self, trial: str, loss: Loss) -> Loss:
+        """Return why a trial has failed that is not gone on with.
+
+        It is the plan's fault if more than one node lacks what it looks for, or if it broke a device in every attempt,
+        each in a new process, while other trials trained on the same devices.
+        """
+        if loss.cause == "absent":
+            return Loss("plugin", loss.message, loss.words)
+        broke = self._broke.get(trial, set())
+        if loss.cause == "device" and broke and broke <= self._works.get(trial, set()):
+            count = self._taken[trial, "device"]
+            said = f"the device broke in each of {count} new processes, while other trials trained on it"
+            return Loss("plugin", f"{said}: {loss.message}", loss.words)
+        return loss

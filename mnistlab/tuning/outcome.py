@@ -6,12 +6,17 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, product
 from typing import Any
 
+from mnistlab.causes import cause_named
 from mnistlab.results import State, TrialResult
+from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
 
 FIRST_TRIALS, TOO_MANY = 8, 5
+IN_A_ROW, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5
+TOO_MANY_IN_A_ROW = 5  # failures that are not the plans': each has had all of its attempts
 BROKEN_OFF = "search broken off"
 
 
@@ -75,8 +80,77 @@ def is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def common_failure(ended: Sequence[TrialResult]) -> str:
-    """Return the cause for which a search is given up: the same one in 5 of the first 8 trials to end; "" if none."""
-    causes = Counter(result.cause for result in ended[:FIRST_TRIALS] if result.state == "failed")
-    cause, count = causes.most_common(1)[0] if causes else ("", 0)
-    return cause if count >= TOO_MANY else ""
+@dataclass(frozen=True)
+class GivenUp:
+    """Why a search is given up: `count` of its trials failed for one cause, of `which`, in words."""
+
+    cause: str
+    count: int
+    which: str
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"cause '{self.cause}' in {self.count} of {self.which}"
+
+
+def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> GivenUp | None:
+    """Return why a search is given up, or None. `ended` are the trials that have ended, in that order.
+
+    The same cause of the plans' own has to be that of 5 of the first 8 trials, or of nearly all later on: at least 7 of
+    8 among 16, 24 or 32 in a row, and so many that chance would bring them less than once in 100,000 times, given the
+    share of the trials before. So a search goes on in which half of all plans fail: where plans are drawn at random,
+    about one of 100 such searches of 100 trials is given up by the second rule.
+
+    A search that was given up once stays so, whatever ends after that. `in_blocks`: like plans come one after the
+    other, as in a grid. There the second rule is left out, because many failures in a row say little of the next block.
+    """
+    judged = [one for one in ended if one.state != "interrupted"]  # which says nothing of a plan
+    failed = Counter(one.cause for one in judged if _failed_by_itself(one))
+    for cause, count in Counter(one.cause for one in judged[:FIRST_TRIALS] if _failed_by_itself(one)).items():
+        if count >= TOO_MANY:
+            return GivenUp(cause, TOO_MANY, f"the first {FIRST_TRIALS} trials")
+    likely = [] if in_blocks else [cause for cause, count in failed.items() if count >= NEARLY_ALL * min(IN_A_ROW)]
+    return next(filter(None, (_late_failure(judged, cause) for cause in likely)), None)
+
+
+def given_up(spec: ExperimentSpec, ended: Sequence[TrialResult]) -> GivenUp | None:
+    """Return why the search that `spec` describes is given up, or None."""
+    return common_failure(ended, in_blocks=spec.search.algorithm == "grid")
+
+
+def _late_failure(ended: Sequence[TrialResult], cause: str) -> GivenUp | None:
+    """Return why a search is given up for a cause that came later, or None."""
+    failures = [0, *accumulate(int(_failed_by_itself(one) and one.cause == cause) for one in ended)]
+    for end, size in product(range(len(failures)), IN_A_ROW):
+        before = end - size
+        if before < 1 or failures[end] - failures[before] < NEARLY_ALL * size:
+            continue
+        count, expected = failures[end] - failures[before], (failures[before] + 1) / (before + 2)  # rule of succession
+        if _at_least(count, size, expected) < BY_CHANCE:
+            return GivenUp(cause, count, f"{size} trials in a row")
+    return None
+
+
+def _at_least(count: int, trials: int, share: float) -> float:
+    """Return the probability that `count` or more of so many trials fail if each does with the probability `share`."""
+    return sum(math.comb(trials, n) * share**n * (1 - share) ** (trials - n) for n in range(count, trials + 1))
+
+
+def machine_failure(ended: Sequence[TrialResult]) -> str:
+    """Return in words that 5 trials of `ended` in a row failed through no fault of their plans, or ""."""
+    row: list[TrialResult] = []
+    for one in ended:
+        if one.state == "failed" and not _failed_by_itself(one):
+            row.append(one)
+        elif one.state != "interrupted":
+            row = []
+        if len(row) == TOO_MANY_IN_A_ROW:
+            causes = ", ".join(f"{word} {count}" for word, count in sorted(Counter(one.cause for one in row).items()))
+            said = f"{len(row)} trials in a row failed through no fault of their plans ({causes})"
+            return f"{said}; the last of them: {row[-1].message}"
+    return ""
+
+
+def _failed_by_itself(one: TrialResult) -> bool:
+    """Return whether a trial failed by its plan's fault."""
+    return one.state == "failed" and cause_named(one.cause).owner == "plan"

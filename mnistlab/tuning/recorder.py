@@ -140,6 +140,7 @@ class Recorder(Unsaved, Callback):
         opened.history = json.loads(result["history"]) if "history" in result else [*opened.history, metrics]
         epoch, epochs = int(result["epoch"]), int(result["epochs"])
         self._emit(events.TrialEpoch(trial=opened.name, epoch=epoch, epochs=epochs, metrics=metrics))
+        self._retries.trained(opened.name, result.get("place", ""))
         if state is not None:
             metric = self._spec.search.metric[0]
             write_checkpoint(self._store, opened.name, epoch, metric, metrics.get(metric), state)
@@ -162,9 +163,10 @@ class Recorder(Unsaved, Callback):
         left = self._leftover(trial)
         lost = loss_of(left, opened.seconds, limit)
         self._store.append_log(opened.name, log_of(left, lost), final=True)
-        if self._retries.takes(opened.name, lost.cause):
+        if self._retries.takes(opened.name, lost):
             self._go_on(trial.trial_id, opened, lost)
         else:
+            lost = self._retries.verdict(opened.name, lost)
             self._bridge.fails(trial.trial_id, lost)
             self._end(trial.trial_id, lost)
 

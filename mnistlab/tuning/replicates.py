@@ -1,6 +1,6 @@
 """What runs in a worker process after the search: replicates of the best plans, and tests of models, as Ray tasks.
 
-A failure of the training is an answer like any other (`cause`, `message`), as it is for trials (see `worker`).
+A failure that is the plan's is an answer like any other (`cause`, `message`), as it is for trials (see `worker`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy.typing as npt
 from mnistlab import training, weights
 from mnistlab.data import open_test
 from mnistlab.data.device import DeviceData, upload, whole
-from mnistlab.registry import select
 from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
@@ -24,9 +23,10 @@ from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
+from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, say_in_log
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
-from mnistlab.tuning.worker import Shared, data_for, dataset_of, device_of, give_back_memory, one_line
+from mnistlab.tuning.worker import Shared, dataset_of, give_back_memory, ready
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def train_replicate(shared: Shared, task: ReplicateTask) -> Iterator[ReplicatePr
     try:
         answer = yield from _trained(shared, task, watch, history)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        traceback.print_exception(error)
-        answer = ReplicateAnswer(cause=training.cause_of(error), message=one_line(error))
+        answer = ReplicateAnswer(cause=_cause(error, shared, begun=bool(history)), message=one_line(error))
     give_back_memory()
     capture.remove()
     yield replace(answer, history=tuple(history), log=capture.take())
@@ -92,8 +91,8 @@ def _trained(
     shared: Shared, task: ReplicateTask, watch: Watch, history: list[dict[str, float]]
 ) -> Generator[ReplicateProgress, None, ReplicateAnswer]:
     """Train and evaluate; add each epoch's metrics to `history`."""
-    registry = select(shared.plugins)
-    data = task.data(data_for(shared, registry, device_of(shared)))
+    registry, common = ready(shared)
+    data = task.data(common)
     with watch.over():
         one = training.begin(task.plan, task.seed, data, registry)
         one.on_step = watch.step
@@ -109,6 +108,14 @@ def _trained(
         weights=weights.pack_weights(one.module),
         cost=_measured(one),
     )
+
+
+def _cause(error: BaseException, shared: Shared, *, begun: bool = False) -> str:
+    """Write a failure into the log and return its cause; where that is not the plan's, end this process."""
+    say_in_log(error)
+    cause = judged(error, more_nodes=shared.more_nodes, begun=begun)
+    leave_unless_the_plans(error, cause)  # Ray would give this process the next task
+    return cause
 
 
 def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
@@ -173,8 +180,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
     try:
         answer = _tested(shared, task, watch)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        traceback.print_exception(error)
-        answer = TestAnswer(cause=training.cause_of(error), message=one_line(error))
+        answer = TestAnswer(cause=_cause(error, shared), message=one_line(error))
     give_back_memory()
     capture.remove()
     yield replace(answer, log=capture.take())
@@ -182,14 +188,14 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
 def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
     """Evaluate."""
-    registry, device = select(shared.plugins), device_of(shared)
-    data = task.replicate.data(data_for(shared, registry, device))
+    registry, common = ready(shared)
+    data = task.replicate.data(common)
     with watch.over():
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
     weights.load_weights(model.module, task.weights)
-    with opened():
+    with opened(), lacking("data"):
         test = open_test(*dataset_of(shared, registry), shared.place)
-    images, labels = upload(test, device)
+    images, labels = upload(test, data.train_images.device)
     model.on_step = watch.step
     with watch.over():
         found = training.evaluate(model, images, labels)

@@ -14,11 +14,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import ray
 from ray.exceptions import RayError
 
+from mnistlab.causes import cause_named
+from mnistlab.errors import MachineError
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.leftovers import taken
-from mnistlab.tuning.losses import Cause, Leftover, Retries, log_of, loss_of
+from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
+from mnistlab.tuning.nodes import selector
+from mnistlab.tuning.outcome import TOO_MANY_IN_A_ROW
 from mnistlab.tuning.worker import Shared
 
 
@@ -35,9 +39,18 @@ class Named(Protocol):
 class Lost:
     """Why a task has lost its worker, and what that had printed and not yet reported."""
 
-    cause: Cause
-    message: str
+    loss: Loss
     log: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Return the word for why."""
+        return self.loss.cause
+
+    @property
+    def message(self) -> str:
+        """Return why in words."""
+        return self.loss.message
 
 
 Task = TypeVar("Task", bound=Named)
@@ -83,20 +96,22 @@ def run_tasks(
     """Run `function(search.shared, task)` in parallel workers; yield each task with whatever it yields, as it comes.
 
     `started(task)` is called when a task is given to a worker for the first time. One that loses its worker, or lacks
-    memory, begins anew as often as `losses.AGAIN` says, after `anew(task, lost)`; progress that was told is not told
+    memory, begins anew as often as its cause allows, after `anew(task, lost)`; progress that was told is not told
     again. Of one that does not, `Lost` is the last word. An attempt may take `limit` seconds, which its worker finds in
     `shared.trial_seconds`. Once `stopping()`, no further task is started and what runs is given up. On a disk that is
     nearly full none is started either, unless `whatever_the_disk`.
 
     Raises:
-        DiskLowError: if tasks are left, there is no disk for them, and nothing is running any more.
+        MachineError: if tasks are left and nothing is running any more, for there is no disk for them (DiskLowError) or
+            no node (NoNodeError); or if the machine has failed too many of them in a row.
     """
-    begin, retries = _starter(search, function, limit), Retries(more_room=search.room is not None)
+    begin, retries = _starter(search, function, limit), Retries(more_room=search.room is not None, nodes=search.nodes)
     waiting, running = [_Job(task) for task in tasks], dict[Any, _Job[Task]]()
+    row = _Row(search.again)
     while waiting or running:
-        short = shortage(search.store.path) if waiting and not whatever_the_disk else ""
+        short = _shortage(search, whatever_the_disk=whatever_the_disk) if waiting else None
         if short and not running:
-            raise DiskLowError(f"{short}, and nothing is running any more: free some, then `{search.again}`")
+            raise short
         while waiting and not short and _may_begin(waiting[0], running.values(), search.share.parallel):
             job = waiting.pop(0)
             if job.begun is None:
@@ -112,12 +127,43 @@ def run_tasks(
                 anew(job.task, lost)
                 waiting.insert(0, job.anew(lost))
             elif said is not None and job.is_news(said):
-                yield job.task, said
+                last = Lost(retries.verdict(job.task.name, said.loss), said.log) if isinstance(said, Lost) else said
+                row.check(last)
+                yield job.task, last
         search.tick()
         if stopping():
             for stream in running:
                 ray.cancel(stream, force=True)
             return
+
+
+def _shortage(search: Search, *, whatever_the_disk: bool) -> MachineError | None:
+    """Return the error for which no task can be started, or None."""
+    if search.nodes.shortage():
+        return search.nodes.error()
+    short = "" if whatever_the_disk else shortage(search.store.path)
+    again = f"free some, then `{search.again}`"
+    return DiskLowError(f"{short}, and nothing is running any more: {again}") if short else None
+
+
+@dataclass
+class _Row:
+    """How many tasks in a row have failed that were not at fault."""
+
+    again: str
+    length: int = 0
+
+    def check(self, said: object) -> None:
+        """Take in what a task has said.
+
+        Raises:
+            MachineError: if too many have failed. The last one of them counts as not tried: it is on no record.
+        """
+        blameless = isinstance(said, Lost) and cause_named(said.cause).owner != "plan"
+        self.length = self.length + 1 if blameless else 0
+        if isinstance(said, Lost) and self.length >= TOO_MANY_IN_A_ROW:
+            failed = f"{self.length} trainings in a row failed through no fault of their plans"
+            raise MachineError(f"{failed}, the last one because {said.message}: mend that, then `{self.again}`")
 
 
 def _starter(
@@ -130,7 +176,9 @@ def _starter(
     def begin(job: _Job[Task]) -> Any:
         given = search.room if job.room and search.room else search.share
         job.begun = time.monotonic()
-        return remote.options(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=0).remote(common, job.task)
+        away = selector(search.nodes.away_from(job.task.name))
+        ways: dict[str, Any] = {"label_selector": away} if away else {}
+        return remote.options(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=0, **ways).remote(common, job.task)
 
     return begin
 
@@ -152,12 +200,14 @@ def _said_by(stream: Any, job: _Job[Task], limit: float | None) -> Any:
             return None
         left = Leftover(str(error), taken(job.task.name))
         loss = loss_of(left, time.monotonic() - (job.begun or 0.0), limit)
-        return Lost(loss.cause, loss.message, log_of(left, loss))
+        return Lost(loss, log_of(left, loss))
 
 
 def _begins_anew(job: _Job[Task], said: object, retries: Retries) -> Lost | None:
     """Return why a task begins anew, and count that; None where it does not."""
     lost = said if isinstance(said, Lost) else None
     if isinstance(said, Answer) and said.cause == "memory":
-        lost = Lost("memory", said.message, said.log)
-    return lost if lost and retries.takes(job.task.name, lost.cause) else None
+        lost = Lost(Loss("memory", said.message), said.log)
+    if isinstance(said, Progress):
+        retries.trained(job.task.name, "")
+    return lost if lost and retries.takes(job.task.name, lost.loss) else None

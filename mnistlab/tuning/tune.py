@@ -19,6 +19,7 @@ from mnistlab.tuning.job import Executor, Parts, Search, Stopping
 from mnistlab.tuning.leftovers import taken
 from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Share
+from mnistlab.tuning.nodes import selector
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.places import Places
 from mnistlab.tuning.unsaved import Unsaved
@@ -72,9 +73,11 @@ def _run(search: Search, parts: Parts) -> None:
 
 
 def _resources(share: Share, room: Share | None, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    """Return what a trial gets of a node: the usual share, or all the room there is."""
-    given = room if room and json.loads(config["task"]).get("room") else share
-    return tune.PlacementGroupFactory([{"CPU": given.cpus, "GPU": given.gpus}])
+    """Return what a trial gets of a node: the usual share, or all the room there is; and which nodes won't do."""
+    task = json.loads(config["task"])
+    given = room if room and task.get("room") else share
+    away: dict[str, Any] = {"bundle_label_selector": [selector(task["away"])]} if task.get("away") else {}
+    return tune.PlacementGroupFactory([{"CPU": given.cpus, "GPU": given.gpus}], **away)
 
 
 def _tuner(search: Search, parts: Parts) -> tune.Tuner:

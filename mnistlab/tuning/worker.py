@@ -2,8 +2,8 @@
 
 Only plans travel here, and the source of plugins that are single files. The worker resolves names from its own
 registry and loads the dataset once for all its trials.
-A failure of the training is an answer like any other (`cause`, `message`), so that the process lives on for the next
-trial: starting a new one costs seconds.
+A failure that is the plan's is an answer like any other (`cause`, `message`), so that the process lives on for the next
+trial: starting a new one costs seconds. After any other failure the process ends (see `leaving`).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mnistlab.training import Training
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.cost import count_macs
 from mnistlab.tuning.forks import keep_from_children
+from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import STALL_SECONDS, Watch
 
@@ -58,6 +59,7 @@ class Shared:
     stall_seconds: float = STALL_SECONDS  # without a step: then the worker is taken to hang
     trial_seconds: float | None = None  # that a trial may take, in all
     more_room: bool = False  # whether there is a larger share of the device than a trial is given at first
+    more_nodes: bool = False  # whether a trial can be given to another node
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -79,6 +81,18 @@ def data_for(shared: Shared, registry: Registry, device: torch.device) -> Device
         _loaded.clear()  # one run at a time
         _loaded[key] = to_device(images, shared.division, shared.shape, device)
     return _loaded[key]
+
+
+def ready(shared: Shared) -> tuple[Registry, DeviceData]:
+    """Return what every plan needs: the plugins, and the run's data on the device that this process is given.
+
+    Raises:
+        LackError: if this node lacks any of it.
+    """
+    with lacking("missing"):
+        registry = select(shared.plugins)
+    with lacking("data"):
+        return registry, data_for(shared, registry, device_of(shared))
 
 
 def give_back_memory() -> None:
@@ -153,12 +167,12 @@ class PlanTrainable(tune.Trainable):
         self._went_on = False
         self._training: Training | None = None
         self._failure: BaseException | None = None
+        self._cause = ""
         self._macs: int | None = UNCOUNTED
         self._kept, self._keeping = time.monotonic(), self._shared.checkpoint_seconds
         self._watch.begin(self._shared.trial_seconds)
         try:
-            registry = select(self._shared.plugins)
-            data = data_for(self._shared, registry, device_of(self._shared))
+            registry, data = ready(self._shared)
             state = None if config.get("state") is None else weights.unpack(ray.get(config["state"]))
             with self._watch.over():
                 self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
@@ -179,6 +193,8 @@ class PlanTrainable(tune.Trainable):
 
         Raises:
             NoRoomError: if the device's memory is not enough, and there is more of it.
+
+        A failure that is not the plan's ends the process (see `leaving`): its trial goes on with another worker.
         """
         if self._training is not None and self._failure is None:
             try:
@@ -187,17 +203,15 @@ class PlanTrainable(tune.Trainable):
             except (Exception, SystemExit) as error:
                 self._fail(error)
         assert self._failure is not None
-        if training.cause_of(self._failure) == "memory" and self._shared.more_room and not self._task.get("room"):
+        if self._cause == "memory" and self._shared.more_room and not self._task.get("room"):
             raise NoRoomError(one_line(self._failure))  # ends this process, and with it what it holds
-        return self._answer() | {
-            "cause": training.cause_of(self._failure),
-            "message": one_line(self._failure),
-            "done": True,
-        }
+        leave_unless_the_plans(self._failure, self._cause)
+        return self._answer() | {"cause": self._cause, "message": one_line(self._failure), "done": True}
 
     def _fail(self, error: BaseException) -> None:
-        self._failure = error
-        traceback.print_exception(error)  # into the trial's log
+        begun = self._training is not None and self._training.epoch > 0
+        self._failure, self._cause = error, judged(error, more_nodes=self._shared.more_nodes, begun=begun)
+        say_in_log(error)
 
     def _report(self, metrics: dict[str, float]) -> dict[str, Any]:
         assert self._training is not None
@@ -235,6 +249,7 @@ class PlanTrainable(tune.Trainable):
             "plan": json.dumps(plan),
             "seed": seed,
             "log": self._capture.take(),
+            "place": place_here(),
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -247,7 +262,12 @@ class PlanTrainable(tune.Trainable):
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
         else:
-            (Path(checkpoint_dir) / CHECKPOINT).write_bytes(packed)
+            try:
+                (Path(checkpoint_dir) / CHECKPOINT).write_bytes(packed)
+            except OSError as error:
+                self._fail(error)
+                leave_unless_the_plans(error, self._cause)
+                raise
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a state, perhaps another trial's, perhaps with other optimizer settings."""
@@ -263,12 +283,6 @@ class PlanTrainable(tune.Trainable):
             self._kept = float("-inf")  # trials that pause often never train for long at a time
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error with its kind, on one line of at most 500 characters."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
 
 
 def _counted(one: Training) -> int | None:

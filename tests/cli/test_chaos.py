@@ -182,3 +182,122 @@ def seen(home: Path) -> set[str]:
     """Return the trials that have ended an epoch."""
     told = (stamped.event for path in home.glob("runs/*") for stamped in read_events(path))
     return {event.trial for event in told if isinstance(event, events.TrialEpoch)}
+
+
+UNEVEN = """
+import errno
+import os
+
+import numpy as np
+from torch import nn
+
+from mnistlab.api import Config, Dataset, DatasetInfo, ImageShape, LabelledImages, Model, hookimpl
+
+LACKS = os.environ.get("UNEVEN_LACKS", "")  # on one of the nodes
+
+
+class Nothing(Config):
+    \"\"\"No setting.\"\"\"
+
+
+def prepare(config, place):
+    shape = ImageShape(1, 8, 8, 2)
+    return DatasetInfo(shape=shape, class_names=("0", "1"), train_count=256, test_count=64, source="made up")
+
+
+def load(config, place, split):
+    if LACKS == "data":
+        raise FileNotFoundError(errno.ENOENT, "no such file or directory", "/data/images")
+    count = 256 if split == "train" else 64
+    images = np.random.default_rng(count).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    return LabelledImages(images=images, labels=np.arange(count) % 2)
+
+
+class Net(nn.Linear):
+    def forward(self, images):
+        if LACKS == "disk":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().forward(images.flatten(1))
+
+
+def build(config, shape):
+    if LACKS == "absent":
+        open("/weights/of/the/plugin.pt")
+    return Net(shape.pixels, shape.classes)
+
+
+@hookimpl
+def mnistlab_models():
+    return [Model(name="uneven", config=Nothing, build=build, summary="Fails on one of two nodes.")]
+
+
+@hookimpl
+def mnistlab_datasets():
+    return [Dataset(name="uneven", config=Nothing, prepare=prepare, load=load, summary="Lies on one of two nodes.")]
+"""
+ON_UNEVEN = """
+name = "tiny"
+[data]
+dataset = "uneven"
+validation = 64
+[model.uneven]
+[optimizer.sgd]
+lr = { low = 1e-3, high = 1e-1 }
+[training]
+epochs = 2
+batch_size = 64
+[search]
+trials = 8
+algorithm = "random"
+scheduler = "none"
+[confirm]
+top = 1
+seeds = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("data", "lacks the data (FileNotFoundError: [Errno 2] no such file or directory: '/data/images')"),
+        ("disk", "has no room left on a disk (OSError: [Errno 28] No space left on device)"),
+        ("absent", "lacks a file or a module (FileNotFoundError: [Errno 2] No such file or directory: '/weights/"),
+    ],
+)
+def test_a_node_that_lacks_something_gets_no_more_trials_and_costs_none(
+    home: Path, two_nodes: Cluster, lacks: str, said: str
+) -> None:
+    bad = two_nodes.add_node(num_cpus=1, env_vars={"UNEVEN_LACKS": lacks})
+    (home / "uneven.py").write_text(UNEVEN)
+    (home / "uneven.toml").write_text(ON_UNEVEN)
+    search = start(home, "search", "uneven.toml", "--plugin", "uneven.py", "--address", two_nodes.address)
+    code, _, err = end(search)
+    assert code == 0, err
+    record = read_run(run_of(home))
+    assert [one.state for one in record.trials] == ["complete"] * 8
+    assert [one.cause for one in record.replicates] == ["", ""]
+    told = [stamped.event for stamped in read_events(run_of(home))]
+    named = [one.message for one in told if isinstance(one, events.Warned) and said in one.message]
+    assert [text for text in named if text.startswith("node ")] == named[-1:]
+    assert bad.node_id[:8] in named[-1]
+    begun = [one for one in told if isinstance(one, events.TrialStarted)]
+    assert 1 <= sum(one.attempt > 1 for one in begun) <= 2  # those that were on their way to it
+    assert check(run_of(home)).sound
+
+
+def test_a_search_ends_when_the_last_node_lacks_the_data_and_can_be_resumed(home: Path) -> None:
+    (home / "uneven.py").write_text(UNEVEN)
+    (home / "uneven.toml").write_text(ON_UNEVEN)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "env_vars": {"UNEVEN_LACKS": "data"}})
+    try:
+        search = start(home, "search", "uneven.toml", "--plugin", "uneven.py", "--address", cluster.address)
+        code, _, err = end(search)
+    finally:
+        cluster.shutdown()
+    assert code == ExitCode.DATA_OR_PLUGIN
+    assert "no node is left to train on" in err
+    assert "lacks the data" in err
+    assert {one.state for one in read_run(run_of(home)).trials} == {"interrupted"}
+    code, _, err = end(start(home, "resume", run_of(home).name))
+    assert code == 0, err
+    assert [one.state for one in read_run(run_of(home)).trials] == ["complete"] * 8

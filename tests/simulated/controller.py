@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import heapq
+import json
 import random
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ray.tune.experiment import Trial
@@ -17,6 +19,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from mnistlab.tuning.job import Executor, Parts, Search
+from mnistlab.tuning.leaving import MARK, LastWords
 from mnistlab.tuning.losses import Leftover
 from tests.simulated.worker import Worker, WorkerDiedError
 
@@ -36,6 +39,15 @@ class World:
     spread: float = 10.0
     failing: float = 0.2
     keep_every: int = 1
+    nodes: Mapping[str, str] = field(default_factory=dict[str, str])  # by name: the cause of all failures there, or ""
+    doomed: tuple[int, str] | None = None  # the number of a plan, and the cause by which each of its workers ends
+
+    def ends_by(self, trial: SimulatedTrial) -> str:
+        """Return the cause by which the worker of a trial ends itself, or ""."""
+        if lacks := self.nodes.get(trial.node):
+            return lacks
+        number, cause = self.doomed or (-1, "")
+        return cause if trial.number == number else ""
 
 
 @dataclass(eq=False)
@@ -47,6 +59,8 @@ class SimulatedTrial:
     status: str = Trial.PENDING
     staged: bool = False  # a worker is coming up for it
     worker: Worker | None = None
+    node: str = ""
+    number: int = -1
     last_result: dict[str, Any] = field(default_factory=dict)
     error: Exception | None = None
 
@@ -149,19 +163,34 @@ class Controller:
         trial.staged = False
         if trial.is_finished():
             return
+        self._place(trial)
         trial.worker = trial.worker or Worker(trial.config, self._world.failing, self._world.keep_every)
         self._parts.recorder.on_trial_start(self._iteration, self._seen(), trial)
         trial.status = Trial.RUNNING
         self._later("report", trial)
 
+    def _place(self, trial: SimulatedTrial) -> None:
+        """Put a trial on a node that is not barred to it, as Ray does by the labels of nodes."""
+        barred = json.loads(trial.config["task"]).get("away", [])
+        open_to_it = [name for name in self._world.nodes if name not in barred]
+        assert open_to_it or not self._world.nodes, "a trial was handed out for which there is no node"
+        trial.node = self._draw.choice(open_to_it) if open_to_it else ""
+        trial.number = self._parts.bridge.number(trial.trial_id)
+
     def _report(self, trial: SimulatedTrial) -> None:
         assert trial.worker is not None
         try:
-            result = trial.worker.step()
+            result = self._step(trial.worker, trial)
         except WorkerDiedError as error:
             self._fail(trial, error)
         else:
             self._decide(trial, self._process(trial, result | {"trial_id": trial.trial_id}))
+
+    def _step(self, worker: Worker, trial: SimulatedTrial) -> dict[str, Any]:
+        if cause := self._world.ends_by(trial):
+            words = LastWords(cause, f"simulated: {cause}", f"{trial.node}/")
+            raise WorkerDiedError(f"{MARK}{json.dumps(asdict(words))}")
+        return worker.step() | {"place": f"{trial.node}/"}
 
     def _process(self, trial: SimulatedTrial, result: dict[str, Any]) -> str:
         """As `_process_trial_result`: stopper, scheduler, searcher, callback, in this order."""
@@ -219,7 +248,8 @@ def simulated(world: World) -> Executor:
     """Return an executor that simulates `world`; a trial's state is handed to its worker as it is."""
 
     def left_by(trial: Any) -> Leftover:
-        return Leftover(error=str(trial.error))
+        said = str(trial.error)
+        return Leftover(log=said) if said.startswith(MARK) else Leftover(error=said)
 
     return Executor(
         put=lambda state: state, run=lambda search, parts: Controller(search, parts, world).run(), leftover=left_by

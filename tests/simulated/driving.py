@@ -249,6 +249,7 @@ def without_ray(case: Case, root: Path, fault: Fault = NO_FAULT) -> Iterator[Non
     with (
         patch.object(run, "cluster", lambda *_: nullcontext(there)),
         patch.object(run, "run_search", carried_out),
+        patch.object(run, "alive_nodes", lambda *_: {name: name for name in case.world.nodes} or {"one": "127.0.0.1"}),
         patch.object(durable, "fsync", _noting(root / "flushed")),
     ):
         yield

@@ -82,12 +82,20 @@ def test_what_ray_says_of_any_lost_worker_is_not_taken_for_a_lack_of_memory() ->
 
 @pytest.mark.parametrize(
     ("cause", "more_room", "times"),
-    [("worker", False, 3), ("memory", True, 1), ("memory", False, 0), ("hang", True, 0), ("timeout", True, 0)],
+    [
+        ("worker", False, 3),
+        ("device", False, 3),
+        ("system", False, 3),
+        ("memory", True, 1),
+        ("memory", False, 0),
+        ("hang", True, 0),
+        ("timeout", True, 0),
+    ],
 )
 def test_how_often_a_trial_goes_on(cause: str, more_room: bool, times: int) -> None:
     retries = Retries(more_room=more_room)
-    assert [retries.takes("0000", cause) for _ in range(5)].count(True) == times  # type: ignore[arg-type]
-    assert retries.takes("0001", "worker")  # another trial's count is its own
+    assert [retries.takes("0000", Loss(cause, "x")) for _ in range(5)].count(True) == times
+    assert retries.takes("0001", Loss("worker", "x"))  # another trial's count is its own
 
 
 def starts(ran: Ran, trial: str) -> list[events.TrialStarted]:
@@ -98,9 +106,32 @@ def mood_of(ran: Ran, name: str) -> str:
     return next(one.trial for one in ran.results if one.plan["model"]["config"]["mood"] == name)
 
 
-def long_form(*values: str) -> list[Any]:
+def long_form(*values: str | int) -> list[Any]:
     """Parameters that `make chaos` alone tries."""
     return [pytest.param(value, marks=pytest.mark.chaos) for value in values]
+
+
+def one_of_them_wrecks_the_device(count: int) -> str:
+    gains = [round(1 + n / 100, 2) for n in range(count)]
+    text = moods("wrecking", scheduler="none").replace("gain = 1.0", f"gain = {gains}")
+    return text.replace("trials = 1", f"trials = {count}").replace("epochs = 4", "epochs = 1")
+
+
+@pytest.mark.parametrize("count", [6, *long_form(32)])
+def test_a_plan_that_breaks_the_device_fails_alone(run_tiny: RunTiny, count: int) -> None:
+    """What is emulated: after a device-side assert every call of that process fails, whatever it trains."""
+    ran = run_tiny(one_of_them_wrecks_the_device(count), parallel=2)
+    assert sorted(one.state for one in ran.results) == ["complete"] * (count - 1) + ["failed"]
+    (failed,) = [one for one in ran.results if one.state == "failed"]
+    assert failed.plan["model"]["config"]["gain"] == 1.0
+    assert [one.attempt for one in starts(ran, failed.trial)] == [1, 2, 3, 4]
+    assert failed.cause == "plugin"  # others trained on where it broke
+    assert "the device broke in each of 4 new processes" in failed.message
+    assert {one.attempt for one in ran.of(events.TrialStarted) if one.trial != failed.trial} == {1}  # type: ignore[attr-defined]
+    log = (ran.path / "trials" / failed.trial / "log.txt").read_text()
+    assert log.count("AcceleratorError: CUDA error: device-side assert triggered\n") >= 4
+    assert "mnistlab: this worker ends itself" not in log
+    assert check(ran.path).sound
 
 
 @pytest.mark.parametrize("scheduler", ["asha", *long_form("none", "hyperband", "median")])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from mnistlab.results import TrialResult
 from mnistlab.tuning.losses import Loss
-from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
+from mnistlab.tuning.outcome import Interruptions, Outcome, common_failure, machine_failure, outcome_of
 
 HALF = {"epoch": 1, "epochs": 2, "val_accuracy": 0.5}
 WHOLE = HALF | {"epoch": 2}
@@ -63,3 +66,72 @@ def test_a_trial_that_is_left_over_is_interrupted_for_the_reason_there_is() -> N
     reason = "SIGTERM"
     cut.breaks_off("b")
     assert [cut.reason(trial) for trial in "ab"] == ["search broken off", "SIGTERM"]
+
+
+# --- when a search is given up ------------------------------------------------------------------------------------
+
+
+def ends(text: str, cause: str = "plugin") -> list[TrialResult]:
+    """Trials in the order of their ends: `x` failed, `.` complete, `p` pruned, `i` interrupted."""
+    states = {"x": "failed", ".": "complete", "p": "pruned", "i": "interrupted"}
+    made: Any = [
+        SimpleNamespace(state=states[one], cause=cause if one == "x" else "", message="it broke") for one in text
+    ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("xxxxx", "cause 'plugin' in 5 of the first 8 trials"),
+        (".x.x.xxx", "cause 'plugin' in 5 of the first 8 trials"),
+        (".x.x.xx.", ""),
+        ("ixxxxi", ""),
+        ("ixixxixix", "cause 'plugin' in 5 of the first 8 trials"),
+        # five good ones, then nothing but failures: 27 of 32
+        (5 * "." + 27 * "x", "cause 'plugin' in 14 of 16 trials in a row"),
+        ("...." + 20 * "x", "cause 'plugin' in 14 of 16 trials in a row"),
+        (4 * ".x" + 12 * "x" + "." + 12 * "x", "cause 'plugin' in 21 of 24 trials in a row"),
+        (40 * "." + 16 * "x", "cause 'plugin' in 14 of 16 trials in a row"),
+        # half of the plans fail, here and there, or six in a row
+        (50 * ".x", ""),
+        (20 * "x.p..x" + 6 * "x" + 20 * ".x", ""),
+        # what ends after a search was given up changes nothing
+        (5 * "." + 16 * "x" + "....iiii" + 20 * ".", "cause 'plugin' in 14 of 16 trials in a row"),
+    ],
+)
+def test_a_search_is_given_up_where_nearly_all_fail_for_one_cause(text: str, expected: str) -> None:
+    assert str(common_failure(ends(text)) or "") == expected
+
+
+@pytest.mark.parametrize("cause", ["nan", "memory", "timeout", "plugin"])
+def test_causes_of_the_plans_count(cause: str) -> None:
+    assert common_failure(ends("xxxxx", cause))
+    assert not machine_failure(ends("xxxxx", cause))
+
+
+@pytest.mark.parametrize("cause", ["worker", "device", "system", "hang", "data", "disk", "version", "meteorite"])
+def test_causes_that_are_not_the_plans_are_no_reason_to_give_up_but_the_machine_has_failed(cause: str) -> None:
+    assert common_failure(ends(8 * "x" + 40 * "x", cause)) is None
+    assert machine_failure(ends(".xxxx.xxxx", cause)) == ""
+    said = f"5 trials in a row failed through no fault of their plans ({cause} 5); the last of them: it broke"
+    assert machine_failure(ends(".xxixixxii..", cause)) == said
+
+
+def test_different_causes_do_not_add_up() -> None:
+    mixed = [one for pair in zip(ends(20 * "x", "nan"), ends(20 * "x", "plugin"), strict=True) for one in pair]
+    assert common_failure(mixed) is None
+
+
+def test_a_grid_in_which_one_block_fails_goes_on_to_the_next() -> None:
+    block = ends(32 * "." + 32 * "x")
+    assert common_failure(block) is not None
+    assert common_failure(block, in_blocks=True) is None
+
+
+def test_a_search_in_which_half_of_all_plans_fail_at_random_is_rarely_given_up_later_on() -> None:
+    draw, late = random.Random(0), 0
+    for _ in range(200):
+        text = "".join(draw.choice(".x") for _ in range(100))
+        late += text[:8].count("x") < 5 and common_failure(ends(text)) is not None
+    assert late <= 4

@@ -18,13 +18,16 @@ from ray.exceptions import WorkerCrashedError
 
 from mnistlab import events
 from mnistlab.confirm import confirm
+from mnistlab.errors import ExitCode, MachineError
 from mnistlab.fsck import check
 from mnistlab.results import TrialResult
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning import replicates, tasks
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.job import Search
+from mnistlab.tuning.leaving import MARK
 from mnistlab.tuning.machine import Share
+from mnistlab.tuning.nodes import Nodes, NoNodeError
 from mnistlab.tuning.tasks import run_tasks
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_confirm import CONFIRM
@@ -51,6 +54,7 @@ class FakeRay:
     scripts: dict[str, list[list[Any]]]
     logs: dict[str, str] = field(default_factory=dict)
     given: list[tuple[str, int, float, int]] = field(default_factory=list)
+    selectors: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     shared: Any = None
 
     def put(self, value: Any) -> Any:
@@ -58,9 +62,12 @@ class FakeRay:
         return value
 
     def remote(self, _function: Any) -> Any:
-        def options(*, num_cpus: int, num_gpus: float, max_retries: int) -> Any:
+        def options(
+            *, num_cpus: int, num_gpus: float, max_retries: int, label_selector: dict[str, str] | None = None
+        ) -> Any:
             def begin(_shared: Any, task: Job) -> Iterator[Any]:
                 self.given.append((task.name, num_cpus, num_gpus, max_retries))
+                self.selectors.append(label_selector or {})
                 return iter(self.scripts[task.name].pop(0))
 
             return SimpleNamespace(remote=begin)
@@ -92,6 +99,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         *,
         room: Share | None = None,
         parallel: int = 1,
+        nodes: Nodes | None = None,
         **ways: Any,
     ) -> tuple[FakeRay, list[Any], list[str]]:
         fake, told = FakeRay(scripts, logs or {}), list[str]()
@@ -102,6 +110,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
             shared=shared,
             share=Share(1, 0.0, parallel),
             room=room,
+            again="mnistlab resume x",
+            nodes=nodes or Nodes(lambda: {"a": "192.0.2.1"}),
             store=SimpleNamespace(path=tmp_path),
             tick=lambda: None,
         )
@@ -281,6 +291,43 @@ def test_a_model_that_hangs_on_the_test_set_is_on_the_record_with_its_stacks(run
     assert warned.endswith(f"could not be evaluated on the test set: {failed['message']}")
 
 
+def ends_by(cause: str, node: str) -> str:
+    return f"{MARK}{json.dumps({'cause': cause, 'message': f'{cause}!', 'place': f'{node}/'})}\n"
+
+
+def test_a_task_goes_to_another_node_when_its_own_lacks_something(run: Run) -> None:
+    said = list[str]()
+    nodes = Nodes(lambda: {"a": "10.0.0.1", "b": "10.0.0.2"}, said.append)
+    scripts = {"a": [[CRASH], [Answer()]], "b": [[Answer()]]}
+    fake, came, told = run(scripts, {"a": ends_by("data", "b")}, nodes=nodes)
+    assert came == [("a", Answer()), ("b", Answer())]
+    assert told == ["a started", "a anew: data", "b started"]
+    assert fake.selectors == [{}, {"ray.io/node-id": "!in(b)"}, {"ray.io/node-id": "!in(b)"}]
+    assert [text.startswith("node 10.0.0.2 lacks the data") for text in said] == [True]
+
+
+def test_tasks_end_when_no_node_is_left_and_are_on_no_record(run: Run) -> None:
+    scripts = {"a": [[CRASH]], "b": [[Answer()]]}
+    with pytest.raises(NoNodeError, match="no node is left to train on: node 192") as raised:
+        run(scripts, {"a": ends_by("disk", "a")})
+    assert raised.value.exit_code == ExitCode.RESOURCES_VANISHED
+
+
+def test_a_task_that_misses_a_file_on_two_nodes_has_failed_by_its_own_fault(run: Run) -> None:
+    nodes = Nodes(lambda: {"a": "10.0.0.1", "b": "10.0.0.2"})
+    fake, came, _ = run({"a": [[CRASH], [CRASH]]}, {"a": ends_by("absent", "b")}, nodes=nodes)
+    ((_, lost),) = came
+    assert (lost.cause, lost.message) == ("plugin", "absent!")
+    assert fake.selectors == [{}, {"ray.io/node-id": "!in(b)"}]
+
+
+def test_a_machine_that_fails_one_task_after_the_other_ends_them(run: Run) -> None:
+    names = [f"t{n}" for n in range(8)]
+    with pytest.raises(MachineError, match="5 trainings in a row failed through no fault of their plans") as raised:
+        run({name: [[CRASH]] * 4 for name in names})
+    assert raised.value.exit_code == ExitCode.RESOURCES_VANISHED
+
+
 def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         """What would be on the GPU; it is part of a cycle, as modules are."""
@@ -303,6 +350,6 @@ def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.Monk
     monkeypatch.setattr(replicates, "_trained", out_of_memory)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(all(one() is None for one in trained)))
-    shared: Any = SimpleNamespace(trial_seconds=None)
+    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False)
     *_, answer = replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
     assert (answer.cause, freed) == ("memory", [True])

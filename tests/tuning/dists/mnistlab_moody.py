@@ -59,6 +59,7 @@ MOODS = Choice(
     "fork",
     "mortal",
     "shy",
+    "wrecking",
     # in what they say of images, or of how far they are off
     "wordy",
     "endless",
@@ -80,6 +81,8 @@ class Net(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits = self.gain * self.head(images.flatten(1))
+        if WRECKED or (self.mood == "wrecking" and self.gain == 1.0):
+            wreck_the_device()
         if self.mood == "stuck":
             constant = torch.zeros_like(logits)
             constant[:, 1] = -1.0
@@ -105,6 +108,15 @@ class Net(nn.Module):
         if self.mood in WORSE and self.steps == 6:  # in the second epoch
             WORSE[self.mood]()
         return logits
+
+
+WRECKED: list[bool] = []
+
+
+def wreck_the_device() -> None:
+    """Fail as every call does once a kernel has asserted: for good in this process."""
+    WRECKED.append(True)
+    raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
 
 def deadlock() -> None:
