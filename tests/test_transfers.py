@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def crossings_of(plan: dict[str, Any], registry: Registry, steps: int = 3) -> li
         marks = list[int]()
         one.on_step = lambda: marks.append(len(traffic.crossings))
         training._train_epoch(one)
-        return [traffic.crossings[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+        return [traffic.crossings[start:end] for start, end in pairwise(marks)]
 
 
 @pytest.mark.parametrize("model", BUILT_IN["model"])
@@ -141,7 +142,7 @@ def test_what_stays_where_it_is_is_not_noted() -> None:
 
 
 def test_tensors_of_two_devices_that_meet_are_an_error_as_on_a_gpu() -> None:
-    with pretended_gpu(), pytest.raises(RuntimeError, match="on the same device|two different devices"):
+    with pretended_gpu(), pytest.raises(RuntimeError, match=r"on the same device|two different devices"):
         torch.ones(3, device=GPU) + torch.ones(3)
 
 
