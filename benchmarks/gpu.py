@@ -97,8 +97,9 @@ class Bench:
 
 def images(device: torch.device, count: int) -> DeviceData:
     """Return random images on `device`; a step takes as long whatever they show."""
-    pixels = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8).to(device)
-    labels = torch.randint(10, (count,)).to(device)
+    drawn = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8, generator=drawn).to(device)
+    labels = torch.randint(10, (count,), generator=drawn).to(device)
     mean, std = mean_and_std(pixels)
     parts = {"train_images": pixels, "train_labels": labels}
     parts |= {"validation_images": pixels[:64], "validation_labels": labels[:64]}
