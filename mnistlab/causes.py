@@ -56,6 +56,8 @@ CAUSES: Mapping[str, Cause] = {
             remedy="look into the logs of these trials for what breaks it, or hide a broken GPU (CUDA_VISIBLE_DEVICES)",
         ),
         Cause("worker", "machine", "its process or its node is gone", again=3),
+        # Each such process ends, so this does not go on for ever.
+        Cause("moved", "machine", "its process began with another GPU than it was given", again=1000),
         Cause("system", "machine", "the operating system or the network refused a request", again=3),
         # Each start costs the whole of search.stall_timeout.
         Cause("hang", "machine", "no step ended any more"),

@@ -37,7 +37,7 @@ from mnistlab.api import (
 from mnistlab.causes import DivergedError
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import VersionError
-from mnistlab.precision import autocast, uses_bf16
+from mnistlab.precision import autocast, reproducible, uses_bf16
 from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
 from mnistlab.seeds import Stream, derive
@@ -98,7 +98,8 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
     device = data.train_images.device
     _seed_process(derive(seed, Stream.WEIGHTS))  # initial weights, then dropout
     model, config = cast("tuple[Model[Config], Config]", resolve("model", plan["model"], registry))
-    module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
+    with reproducible(device):
+        module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
     transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
     settings = plan["training"]
     steps = int(settings["epochs"]) * _batches(plan, data)
@@ -192,7 +193,8 @@ def run_epoch(training: Training) -> EpochMetrics:
     """
     start = time.perf_counter()
     _apply_changes(training)
-    loss = _train_epoch(training)
+    with reproducible(training.data.train_images.device):
+        loss = _train_epoch(training)
     trained = time.perf_counter()
     found = evaluate(training, training.data.validation_images, training.data.validation_labels)
     for name, value in {"loss": found.loss, **found.measures}.items():  # a stream of events has no word for NaN
@@ -265,8 +267,8 @@ def evaluate(training: Training, images: Tensor, labels: Tensor) -> Evaluation:
 
     A prediction that draws at random gives the same numbers at every evaluation, and disturbs no other stream.
     """
-    parts = predict(training, images)
-    with torch.inference_mode():
+    with reproducible(images.device), torch.inference_mode():
+        parts = predict(training, images)
         logits = torch.cat([part.logits for part in parts]).float()
         measures = {name: torch.cat([part.measures[name] for part in parts]).double() for name in parts[0].measures}
         means = {name: float(values.mean()) for name, values in measures.items()}
@@ -349,7 +351,7 @@ def _apply_changes(training: Training) -> None:
 
 
 def set_up_process(threads: int, *, gpu: bool = True) -> torch.device:
-    """Set threads and determinism for this process and return the device to train on.
+    """Set threads for this process, as long as it lives, and return the device to train on.
 
     That is a GPU where there is one and `gpu` allows it.
     """
@@ -357,8 +359,6 @@ def set_up_process(threads: int, *, gpu: bool = True) -> torch.device:
     torch.set_flush_denormal(True)
     if not (gpu and torch.cuda.is_available()):
         return torch.device("cpu")
-    # The same sums in the same order; what has no deterministic form on a GPU warns into the trial's log.
+    # cuBLAS reads it when it starts; without it, its sums may come in another order (see `precision.deterministic`).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
     return torch.device("cuda", 0)  # Ray shows a worker its own GPU only

@@ -19,6 +19,7 @@ from mnistlab.dataset import Data
 from mnistlab.discovery import Selection
 from mnistlab.kept import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
+from mnistlab.precision import process_restored
 from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.report.public import places_of, without_folders
@@ -42,7 +43,8 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
     try:
         registry = select(plugins.only(_needed(record, kept[0])))
         images = open_data(record, replace(place, offline=True), registry)  # a report fetches nothing
-        return _ask(record, board, kept[:MODELS], images, registry)
+        with process_restored():  # whoever calls `mnistlab.search` trains on in this process
+            return _ask(record, board, kept[:MODELS], images, registry)
     except (Exception, SystemExit) as error:  # a plugin may raise anything, and a report is due all the same
         said = without_folders(str(error).strip(), [*filter(None, (place.data_dir, place.cache)), *places_of(record)])
         return f"The models could not be asked again here: {said or type(error).__name__}"

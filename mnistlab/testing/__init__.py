@@ -25,7 +25,12 @@ except ModuleNotFoundError as error:  # pragma: no cover - the test suite runs u
 
 if TYPE_CHECKING:
     from mnistlab.testing.base import Contract
-    from mnistlab.testing.claims import ChannelsLastContract, CompilesContract, VmapContract
+    from mnistlab.testing.claims import (
+        ChannelsLastContract,
+        CompilesContract,
+        StaysOnDeviceContract,
+        VmapContract,
+    )
     from mnistlab.testing.datasets import DatasetContract
     from mnistlab.testing.models import ModelContract
     from mnistlab.testing.optimizers import OptimizerContract
@@ -43,6 +48,7 @@ __all__ = [
     "ModelContract",
     "OptimizerContract",
     "PluginContract",
+    "StaysOnDeviceContract",
     "TransformContract",
     "VmapContract",
 ]
@@ -56,6 +62,7 @@ _MODULES = {
     "ModelContract": "models",
     "OptimizerContract": "optimizers",
     "PluginContract": "plugin",
+    "StaysOnDeviceContract": "claims",
     "TransformContract": "transforms",
     "VmapContract": "claims",
 }

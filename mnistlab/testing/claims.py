@@ -1,18 +1,22 @@
-"""Claims that not every model makes: a plugin that makes them inherits these classes too."""
+"""Claims that not every plugin makes: one that makes them inherits these classes too."""
 
 from __future__ import annotations
 
 import copy
 import shutil
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from mnistlab.api import Config, ImageShape, Transform
 from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.models import build, images, logits
+from mnistlab.testing.traces import at
+from mnistlab.testing.transfers import GPU, pretended_gpu
 
 
 class CompilesContract(Contract):
@@ -66,6 +70,31 @@ class VmapContract(Contract):
             stacked = vmap(call)(parameters, buffers)
             single = torch.stack([_call(module, pixels) for module in modules])
         assert torch.allclose(stacked, single, rtol=1e-3, atol=1e-4), f"{model.name}: stacked models answer differently"
+
+
+class StaysOnDeviceContract(Contract):
+    """The transform waits for nothing on a GPU: from the second batch on it sends it nothing and reads nothing of it.
+
+    No GPU is needed to try that: torch's fake tensors stand in for one.
+    """
+
+    def test_transform_stays_on_its_device(self, transform: Offer) -> None:
+        """Apply it to two batches, at every point, on a GPU that is not there."""
+        made = cast("Transform[Config]", transform.record)
+        for config in self.points(transform):
+            with pretended_gpu() as traffic:
+                change, generator = made.build(config, self.shapes[0]), torch.Generator(GPU)
+                pixels = torch.rand(4, *_sides(self.shapes[0]), device=GPU)
+                with at(f"{transform.name} at {config!r} on a GPU"):
+                    change(pixels, generator)
+                    first = len(traffic.crossings)
+                    change(pixels, generator)
+            found = traffic.crossings[first:]
+            assert not found, f"{transform.name} at {config!r} makes a GPU wait at each batch: {'; '.join(found)}"
+
+
+def _sides(shape: ImageShape) -> tuple[int, int, int]:
+    return shape.channels, shape.height, shape.width
 
 
 def _call(module: nn.Module, pixels: Tensor) -> Tensor:

@@ -84,21 +84,20 @@ class Lab:
 @contextmanager
 def _process_restored() -> Generator[None]:
     """Undo what training in this process changes: a test that comes later must not notice it."""
-    import torch
-
+    from mnistlab.precision import process_restored
     from mnistlab.testing.traces import random_states, restore_random_states
 
-    environment, threads, states = dict(os.environ), torch.get_num_threads(), random_states()
+    environment, states = dict(os.environ), random_states()
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
-        yield
+        with process_restored():
+            yield
     finally:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
         os.environ.clear()
         os.environ.update(environment)
-        torch.set_num_threads(threads)
         restore_random_states(states)
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
+import torch
+
+_NONDETERMINISTIC = re.compile(r"(?s).*deterministic", re.IGNORECASE)
+_show = warnings.showwarning
 MAX_CHUNK = 256 << 10  # bytes sent to the driver with one report, an even number; the driver caps the whole log
 
 
@@ -53,6 +60,27 @@ class Capture:
             os.ftruncate(self._file.fileno(), 0)
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
         return text
+
+
+def hear_nondeterminism() -> None:
+    """Print torch's warnings of operations without a deterministic form, each once from now on; no others.
+
+    Workers ignore warnings (see `cluster`): libraries have hundreds for their own developers. These are the user's:
+    what they name may give other numbers at the next training.
+    """
+    torch.set_warn_always(True)  # else some come once in a process, which has many trials
+    warnings.filterwarnings("always", message=_NONDETERMINISTIC.pattern, category=UserWarning)
+    told = set[str]()
+
+    def show(message: Warning | str, *others: Any, **named: Any) -> None:
+        # Python's own memory of what it has told is gone whenever a library changes the filters for a while.
+        text = str(message)
+        if text not in told:
+            _show(message, *others, **named)
+        if _NONDETERMINISTIC.match(text):
+            told.add(text)
+
+    warnings.showwarning = show
 
 
 def ends_of(file: int) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnistlab import training
+from mnistlab.precision import reproducible
 from mnistlab.results import Cost
 from mnistlab.training import Training
 
@@ -32,12 +33,13 @@ def cost_of(one: Training) -> Cost:
     """
     images = one.data.validation_images
     large = images[torch.arange(LARGE, device=images.device) % len(images)]
-    return Cost(
-        macs=count_macs(one, images[:1]),
-        latency_1=_latency(one, images[:1]),
-        latency_256=_latency(one, large),
-        device=device_name(images.device),
-    )
+    with reproducible(images.device):
+        return Cost(
+            macs=count_macs(one, images[:1]),
+            latency_1=_latency(one, images[:1]),
+            latency_256=_latency(one, large),
+            device=device_name(images.device),
+        )
 
 
 def device_name(device: torch.device) -> str:

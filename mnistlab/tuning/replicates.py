@@ -20,7 +20,7 @@ from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.answers import Answer, Progress
-from mnistlab.tuning.capture import Capture
+from mnistlab.tuning.capture import Capture, hear_nondeterminism
 from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, say_in_log
@@ -130,6 +130,7 @@ def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
     keep_from_children()
     capture = Capture(place_of(name))
     capture.start()
+    hear_nondeterminism()
     return capture, Watch(capture.descriptor, shared.stall_seconds)
 
 

@@ -29,7 +29,8 @@ from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
 from mnistlab.seal import seal_for_good
 from mnistlab.training import Training
-from mnistlab.tuning.capture import Capture
+from mnistlab.tuning import gpu
+from mnistlab.tuning.capture import Capture, hear_nondeterminism
 from mnistlab.tuning.cost import count_macs
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
@@ -96,9 +97,9 @@ def ready(shared: Shared) -> tuple[Registry, DeviceData]:
 
 
 def give_back_memory() -> None:
-    """Let go of a GPU's memory before the answer: who gets all of it next may be in another process than this one.
+    """Let go of a GPU's memory that no tensor holds: other processes share the GPU.
 
-    Ray keeps this process for the next task, and torch what it has freed.
+    torch keeps what it has freed, and Ray keeps this process for the next trial or task, which may need less.
     """
     gc.collect()
     if torch.cuda.is_initialized():
@@ -125,8 +126,18 @@ def dataset_of(shared: Shared, registry: Registry) -> tuple[Dataset[Config], Con
 
 
 def device_of(shared: Shared) -> torch.device:
-    """Set this process up for a trial's share and return the device that it gives."""
-    return training.set_up_process(shared.cpus, gpu=shared.gpus > 0)
+    """Set this process up for a trial's share and return the device that it gives.
+
+    The share of a GPU is what Ray has given to this trial or task: one that gets more room has more than the others.
+    """
+    if not shared.gpus:
+        return training.set_up_process(shared.cpus, gpu=False)
+    mine = gpu.given()
+    gpu.keep_to(mine)
+    device = training.set_up_process(shared.cpus)
+    if device.type == "cuda":
+        gpu.limit_memory(mine.share)
+    return device
 
 
 class NoRoomError(Exception):
@@ -171,6 +182,9 @@ class PlanTrainable(tune.Trainable):
         self._macs: int | None = UNCOUNTED
         self._kept, self._keeping = time.monotonic(), self._shared.checkpoint_seconds
         self._watch.begin(self._shared.trial_seconds)
+        if torch.cuda.is_initialized():
+            give_back_memory()  # of the trial before
+        hear_nondeterminism()
         try:
             registry, data = ready(self._shared)
             state = None if config.get("state") is None else weights.unpack(ray.get(config["state"]))

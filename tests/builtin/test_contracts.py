@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnistlab.api import ImageShape
 from mnistlab.builtin import datasets, models, optimizers, transforms
-from mnistlab.testing import ChannelsLastContract, PluginContract
+from mnistlab.testing import ChannelsLastContract, PluginContract, StaysOnDeviceContract
 
 
 class TestModels(PluginContract, ChannelsLastContract):
@@ -21,7 +21,7 @@ class TestOptimizers(PluginContract):
     plugin = optimizers
 
 
-class TestTransforms(PluginContract):
+class TestTransforms(PluginContract, StaysOnDeviceContract):
     plugin = transforms
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mnistlab import training, weights
 from mnistlab.api import DataPlace
@@ -73,6 +75,25 @@ def part(kind: Any, name: str) -> dict[str, Any]:
     offer = installed().find(kind, name)
     config = json.loads(offer.record.config().model_dump_json())
     return {"name": name, "plugin": offer.qualified, "version": offer.version, "config": config}
+
+
+def test_asking_them_changes_nothing_in_the_process_of_a_notebook(made: RunRecord, place: DataPlace) -> None:
+    def state() -> list[object]:
+        denormal = torch.tensor(1e-310, dtype=torch.float64) * 1
+        return [torch.get_num_threads(), denormal.item(), torch.rand(1).item(), random.random(), np.random.rand()]
+
+    def seed() -> None:
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(False)
+        torch.manual_seed(5)
+        random.seed(5)
+        np.random.seed(5)
+
+    seed()
+    before = state()
+    seed()
+    assert not isinstance(evaluated(made, rank(made), PLUGINS, place), str)
+    assert state() == before
 
 
 def test_the_models_say_again_what_the_run_recorded(made: RunRecord, place: DataPlace) -> None:

@@ -20,6 +20,7 @@ from mnistlab.testing import (
     ModelContract,
     OptimizerContract,
     PluginContract,
+    StaysOnDeviceContract,
     TransformContract,
     VmapContract,
 )
@@ -137,6 +138,29 @@ def test_claims_are_checked():
     check = contract(ChannelsLastContract, **small).test_model_takes_both_memory_formats
     fails("channels_last gives other logits", check, offer("model", build=SensitiveToFormat))
     contract(VmapContract).test_model_can_be_stacked(offer("model", build=Net))
+
+
+def sends_a_constant(config, shape):
+    ones = torch.ones(shape.width)
+    return lambda images, _generator: images * ones.to(images)
+
+
+def reads_a_number(config, shape):
+    return lambda images, _generator: images / float(images.max())
+
+
+def forgets_to_send(config, shape):
+    ones = torch.ones(shape.width)
+    return lambda images, _generator: images * ones
+
+
+def test_a_transform_that_makes_a_gpu_wait_is_found():
+    check = contract(StaysOnDeviceContract).test_transform_stays_on_its_device
+    check(offer("transform", build=lambda config, shape: lambda images, generator: images.flip(3)))
+    fails("wait at each batch: copies cpu to cuda", check, offer("transform", build=sends_a_constant))
+    fails("wait at each batch: reads a number", check, offer("transform", build=reads_a_number))
+    with pytest.raises(RuntimeError, match="device"):  # which a CPU never says
+        check(offer("transform", build=forgets_to_send))
 
 
 # --- optimizers ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid
 
 from mnistlab.api import Config, Float, ImageShape, TransformFn
-from mnistlab.builtin.transforms.drawing import resample, unchanged
+from mnistlab.builtin.transforms.drawing import kept_beside, resample, unchanged
 
 
 class Elastic(Config):
@@ -31,14 +31,15 @@ def build_elastic(config: Elastic, shape: ImageShape) -> TransformFn:
         return unchanged
     # Places run from -1 to 1 along each axis: a pixel is 2 / side.
     pixel = torch.tensor([2 / shape.width, 2 / shape.height]) * config.alpha
-    down, across = _blur(shape.height, config.sigma), _blur(shape.width, config.sigma)
+    straight = affine_grid(torch.eye(2, 3)[None], [1, 1, shape.height, shape.width], align_corners=False)
+    constants = kept_beside(straight, pixel, _blur(shape.height, config.sigma), _blur(shape.width, config.sigma).T)
 
     def elastic(images: Tensor, generator: torch.Generator) -> Tensor:
         N, _, H, W = images.shape
+        straight, pixel, down, across = constants(images)
         noise = torch.randn(N, 2, H, W, generator=generator, device=images.device, dtype=images.dtype)
-        smooth = down.to(images) @ noise @ across.to(images).T
-        straight = affine_grid(torch.eye(2, 3).to(images).expand(N, 2, 3), [N, 1, H, W], align_corners=False)
-        return resample(images, straight + smooth.permute(0, 2, 3, 1) * pixel.to(images))
+        smooth = down @ noise @ across
+        return resample(images, straight + smooth.permute(0, 2, 3, 1) * pixel)
 
     return elastic
 
