@@ -302,22 +302,6 @@ def _scalar(info: FieldInfo) -> bool:
     return get_origin(info.annotation) not in {list, dict, tuple}
 
 
-def _check_fixed(
-    place: str, config: type[Config], fixed: dict[str, Scalar], parameters: list[Parameter], faults: list[Fault]
-) -> None:
-    """Let the config class itself judge the fixed values (fields without a domain, rules across fields)."""
-    if any(fault.place.startswith(place + ".") for fault in faults):
-        return
-    settings = dict(fixed) | {p.field: p.default for p in parameters}
-    try:
-        judged = config.model_validate(settings, strict=True)
-    except ValidationError as error:
-        faults += explain(error, config, place)
-        return
-    whole = [field for field, value in fixed.items() if type(value) is int]  # also where the field is a float
-    fixed |= {field: float(fixed[field]) for field in whole if isinstance(getattr(judged, field), float)}
-
-
 def _setting(value: object, domain: Domain | None) -> Domain | Scalar:
     """Read one setting: a scalar fixes, a list or a pattern chooses, { low, high } narrows.
 

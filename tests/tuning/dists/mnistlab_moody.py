@@ -100,12 +100,9 @@ class Net(nn.Module):
         if self.mood == "noisy":
             print("\x1b[31mprinted by the model\x1b[0m")
             os.write(2, b"written to descriptor 2\n")
-        if self.mood in {"slow", "lonely"}:
-            time.sleep(0.05)
+        time.sleep({"slow": 0.05, "lonely": 0.05, "slower": 0.5}.get(self.mood, 0.0))
         if self.mood == "lonely":
             Path(os.environ["MOODY_LONELY"]).touch()
-        if self.mood == "slower":
-            time.sleep(0.5)
         if self.mood == "sociable":
             meet()
         if self.mood == "shy" and not self.training and not self.steps:  # asked without having been trained here
