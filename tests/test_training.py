@@ -368,6 +368,16 @@ def test_what_a_prediction_measures_becomes_a_metric(plan, data, registry) -> No
     assert 0.3 < metrics[0]["val_draw"] < 0.7
 
 
+def test_what_the_means_are_over_is_known_of_each_image(plan, data, registry) -> None:
+    done = training.train(plan("doubtful", epochs=1), 0, data, registry)
+    found = training.evaluate(done, data.validation_images, data.validation_labels)
+    assert found.per_image.keys() == {"loss", *found.measures}
+    assert {values.shape for values in found.per_image.values()} == {data.validation_labels.shape}
+    means = {name: float(values.mean()) for name, values in found.per_image.items()}
+    assert means == pytest.approx({"loss": found.loss, **found.measures})
+    assert done.history[-1]["val_loss"] == found.loss
+
+
 def test_a_measure_that_is_no_number_fails_its_training_and_not_the_search(plan, data, registry, monkeypatch) -> None:
     evaluate = training.evaluate
 
