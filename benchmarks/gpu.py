@@ -26,6 +26,7 @@ import ray
 import torch
 from machine import describe, spread, table
 from plans import part
+from ray.exceptions import WorkerCrashedError
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -36,6 +37,8 @@ from mnistlab.precision import reproducible
 from mnistlab.registry import installed
 from mnistlab.space import TrainingConfig
 from mnistlab.store import read_events, read_run
+from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.machine import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_GPU, FAILED = 2, 1
@@ -279,12 +282,8 @@ def check_memory(bench: Bench) -> Iterator[Found]:
 def check_identity(bench: Bench) -> Iterator[Found]:
     """Give tasks of half a GPU to processes that Ray uses again: each must keep to the GPU it began with."""
     count = torch.cuda.device_count() if bench.real else 2
-    machine = {"num_cpus": 4, "num_gpus": count, "include_dashboard": False, "log_to_driver": False}
-    ray.init(address="local", logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}}, **machine)
-    try:
+    with cluster(None, Machine(cpus=4, gpus=float(count))):
         told, ended = _told_by_tasks()
-    finally:
-        ray.shutdown()
     processes = {process: {ids for p, ids, _ in told if p == process} for process, _, _ in told}
     devices = {ids: {device for _, i, device in told if i == ids} for _, ids, _ in told}
     one_each = all(len(found) == 1 for found in (*processes.values(), *devices.values()))
@@ -300,7 +299,7 @@ def _told_by_tasks() -> tuple[list[tuple[int, tuple[str, ...], str]], int]:
         for reference in [asked.options(num_gpus=0.5, max_retries=0).remote() for _ in range(1 + number % 3)]:
             try:
                 told.append(ray.get(reference, timeout=60))
-            except ray.exceptions.WorkerCrashedError:
+            except WorkerCrashedError:
                 ended += 1
     return told, ended
 

@@ -103,15 +103,16 @@ def deterministic() -> Generator[None]:
     """
     off, warn, _ = range(3)  # and the last: raise an error
     mode = torch.get_deterministic_debug_mode()
-    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    memory = cast("Any", torch.utils.deterministic)
+    fill, benchmark = memory.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    memory.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False  # it chooses kernels by their times
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(mode=mode != off, warn_only=mode == warn)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark
 
 

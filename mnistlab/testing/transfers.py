@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import traceback
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 GPU = torch.device("cuda", 0)
 _INDEXED = ("aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index", "aten::_index_put_impl_")
 
-_OF_OTHERS = torch._C.DispatchKey.CompositeImplicitAutograd  # an operation that is made of others
+_OF_OTHERS = torch.DispatchKey.CompositeImplicitAutograd  # an operation that is made of others
 _WITHOUT_FAKE = ("aten::_fused_sgd_",)  # writes in place, and torch 2.15 can't pretend to
 
 
@@ -38,14 +38,16 @@ class Traffic:
 class _Generator(torch.Generator):
     """A generator that says which device it is made for, and draws on the CPU. Fake tensors draw from any."""
 
-    def __new__(cls, device: torch.device | str = "cpu") -> _Generator:
+    _pretended: torch.device
+
+    def __new__(cls, device: Any = "cpu") -> _Generator:  # pyright: ignore[reportInconsistentConstructor] - C's __init__
         """Make one for `device`, which need not be there."""
         made = super().__new__(cls)
         made._pretended = torch.device(device)
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # pyright: ignore[reportIncompatibleVariableOverride] - it is a getter in C
         """Return the device that it was made for."""
         return self._pretended
 
@@ -70,11 +72,15 @@ def pretended_gpu() -> Generator[Traffic]:
         patch.setattr(torch, "Generator", _Generator)
         patch.setattr(torch.nn.Module, "_apply", _moved)
         for module, name in ((torch.random, "fork_rng"), (torch.cuda, "device")):
-            patch.setattr(module, name, lambda *_, **__: nullcontext())
+            patch.setattr(module, name, _nothing)
         for module, name in ((torch, "manual_seed"), (torch.cuda, "manual_seed"), (torch.cuda, "manual_seed_all")):
-            patch.setattr(module, name, lambda _seed: None)
+            patch.setattr(module, name, _nothing)
         with FakeTensorMode(), _Watching(traffic):
             yield traffic
+
+
+def _nothing(*_: object, **__: object) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 def _moved(module: nn.Module, change: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
