@@ -10,9 +10,7 @@ violates: TPE ranks it last.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -33,6 +31,7 @@ from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask, enqueue
 from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.tuning.work import Waiting, task_of
 
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 
@@ -42,20 +41,6 @@ _STATES = {
     "interrupted": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """A trial that is to go on, told to Optuna as far as it has come.
-
-    The scheduler has it under `key`; a worker gets its packed state by `state`; with `room` it gets all of a device.
-    """
-
-    one: PastTrial
-    trial: Trial
-    key: str
-    state: object = None
-    room: bool = False
 
 
 class Bridge(Unsaved, Searcher):
@@ -103,7 +88,7 @@ class Bridge(Unsaved, Searcher):
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
         self._points = self._enqueued()
-        self._again: list[_Waiting] = []
+        self._again: list[Waiting] = []
         self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
         self.going_on: dict[str, PastTrial] = {}  # those of them that have been handed out, by Tune's name
 
@@ -167,7 +152,7 @@ class Bridge(Unsaved, Searcher):
         first, seed = self._first[self._key(plan)], trial_seed(self._spec.seed, number)
         self._begun[number] = plan, seed
         repeats = "" if first == number else trial_name(first)
-        return _task(plan, seed, repeats, away=self._away_from(trial_name(number)))
+        return task_of(plan, seed, repeats, away=self._away_from(trial_name(number)))
 
     def _enqueue_next(self) -> bool:
         """Give Optuna the next point that comes before its proposals; return whether it may go on proposing."""
@@ -301,13 +286,13 @@ class Bridge(Unsaved, Searcher):
         result = one.history.get(last, {})
         self._told(trial, Outcome(one.state or "failed", one.cause, one.message), result, self._spec.search.metric)
 
-    def _go_on(self, trial_id: str, waiting: _Waiting) -> dict[str, Any]:
+    def _go_on(self, trial_id: str, waiting: Waiting) -> dict[str, Any]:
         one = waiting.one
         self._live[trial_id], self._numbers[trial_id] = waiting.trial, one.number
         self._reported[trial_id] = max(self._reported.pop(waiting.key, 0), max(one.history, default=0))
         self.going_on[trial_id] = one
         away = self._away_from(one.name)
-        task = _task(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room, away=away)
+        task = task_of(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room, away=away)
         return {**task, "state": waiting.state}
 
     # --- Tune tells ---
@@ -336,10 +321,10 @@ class Bridge(Unsaved, Searcher):
         self._last.pop(trial_id, None)
         self._again.append(self._waiting(one, self._live.pop(trial_id), trial_id, state, room=room))
 
-    def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> _Waiting:
+    def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> Waiting:
         if self._spec.search.scheduler == "pbt":  # no other scheduler changes plans
             one = one.resumed_from(state, self._begun[one.number])
-        return _Waiting(one, trial, key, None if state is None else self._put(state), room)
+        return Waiting(one, trial, key, None if state is None else self._put(state), room)
 
     def fails(self, trial_id: str, loss: Loss) -> None:
         """Tell Optuna that a trial has lost its worker for good."""
@@ -390,17 +375,3 @@ class Bridge(Unsaved, Searcher):
 
     def __del__(self) -> None:
         """Leave the storage to the driver."""
-
-
-def _task(
-    plan: Mapping[str, Any],
-    seed: int,
-    repeats: str,
-    *,
-    resumes: str = "",
-    room: bool = False,
-    away: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
-    more = {"repeats": repeats, "resumes": resumes, "room": room, "away": list(away)}
-    return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}

@@ -1,0 +1,40 @@
+"""What workers are given: the task of a trial, and the trials that wait for another worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import Trial
+
+from mnistlab.tuning.past import PastTrial
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A trial that is to go on, told to Optuna as far as it has come.
+
+    The scheduler has it under `key`; a worker gets its packed state by `state`; with `room` it gets all of a device.
+    """
+
+    one: PastTrial
+    trial: Trial
+    key: str
+    state: object = None
+    room: bool = False
+
+
+def task_of(
+    plan: Mapping[str, Any],
+    seed: int,
+    repeats: str,
+    *,
+    resumes: str = "",
+    room: bool = False,
+    away: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
+    more = {"repeats": repeats, "resumes": resumes, "room": room, "away": list(away)}
+    return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}
