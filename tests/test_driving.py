@@ -105,8 +105,8 @@ def test_a_search_without_a_success_says_why(ended: list[str], spent: float, beg
 @pytest.mark.parametrize(("seconds", "said"), [(12.0, "the time budget of 10s ran out while"), (9.0, "no trial was")])
 def test_only_a_time_budget_that_is_spent_is_a_reason(seconds: float, said: str) -> None:
     writer = SimpleNamespace(seconds=seconds)
-    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, trials=[], writer=writer, searching=True)
-    run.experiment = SimpleNamespace(spec=SimpleNamespace(search=SearchSpec(time_budget=10.0)))
+    run = SimpleNamespace(requests=Requests(), emit=lambda _: None, trials=[], writer=writer, given_up=None)
+    run.searching, run.experiment = True, SimpleNamespace(spec=SimpleNamespace(search=SearchSpec(time_budget=10.0)))
     end = to_the_end(cast("Drive", run), lambda: None)
     assert end.outcome.startswith(f"no trial succeeded: {said}")
 
