@@ -153,3 +153,12 @@ def test_a_module_moves_with_its_buffers_and_tied_weights() -> None:
         module.to(GPU)
         assert {t.device for t in module.state_dict().values()} == {GPU}
         assert module[1].weight is module[0].weight
+
+
+def test_plugins_that_lend_a_seed_read_nothing_from_a_gpu(builtins: Registry) -> None:
+    for name in ("kornia-horizontal-flip", "v2-random-horizontal-flip"):
+        record = builtins.find("transform", name).record
+        with pretended_gpu() as traffic:
+            change = record.build(record.config(p=1.0), SHAPE)
+            change(torch.rand(2, 1, 28, 28, device=GPU), torch.Generator(GPU))
+        assert not [said for said in traffic.crossings if said.startswith("reads a number")], name

@@ -9,6 +9,7 @@ A config has the arguments of its class: those that `OFFERED` names are searched
 from __future__ import annotations
 
 import inspect
+import random
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -193,10 +194,19 @@ def _lent_seed(generator: torch.Generator) -> Generator[None]:
     Not `torch.manual_seed`, which seeds those of all GPUs, of which some would not be given back.
     """
     device = generator.device
-    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    seed = _seed(generator)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def _seed(generator: torch.Generator) -> int:
+    """Return a seed drawn from `generator`. On a GPU no value is read, which would wait."""
+    if generator.device.type != "cuda":
+        return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    seed = random.Random(f"{generator.initial_seed()} {generator.get_offset()}").getrandbits(62)
+    torch.rand((), generator=generator, device=generator.device)  # the next seed is another one
+    return seed
