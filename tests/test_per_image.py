@@ -289,6 +289,28 @@ def test_parameters_are_no_matter_of_chance():
     assert board.rows[0].validation_interval is None
 
 
+@pytest.mark.parametrize(("seeds", "first"), [(1, 100), (3, 500)], ids=["one seed", "no shared seed"])
+def test_parameters_differ_for_sure_however_few_seeds_there_are(seeds: int, first: int):
+    def sized(number: int, parameters: float, first: int) -> list[ReplicateResult]:
+        ones = replicates(number, 0.9, seeds, first)
+        return [replace(one, metrics={"parameters": parameters}) for one in ones]
+
+    confirmed = [*sized(1, 900, 100), *sized(2, 1000, first), *sized(3, 1000, first)]
+    board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed, metric="parameters"))
+    assert [(row.rank, row.rank_low, row.rank_high) for row in board.rows] == [("1", 1, 1), ("2=", 2, 3), ("2=", 2, 3)]
+
+
+def test_parameters_are_compared_without_an_interval_and_without_a_tie():
+    def sized(number: int, parameters: float) -> list[ReplicateResult]:
+        return [replace(one, metrics={"parameters": parameters}) for one in replicates(number, 0.9, 1)]
+
+    confirmed = [*sized(1, 900), *sized(2, 1000), *sized(3, 1000)]
+    run = record(trial(1), trial(2), trial(3), confirmed=confirmed, metric="parameters")
+    differ, equal = compare(run, run, "0002", "0001").sentence(), compare(run, run, "0002", "0003").sentence()
+    assert differ == "cnn-1:0001 is better than cnn-1:0002: +100 in parameters, whatever the seed."
+    assert equal == "cnn-1:0002 and cnn-1:0003 are equal in parameters, whatever the seed."
+
+
 def test_a_ranking_of_several_runs_reads_those_of_each(folder: Path, tmp_path: Path):
     other = read_run(folder)
     assert isinstance(other, RunRecord)

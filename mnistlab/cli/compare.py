@@ -62,7 +62,7 @@ def _lines(found: Comparison) -> list[str]:
     lines = [f"A: {found.a}", f"B: {found.b}", f"On {found.dataset}, by {found.metric}; shared seeds: {seeds}", ""]
     for part in found.parts:
         lines += [*_part_lines(part), ""]
-    return [*lines, found.sentence(), PAIR]
+    return [*lines, found.sentence(), *([] if found.difference.exact else [PAIR])]
 
 
 def _part_lines(part: OnImages) -> list[str]:
