@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from mnistlab.console.summary import notes
+from mnistlab.console.tables import mean_text
 from mnistlab.console.verdict import verdict
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard, rank
@@ -278,6 +279,18 @@ def test_the_interval_of_a_row_stays_among_the_values_there_are():
     table = csv_text([section(rank(record(trial(1), confirmed=ones[:1])))]).splitlines()
     cells = dict(zip(*(line.split(",") for line in table[:2]), strict=False))
     assert (cells["validation_low"], cells["validation_high"]) == ("", "")
+
+
+def test_no_interval_of_a_loss_reaches_below_zero():
+    losses = (0.02, 0.2, 0.1)
+    ones = [
+        replace(one, metrics={"val_loss": loss}, per_image=None)
+        for one, loss in zip(replicates(1, 0.9, 3), losses, strict=True)
+    ]
+    (row,) = rank(record(trial(1), confirmed=ones, metric="val_loss")).rows
+    assert row.validation_interval
+    assert row.validation_interval.low == 0.0
+    assert "[0, " in mean_text("val_loss", losses)
 
 
 def test_parameters_are_no_matter_of_chance():
