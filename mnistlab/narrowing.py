@@ -110,13 +110,10 @@ def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
             wrong.append(f"{key} {error}")
     if wrong:
         raise ValueError(_together(wrong))
-    whole = {"low": domain.low, "high": domain.high, "step": domain.step, "log": domain.log and "step" not in table}
-    return _range(domain, **whole | found)
-
-
-def _range(domain: Int | Float, low: Scalar, high: Scalar, step: float | None, *, log: bool) -> Domain:
+    low, high = found.get("low", domain.low), found.get("high", domain.high)
+    step, log = found.get("step", domain.step), found.get("log", domain.log and "step" not in table)
     if isinstance(domain, Int):
-        return Int(cast("int", low), cast("int", high), step=cast("int", step), log=log)
+        return Int(low, high, step=step, log=log)
     return Float(float(low), float(high), log=log, step=step)
 
 
