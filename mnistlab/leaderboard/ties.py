@@ -102,12 +102,15 @@ def weakest(ties: Sequence[Tie]) -> Tie | None:
 
 
 def size_text(metric: str, value: float) -> str:
-    """Return the size of a difference to two digits, of accuracies in points."""
-    return f"{100 * value:.2g} points" if metric in ACCURACIES else f"{value:.2g}"
+    """Return the size of a difference to two digits, of accuracies in points: `0.16 points`, `1,200`, `3.4e-05`."""
+    size = float(f"{100 * value if metric in ACCURACIES else value:.2g}")
+    return f"{size:,.10g}" + " points" * (metric in ACCURACIES)
 
 
 def seen_text(metric: str, tie: Tie) -> str:
     """Return how large a difference could have been seen."""
+    if tie.detectable is not None and metric in ACCURACIES and tie.detectable >= 1:
+        return f"{counted(tie.seeds, 'seed')} could hardly show any difference"
     if tie.detectable is not None:
         return f"{counted(tie.seeds, 'seed')} could show a difference of about {size_text(metric, tie.detectable)}"
     if tie.seeds < FEWEST:
