@@ -2,15 +2,14 @@
 
 The search of experiments/quick.toml, without its confirmation, in turns: by Ray Tune's own loop, and by ours, which
 drops no worker that is starting. How long two trials ran at once is read from the events; workers are counted by
-looking at the processes ten times a second. With a DELAY, each worker process but the first one of a search sleeps for
-so many seconds when it starts: a machine that is busy, or a node that is slower than another, without the chance.
+looking at the processes ten times a second. With a DELAY, each worker but the first one of a search sleeps for so many
+seconds while it starts, as on a busy machine or on a slower node.
 
 Usage: python benchmarks/workers.py [ROUNDS] [DELAY]
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,14 +25,18 @@ from mnistlab.store import read_events
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "from mnistlab.__main__ import main; main()"
 TUNES = f"import contextlib; from mnistlab.tuning import tune; tune.workers_kept = contextlib.nullcontext; {OURS}"
-# Python runs this at the start of each process; the first worker of Ray's makes the file that the others find.
+# The first worker makes the file that the others find. Ray sends the class along, as it is defined in no module.
 DELAYED = """
-import os, sys, time
-if any(word.endswith("default_worker.py") for word in sys.argv + sys.orig_argv):
-    try:
-        os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        time.sleep({delay})
+import os, time
+from mnistlab.tuning import tune
+class PlanTrainable(tune.PlanTrainable):
+    def setup(self, *arguments, **options):
+        try:
+            os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            time.sleep({delay})
+        super().setup(*arguments, **options)
+tune.PlanTrainable = PlanTrainable
 """
 ENDS = {"trial_finished", "trial_pruned", "trial_interrupted", "trial_failed", "trial_waiting"}
 
@@ -52,12 +55,11 @@ class Measured:
 def search(code: str, folder: Path, delay: int) -> Measured:
     """Run the search by a Python program that ends in the command."""
     runs = folder / "runs"
-    (folder / "sitecustomize.py").write_text(DELAYED.format(first=str(folder / "first"), delay=delay))
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    code = DELAYED.format(first=str(folder / "first"), delay=delay) + code if delay else code
     start = time.perf_counter()
     command = [sys.executable, "-c", code, "search", str(ROOT / "experiments/quick.toml"), "--runs", str(runs)]
     command += ["--set", "confirm.top=0", "--ui", "quiet"]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": path})
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     seen: set[int] = set()
     while child.poll() is None:
         seen |= workers_of(child.pid)

@@ -194,7 +194,7 @@ def _worth_a_look(plans: Sequence[Entry], metric: str, pairs: Sequence[Pair], ri
     if metric in FIXED:
         return sorted(pairs)
     wanted = set(pairs)
-    least = {pair: p / 2 for pair, p in _student(plans, metric) if pair in wanted and p / 2 <= risk}
+    least = {pair: p / 2 for pair, p in _student(plans, metric, 2 * risk) if pair in wanted}
     known = len(least)
     while True:
         limit = risk / max(1, count - known)
@@ -204,8 +204,8 @@ def _worth_a_look(plans: Sequence[Entry], metric: str, pairs: Sequence[Pair], ri
         known = fewer
 
 
-def _student(plans: Sequence[Entry], metric: str) -> Iterator[tuple[Pair, float]]:
-    """Yield Student's two-sided p-value of every pair that shares two seeds or more."""
+def _student(plans: Sequence[Entry], metric: str, most: float) -> Iterator[tuple[Pair, float]]:
+    """Yield Student's two-sided p-value of every pair that shares two seeds or more and has one of at most `most`."""
     table = _by_seed(plans, metric)
     for i in range(len(plans) - 1):
         gains = table[i] - table[i + 1 :]
@@ -215,9 +215,9 @@ def _student(plans: Sequence[Entry], metric: str) -> Iterator[tuple[Pair, float]
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = gains.sum(axis=1) / n
             error = np.sqrt((np.where(shared, gains - mean[:, None], 0.0) ** 2).sum(axis=1) / (n - 1) / n)
-            p = 2 * stdtr(n - 1, -np.abs(mean) / error)
-        for j in np.flatnonzero(n > 1):
-            yield (i, i + 1 + int(j)), float(np.nan_to_num(p[j]))
+            p = np.nan_to_num(2 * stdtr(n - 1, -np.abs(mean) / error))
+        near = np.flatnonzero((n > 1) & (p <= most))
+        yield from (((i, i + 1 + j), value) for j, value in zip(near.tolist(), p[near].tolist(), strict=True))
 
 
 def _by_seed(plans: Sequence[Entry], metric: str) -> npt.NDArray[np.float64]:

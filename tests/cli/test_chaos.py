@@ -242,7 +242,7 @@ dataset = "uneven"
 validation = 64
 [model.uneven]
 [optimizer.sgd]
-lr = { low = 1e-3, high = 1e-1 }
+lr = { low = 0.01, high = 0.3 }
 [training]
 epochs = 2
 batch_size = 64

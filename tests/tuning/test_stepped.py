@@ -25,7 +25,7 @@ from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.past import Past
 from mnistlab.tuning.samplers import sampler
 from mnistlab.tuning.schedulers import _neighbour, _sample
-from mnistlab.tuning.study import ask, enqueue
+from mnistlab.tuning.study import _be_quiet, ask, enqueue, settings_of
 from tests.test_steps import stepped
 from tests.tuning.test_amended import past_of_tasks
 from tests.tuning.test_repeats import Asked
@@ -51,12 +51,17 @@ scheduler = "none"
 POINTS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
 
 
+def space_of(*parameters: Parameter) -> Space:
+    return Space((Branch("m", {}, {}, parameters),), (Branch("o", {}, {}, ()),), (), Branch("training", {}, {}, ()))
+
+
 def proposed(algorithm: Any, domain: Domain, count: int) -> list[Any]:
     """What an algorithm proposes for a parameter; that of which Optuna would warn is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        study = optuna.create_study(sampler=sampler(algorithm, 0, count))
+        _be_quiet()  # as in a search
         parameter = Parameter("x", domain, domain.corners()[0])
+        study = optuna.create_study(sampler=sampler(algorithm, 0, count, settings_of(space_of(parameter))))
         found: list[Any] = []
         for _ in range(count):
             trial = study.ask()
@@ -111,8 +116,8 @@ def test_a_proposal_beyond_a_range_is_its_end() -> None:
 def test_optuna_tells_equal_options_apart(domain: Choice) -> None:
     assert {repr(one) for one in proposed("random", domain, 60)} == set(map(repr, domain.options))
     parameter = Parameter("x", domain, domain.options[0])
-    space = Space((Branch("m", {}, {}, (parameter,)),), (Branch("o", {}, {}, ()),), (), Branch("training", {}, {}, ()))
-    study = optuna.create_study(sampler=sampler("random", 0, 8))
+    space = space_of(parameter)
+    study = optuna.create_study(sampler=sampler("random", 0, 8, settings_of(space)))
     for option in domain.options:
         enqueue(study, space, {"x": option})
         assert repr(ask(study.ask(), parameter)) == repr(option)
