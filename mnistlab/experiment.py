@@ -14,8 +14,8 @@ from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
 from mnistlab.discovery import Selection, canonical
 from mnistlab.errors import Fault, PluginError, SpecError, closest, misspelt, near_miss
-from mnistlab.explain import UNKNOWN, explain
-from mnistlab.forms import PLUGIN_TABLES
+from mnistlab.explain import TABLE, UNKNOWN, explain
+from mnistlab.forms import PLUGIN_TABLES, how_to_write
 from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, TrainingConfig, compose, endless, size
 from mnistlab.spec import (
@@ -138,6 +138,8 @@ def _at_home(fault: Fault, table: Table, registry: Registry) -> Fault:
 
     TOML ends a table with the next header, so that a key at the end of a file belongs to the last table.
     """
+    if fault.rule == TABLE and fault.place in PLUGIN_TABLES:
+        return replace(fault, hint=how_to_write(fault.place, fault.value, registry.names(fault.place)))
     if fault.rule != UNKNOWN:
         return fault
     place, _, key = fault.place.rpartition(".")

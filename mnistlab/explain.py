@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from mnistlab.errors import Fault, misspelt, must_be_one_of, near_miss
 from mnistlab.forms import FLAG, NUMBER, STRING, WHOLE, example, how_to_write, instead
 
-UNKNOWN = "is not a setting"
+UNKNOWN, TABLE = "is not a setting", "must be a table"
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _RULES = {
     "missing": "is required",
@@ -21,8 +21,8 @@ _RULES = {
     "float_type": NUMBER,
     "string_type": STRING,
     "bool_type": FLAG,
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
+    "dict_type": TABLE,
+    "model_type": TABLE,
     "list_type": "must be a list",
     "tuple_type": "must be a string or a list of strings",
     "finite_number": "must be a finite number",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, cast, get_args
 
 from mnistlab.api import Choice, Domain, Int, Scalar
-from mnistlab.errors import Fault
+from mnistlab.errors import Fault, closest
 
 WHOLE, NUMBER, STRING, FLAG = "must be a whole number", "must be a number", "must be a string", "must be true or false"
 _RULES: dict[type, str] = {int: WHOLE, float: NUMBER, str: STRING, bool: FLAG}
@@ -111,55 +111,72 @@ def toml(value: Scalar) -> str:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def how_to_write(section: str, value: object) -> str:
-    """Return how a section is written, for a fault of `value`, which stands in its place and is no table."""
+def how_to_write(section: str, value: object, known: Collection[str] = ()) -> str:
+    """Return how a section is written, for a fault of `value`, which stands in its place and is no table.
+
+    `known` are the models (optimizers, transforms) that there are, as far as that is known: a name that is none of them
+    is not repeated, but the nearest one is named.
+    """
     if isinstance(value, list) and any(isinstance(one, Mapping) for one in cast("list[object]", value)):
-        return _single_brackets(section, cast("list[object]", value))
+        return _single_brackets(section, cast("list[object]", value), known)
     if section not in _EXAMPLES:
-        names = [one for one in cast("list[object]", value if isinstance(value, list) else [value]) if _is_name(one)]
-        return f"write {_headers(section, names)}" if names else f"write a table, for example {example(section)}"
+        names = [
+            str(one) for one in cast("list[object]", value if isinstance(value, list) else [value]) if _is_name(one)
+        ]
+        meant = list(dict.fromkeys(_meant(name, known) for name in names))
+        there = [name for name in meant if name in known or not known]
+        return f"write {_headers(section, meant)}" if there else f"write a table, for example {example(section)}"
     key, usual = _EXAMPLES[section]
     shown = value if type(value) is type(usual) else usual
     return f"write [{section}] and under it, for example, {key} = {_shown(cast('Scalar', shown))}"
 
 
-def _single_brackets(section: str, tables: Sequence[object]) -> str:
+def _meant(name: str, known: Collection[str]) -> str:
+    """Return the nearest of the `known` names, or the name itself where none is near."""
+    return name if name in known else closest(name, known) or name
+
+
+def _single_brackets(section: str, tables: Sequence[object], known: Collection[str]) -> str:
     """Return how [[model]] or [[search]] is written: TOML's double brackets make a list."""
     first = next(one for one in tables if isinstance(one, Mapping))
-    name = _name_in(cast("Mapping[str, Any]", first)) if section in PLUGIN_TABLES else ""
+    name = _meant(_name_in(cast("Mapping[str, Any]", first)), known) if section in PLUGIN_TABLES else ""
     return f"write [{section}{'.' * bool(name)}{name}], with single brackets"
 
 
-def loose(kind: str, tables: Mapping[str, Any], offered: Callable[[str], bool]) -> list[Fault]:
+def loose(kind: str, tables: Mapping[str, Any], known: Collection[str]) -> list[Fault]:
     """Return the faults of what stands in a table of models (optimizers, transforms) and is no model's table.
 
-    `offered` says whether a name is one of the kind. A whole table of settings, `model = { name = "cnn", depth = 3 }`,
-    is one mistake and gives one fault.
+    `known` are all names of the kind. A whole table of settings, `model = { name = "cnn", depth = 3 }`, is one mistake
+    and gives one fault.
     """
     entries = {name: value for name, value in tables.items() if not isinstance(value, Mapping)}
-    named = [name for name in entries if offered(name)]
+    named = {name: one for name in entries if (one := name if name in known else name.casefold()) in known}
     faults = [
-        Fault(f"{kind}.{name}", "must be a table", entries[name], _of_named(kind, name, entries)) for name in named
+        Fault(f"{kind}.{name}", "must be a table", entries[name], _of_named(kind, one, entries[name]))
+        for name, one in named.items()
     ]
     if settings := {name: value for name, value in entries.items() if name not in named}:
         place = kind if len(settings) > 1 else f"{kind}.{next(iter(settings))}"
         value = settings if len(settings) > 1 else next(iter(settings.values()))
-        rule = f"must be under the table of a {kind}" if len(settings) == 1 else f"must hold a table for each {kind}"
-        faults.append(Fault(place, rule, value, _where_they_belong(kind, settings, tables)))
+        one = f"must be under the table of {'an' if kind == 'optimizer' else 'a'} {kind}"
+        rule = one if len(settings) == 1 else f"must hold a table for each {kind}"
+        faults.append(Fault(place, rule, value, _where_they_belong(kind, settings, tables, known)))
     return faults
 
 
-def _of_named(kind: str, name: str, entries: Mapping[str, Any]) -> str:
-    double = isinstance(entries[name], list) and any(isinstance(one, Mapping) for one in entries[name])
+def _of_named(kind: str, name: str, value: object) -> str:
+    double = isinstance(value, list) and any(isinstance(one, Mapping) for one in cast("list[object]", value))
     return f"write [{kind}.{name}]" + ", with single brackets" * double + " and its settings under it" * (not double)
 
 
-def _where_they_belong(kind: str, settings: Mapping[str, Any], tables: Mapping[str, Any]) -> str:
+def _where_they_belong(
+    kind: str, settings: Mapping[str, Any], tables: Mapping[str, Any], known: Collection[str]
+) -> str:
     """Return under which table settings belong that stand outside of every one."""
     name = _name_in(settings)
     rest = [key for key in settings if not (name and settings[key] == name and key in _NAMED)]
     inner = [key for key, value in tables.items() if isinstance(value, Mapping)]
-    table = f"[{kind}.{name}]" if name else f"[{kind}.{inner[0]}]" if len(inner) == 1 else example(kind)
+    table = f"[{kind}.{_meant(name, known)}]" if name else f"[{kind}.{inner[0]}]" if len(inner) == 1 else example(kind)
     under = f"{', '.join(rest)} under it" if rest else ""
     return f"write {'' if name or inner else 'for example '}{table}" + f" and {under}" * bool(under)
 

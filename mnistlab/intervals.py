@@ -59,6 +59,11 @@ class Difference:
     images: int = 0
 
     @property
+    def exact(self) -> bool:
+        """Return whether the difference is known without any doubt (see `mnistlab.paired.exact_difference`)."""
+        return self.interval.low == self.interval.high
+
+    @property
     def tied(self) -> bool:
         """Return whether the interval contains 0: a and b can't be told apart."""
         return 0.0 in self.interval

@@ -115,14 +115,14 @@ def metric_text(metric: str, value: float | None) -> str:
 
 
 def range_text(metric: str, low: float, high: float, most: float = math.inf) -> str:
-    """Return for example `98.80, 99.02`: two ends of a known interval, without the unit and not above `most`.
+    """Return for example `98.80, 99.02`: two ends of a known interval, without the unit, from 0 to `most`.
 
     Ends that would look the same move outward by one in their last digit: an interval is never shown with width zero.
     """
-    texts = [metric_text(metric, min(most, value)) for value in (low, high)]
+    texts = [metric_text(metric, min(most, max(0.0, value))) for value in (low, high)]
     if texts[0] == texts[1]:
         digit = _last_digit(metric, max(abs(low), abs(high)))
-        texts = [metric_text(metric, min(most, value)) for value in (low - digit, high + digit)]
+        texts = [metric_text(metric, min(most, max(0.0, value))) for value in (low - digit, high + digit)]
     return ", ".join(text.removesuffix(" %") for text in texts)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from mnistlab.api import Choice, Domain, Float, Int, Scalar
 from mnistlab.errors import near_miss, nearest, short
-from mnistlab.forms import typed
+from mnistlab.forms import FLAG, instead, typed
 from mnistlab.points import normalized, same, steps_beside
 from mnistlab.steps import exact
 
@@ -31,6 +32,7 @@ def _chosen_from(entries: list[object], domain: Domain | None) -> Domain | Scala
     if domain is None:
         raise ValueError("can be fixed but not searched: its plugin gives it no domain")
     options: list[Scalar] = []
+    wrong: list[str] = []
     for entry in entries:
         try:
             if _is_pattern(entry, domain):  # patterns may overlap
@@ -38,12 +40,20 @@ def _chosen_from(entries: list[object], domain: Domain | None) -> Domain | Scala
             else:
                 options.append(_inside(entry, domain))
         except ValueError as error:
-            raise ValueError(f"entry {short(entry)} {error}") from None
+            wrong.append(f"entry {short(entry)} {error}")
+    if wrong:
+        raise ValueError(_together(wrong))
     try:
         choice = Choice(*options)
     except ValueError:
         raise ValueError("must hold at least one value, and each once") from None
     return options[0] if len(options) == 1 else choice
+
+
+def _together(wrong: Sequence[str]) -> str:
+    """Return several texts "rule; hint" of one setting as one: first the rules, then the hints."""
+    parts = [text.partition("; ") for text in wrong]
+    return "; ".join(filter(None, [", and ".join(rule for rule, _, _ in parts), *dict.fromkeys(p[2] for p in parts)]))
 
 
 def _is_pattern(value: object, domain: Domain | None) -> bool:
@@ -85,36 +95,49 @@ def _narrowed(table: dict[str, Any], domain: Domain | None) -> Domain:
     """Return the part of `domain` that `table` leaves: nothing that the plugin does not allow gets in."""
     if not isinstance(domain, (Int, Float)):
         raise ValueError("takes a value or a list of values, not a range" if domain else "takes a value, not a range")
-    keys = {"low", "high", "step", "log"}
-    unknown = [key for key in table if key not in keys]
-    if unknown:
-        raise ValueError(f"'{unknown[0]}' is not part of a range; {near_miss(unknown[0], keys)}")
-    low = _end(table, "low", domain) if "low" in table else domain.low
-    high = _end(table, "high", domain) if "high" in table else domain.high
-    log = table.get("log", domain.log and "step" not in table)
-    if not isinstance(log, bool):
-        raise ValueError("log must be true or false")
-    step = _step(table["step"], domain) if "step" in table else domain.step
+    read: dict[str, Callable[[object], Any]] = {
+        "low": lambda value: _inside(value, domain),
+        "high": lambda value: _inside(value, domain),
+        "step": lambda value: _step(value, domain),
+        "log": _flag,
+    }
+    found: dict[str, Any] = {}
+    wrong = [f"'{key}' is not part of a range; {near_miss(key, read)}" for key in table if key not in read]
+    for key in [key for key in table if key in read]:
+        try:
+            found[key] = read[key](table[key])
+        except ValueError as error:
+            wrong.append(f"{key} {error}")
+    if wrong:
+        raise ValueError(_together(wrong))
+    low, high = found.get("low", domain.low), found.get("high", domain.high)
+    step, log = found.get("step", domain.step), found.get("log", domain.log and "step" not in table)
     if isinstance(domain, Int):
-        return Int(cast("int", low), cast("int", high), step=cast("int", step), log=log)
+        return Int(low, high, step=step, log=log)
     return Float(float(low), float(high), log=log, step=step)
 
 
-def _end(table: dict[str, Any], key: str, domain: Int | Float) -> Scalar:
-    try:
-        return _inside(table[key], domain)
-    except ValueError as error:
-        raise ValueError(f"{key} {error}") from None
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    hint = instead(value, lambda one: isinstance(one, bool))
+    raise ValueError("; ".join(filter(None, [FLAG, hint])))
 
 
 def _step(value: object, domain: Int | Float) -> int | float:
     """Return a range's own step, which has to meet the steps of the plugin's."""
     kind, word = (int, "whole number") if isinstance(domain, Int) else ((int, float), "number")
     widest = max(domain.high - domain.low, domain.step or 0)
-    if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= widest:
-        raise ValueError(f"step must be a {word} above 0 and at most {widest:g}")
+
+    def fits(one: object) -> bool:
+        return isinstance(one, kind) and not isinstance(one, bool) and 0 < one <= widest
+
+    if not fits(value):
+        rule = f"must be a {word} above 0 and at most {widest:g}"
+        raise ValueError("; ".join(filter(None, [rule, instead(value, fits)])))
+    value = cast("int | float", value)
     own = exact(domain.step or value)
     times = round(exact(value) / own)
     if not same(float(times * own), value):
-        raise ValueError(f"step must be a multiple of the plugin's own: {domain}")
+        raise ValueError(f"must be a multiple of the plugin's own: {domain}")
     return value if isinstance(domain, Int) else float(times * own)

@@ -183,16 +183,17 @@ def paired_mean_difference(a: Sequence[float], b: Sequence[float], confidence: f
     return Difference(summary.mean, Interval(summary.mean - reach, summary.mean + reach), p)
 
 
-def exact_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+def exact_difference(a: Sequence[float], b: Sequence[float]) -> Difference | None:
     """Return the difference of a property of two plans that no seed and no image changes, such as their parameters.
 
-    a and b, one number for each shared seed, are then all equal, and the interval of width zero is what is known. If
-    they are not equal, or there are none, this is no such property: it is `paired_mean_difference`.
+    a and b, one number for each seed of a plan, are then all equal. One seed of each is enough, the plans need not
+    share it, and the interval of width zero is what is known. Where the numbers of one plan differ, or there are none,
+    this is no such property: None.
     """
-    if len({*a}) == len({*b}) == 1:
-        gain = a[0] - b[0]
-        return Difference(gain, Interval(gain, gain), 0.0 if gain else 1.0)
-    return paired_mean_difference(a, b)
+    if len({*a}) != 1 or len({*b}) != 1:
+        return None
+    gain = a[0] - b[0]
+    return Difference(gain, Interval(gain, gain), 0.0 if gain else 1.0)
 
 
 def _mean_squares(gain: npt.NDArray[np.float64]) -> tuple[float, float, float]:

@@ -55,18 +55,23 @@ def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: fl
     """Return ours - theirs over the seeds that both have.
 
     Where the metric is known of each image, in all of those trainings, its interval covers other seeds and other
-    images; elsewhere other seeds only (`Difference.images` is 0). What is fixed by the plan has an exact difference.
+    images; elsewhere other seeds only (`Difference.images` is 0). What is fixed by the plan has an exact difference,
+    whether they share seeds or not.
 
     Raises:
         RunDirectoryError: if a file with values for each image can't be read, or is damaged.
     """
+    if metric in FIXED:
+        every = ([one.metrics[metric] for one in side] for side in (ours, theirs))
+        if exact := exact_difference(*every):
+            return exact
     a, b = ({one.seed: one for one in side} for side in (ours, theirs))
     seeds = sorted(a.keys() & b.keys())
     mine, others = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
     if images_of([*mine, *others], metric):
         return paired_difference(outcomes(mine, metric), outcomes(others, metric), confidence=confidence)
     x, y = ([one.metrics[metric] for one in side] for side in (mine, others))
-    return exact_difference(x, y) if metric in FIXED else paired_mean_difference(x, y, confidence)
+    return paired_mean_difference(x, y, confidence)
 
 
 def images_of(replicates: Replicates, metric: str) -> int:

@@ -110,7 +110,11 @@ class Registry:
 
     def offers_one(self, kind: Kind, name: str) -> bool:
         """Return whether a plugin offers the bare `name`, or `distribution:name`."""
-        return any(name in (offer.name, offer.qualified) for offer in self.offers(kind))
+        return name in self.names(kind)
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return every name that stands for an offer of a kind: its bare name, and `distribution:name`."""
+        return [name for offer in self.offers(kind) for name in (offer.name, offer.qualified)]
 
     def _clash(self, kind: Kind, name: str, matches: Sequence[Offer]) -> str:
         """Say what to write into the experiment instead, and whether leaving the installed plugins out would do."""

@@ -210,7 +210,7 @@ def _branches(kind: Kind, tables: object, registry: Registry, faults: list[Fault
     if not isinstance(tables, dict):
         return ()  # the fixed part of the file reports it
     named = cast("dict[str, Any]", tables)
-    faults += loose(kind, named, lambda name: registry.offers_one(kind, name))
+    faults += loose(kind, named, registry.names(kind))
     found: list[Branch] = []
     for name, table in named.items():
         if not isinstance(table, dict):

@@ -71,6 +71,13 @@ def _countable(gpus: float) -> float:
 
 
 def _auto(value: object) -> object:
+    """Return None for "auto".
+
+    Raises:
+        ValueError: for a text that is near to it.
+    """
+    if isinstance(value, str) and closest(value, ["auto"]) and value != "auto":
+        raise ValueError("must be \"auto\" or a number; did you mean 'auto'?")
     return None if value == "auto" else value
 
 

@@ -110,6 +110,17 @@ def test_chances_to_be_best_stand_on_the_confirmed_rows():
     assert [row.best for row in few.rows] == [None, None]
 
 
+@pytest.mark.parametrize("value", [0.9, 0.3, 0.0])
+def test_equal_values_do_not_claim_that_there_is_no_luck(value):
+    """The sums of equal floats leave a deviation of 1e-17, which is none."""
+    metrics = {"val_accuracy": value}
+    confirmed = [replace(one, metrics=metrics, val_correct="") for n in (1, 2) for one in replicates(n, 0.9, 3)]
+    board = rank(record(trial(1), trial(2), confirmed=confirmed))
+    assert board.luck is not None
+    assert (board.luck.spread, board.luck.curse) == (None, None)
+    assert not any(note.startswith("Luck:") for note in luck_notes(board))
+
+
 def test_a_ranking_without_confirmation_says_nothing_of_luck():
     board = rank(record(trial(1), trial(2)))
     assert board.luck is not None

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from mnistlab.console.summary import notes
+from mnistlab.console.tables import mean_text
 from mnistlab.console.verdict import verdict
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard, rank
@@ -280,6 +281,18 @@ def test_the_interval_of_a_row_stays_among_the_values_there_are():
     assert (cells["validation_low"], cells["validation_high"]) == ("", "")
 
 
+def test_no_interval_of_a_loss_reaches_below_zero():
+    losses = (0.02, 0.2, 0.1)
+    ones = [
+        replace(one, metrics={"val_loss": loss}, per_image=None)
+        for one, loss in zip(replicates(1, 0.9, 3), losses, strict=True)
+    ]
+    (row,) = rank(record(trial(1), confirmed=ones, metric="val_loss")).rows
+    assert row.validation_interval
+    assert row.validation_interval.low == 0.0
+    assert "[0, " in mean_text("val_loss", losses)
+
+
 def test_parameters_are_no_matter_of_chance():
     def sized(number: int, parameters: float) -> list[ReplicateResult]:
         return [replace(one, metrics={"parameters": parameters}) for one in replicates(number, 0.9)]
@@ -287,6 +300,28 @@ def test_parameters_are_no_matter_of_chance():
     board = rank(record(trial(1), trial(2), confirmed=sized(1, 900) + sized(2, 1000), metric="parameters"))
     assert ([row.rank for row in board.rows], board.tied, board.seeds_only) == (["1", "2"], (), False)
     assert board.rows[0].validation_interval is None
+
+
+@pytest.mark.parametrize(("seeds", "first"), [(1, 100), (3, 500)], ids=["one seed", "no shared seed"])
+def test_parameters_differ_for_sure_however_few_seeds_there_are(seeds: int, first: int):
+    def sized(number: int, parameters: float, first: int) -> list[ReplicateResult]:
+        ones = replicates(number, 0.9, seeds, first)
+        return [replace(one, metrics={"parameters": parameters}) for one in ones]
+
+    confirmed = [*sized(1, 900, 100), *sized(2, 1000, first), *sized(3, 1000, first)]
+    board = rank(record(trial(1), trial(2), trial(3), confirmed=confirmed, metric="parameters"))
+    assert [(row.rank, row.rank_low, row.rank_high) for row in board.rows] == [("1", 1, 1), ("2=", 2, 3), ("2=", 2, 3)]
+
+
+def test_parameters_are_compared_without_an_interval_and_without_a_tie():
+    def sized(number: int, parameters: float) -> list[ReplicateResult]:
+        return [replace(one, metrics={"parameters": parameters}) for one in replicates(number, 0.9, 1)]
+
+    confirmed = [*sized(1, 900), *sized(2, 1000), *sized(3, 1000)]
+    run = record(trial(1), trial(2), trial(3), confirmed=confirmed, metric="parameters")
+    differ, equal = compare(run, run, "0002", "0001").sentence(), compare(run, run, "0002", "0003").sentence()
+    assert differ == "cnn-1:0001 is better than cnn-1:0002: +100 in parameters, whatever the seed."
+    assert equal == "cnn-1:0002 and cnn-1:0003 are equal in parameters, whatever the seed."
 
 
 def test_a_ranking_of_several_runs_reads_those_of_each(folder: Path, tmp_path: Path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import nct, t
 
+from mnistlab.leaderboard.ties import Tie, seen_text, size_text, tie_text
 from mnistlab.power import MOST, POWER, chance_to_tell, images_suffice, seeds_to_tell, smallest_difference
 from mnistlab.statistics import paired_difference, paired_mean_difference
 
@@ -88,3 +89,25 @@ def test_what_says_nothing_is_refused(seeds: int, spread: float, level: float) -
         chance_to_tell(0.1, spread, seeds, level)
     with pytest.raises(ValueError, match="must hold"):
         smallest_difference(spread, seeds, level)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("val_accuracy", 0.00163, "0.16 points"),
+        ("val_accuracy", 0.123, "12 points"),
+        ("val_accuracy", 0.998, "100 points"),
+        ("seconds", 1234.0, "1,200"),
+        ("val_loss", 0.0000341, "3.4e-05"),
+    ],
+)
+def test_a_difference_is_shown_with_two_digits_and_as_people_write_it(metric: str, value: float, shown: str) -> None:
+    assert size_text(metric, value) == shown
+
+
+def test_no_accuracy_differs_by_more_than_all_of_it() -> None:
+    text = tie_text("val_accuracy", Tie(seeds=3, detectable=1.5, reference=0.001, more=None))
+    assert text.startswith(
+        "3 seeds could hardly show any difference (80 % power); one of 0.1 points would take more than"
+    )
+    assert seen_text("seconds", Tie(3, 1.5, None, None)) == "3 seeds could show a difference of about 1.5"

@@ -31,26 +31,29 @@ def compare(
     from mnistlab.leaderboard.compare import compare as compared
 
     first, trial_a = _open(a, runs)
-    second, trial_b = _open(b, runs, other=first)
+    second, trial_b = _open(b, runs, other=(a.removesuffix(f":{trial_a}"), first))
     console = result_console()
     for line in _lines(compared(first, second, trial_a, trial_b)):
         console.print(encodable(visible(line), console.encoding), soft_wrap=True)
 
 
-def _open(name: str, runs: Path, other: RunRecord | None = None) -> tuple[RunRecord, str]:
+def _open(name: str, runs: Path, other: tuple[str, RunRecord] | None = None) -> tuple[RunRecord, str]:
     """Return the run that `name` stands for and the trial in it, "" for the champion.
 
     Raises:
-        NoSuchRunError: if there is none; of a trial of the `other` run that was named alone it says how to name it.
+        NoSuchRunError: if there is none; of a trial that was named alone it says how to name it. `other` is the run
+            that it may be of, as it was typed, and its record.
     """
     from mnistlab import store
+    from mnistlab.errors import closest
 
     run, colon, trial = name.rpartition(":")
     try:
         return store.read_run(store.find_run(name, runs)), ""
     except store.NoSuchRunError:
-        if other and name in (trial.trial for trial in other.trials):
-            text = f"no run '{name}'; a trial is named with its run: did you mean '{other.run['run']}:{name}'?"
+        typed, there = (other[0], [one.trial for one in other[1].trials]) if other else ("", [])
+        if name.isdecimal() and (near := closest(name, there)):
+            text = f"no run '{name}'; a trial is named with its run: did you mean '{typed}:{near}'?"
             raise store.NoSuchRunError(text) from None
         if not colon:
             raise
@@ -62,7 +65,7 @@ def _lines(found: Comparison) -> list[str]:
     lines = [f"A: {found.a}", f"B: {found.b}", f"On {found.dataset}, by {found.metric}; shared seeds: {seeds}", ""]
     for part in found.parts:
         lines += [*_part_lines(part), ""]
-    return [*lines, found.sentence(), PAIR]
+    return [*lines, found.sentence(), *([] if found.difference.exact else [PAIR])]
 
 
 def _part_lines(part: OnImages) -> list[str]:

@@ -12,6 +12,7 @@ from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
+from mnistlab.results import FIXED
 from mnistlab.statistics import mean_interval
 
 GAP = 2
@@ -184,14 +185,15 @@ def mean_text(metric: str, values: Sequence[float]) -> str:
     """Return for example `98.91 [98.80, 99.02] %`: the mean over the seeds so far with its 95 % interval.
 
     It covers other seeds only: what other images would change is not known before the confirmation has ended. Where
-    several seeds gave the same value, the interval is `[not known]`.
+    several seeds gave the same value, the interval is `[not known]`; a property of the plan itself has none.
     """
     if not values:
         return "-"
     mean, interval = sum(values) / len(values), mean_interval(values)
     text, unit = metric_text(metric, mean).removesuffix(" %"), " %" * (metric in ACCURACIES)
     if interval is None:
-        return f"{text}{unit}{' [not known]' * (len(values) > 1)}"
+        doubtful = len(values) > 1 and metric not in FIXED
+        return f"{text}{unit}{' [not known]' * doubtful}"
     most = 1.0 if metric in ACCURACIES else float("inf")  # Student's interval knows of no limits
     return f"{text} [{range_text(metric, interval.low, interval.high, most)}]{unit}"
 

@@ -72,6 +72,8 @@ class Comparison:
         """Return what the comparison comes to, in a sentence."""
         over = f"over {counted(len(self.seeds), 'shared seed')}"
         gain = f"{_signed(self.metric, self.difference.mean)} in {self.metric}"
+        if self.difference.exact:
+            return self._exactly(gain)
         if len(self.seeds) < 2:
             return f"{self.a} differs from {self.b} by {gain} {over}: one seed says nothing of others."
         interval = self.difference.interval
@@ -82,9 +84,19 @@ class Comparison:
         about = f"(95 % interval {low.removesuffix(UNIT)} to {high}, {over}{self._claim()})"
         if self.difference.tied:
             return f"{self.a} is tied with {self.b}: {gain} {about}; {tie_text(self.metric, self.tie)}."
-        better = (self.difference.mean > 0) == higher_is_better(self.metric)
-        first, second = (self.a, self.b) if better else (self.b, self.a)
+        first, second = self._better_first()
         return f"{first} is better than {second} by more than noise: {gain} {about}."
+
+    def _better_first(self) -> tuple[str, str]:
+        better = (self.difference.mean > 0) == higher_is_better(self.metric)
+        return (self.a, self.b) if better else (self.b, self.a)
+
+    def _exactly(self, gain: str) -> str:
+        """Return the sentence of what the plans alone decide: there is no noise, and no interval."""
+        if not self.difference.mean:
+            return f"{self.a} and {self.b} are equal in {self.metric}, whatever the seed."
+        first, second = self._better_first()
+        return f"{first} is better than {second}: {gain}, whatever the seed."
 
     def _claim(self) -> str:
         """Return what narrows the claim: an interval that does not cover other images."""

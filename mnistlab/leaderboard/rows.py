@@ -169,14 +169,16 @@ def _validation(entry: Entry, metric: str) -> MeanSd | None:
 
 
 def _validation_interval(entry: Entry, metric: str) -> Interval | None:
-    """Return the interval of the mean over other seeds and, where the metric is known of each image, other images."""
+    """Return the interval of the mean over other seeds and, where the metric is known of each image, other images.
+
+    No metric is below 0, and no accuracy above 1.
+    """
     values = [value for r in entry.replicates if (value := value_of(r, metric)) is not None]
     if len(values) < 2 or metric in FIXED:
         return None
     found = mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
-    if found is None or metric not in ACCURACIES:
-        return found
-    return Interval(max(found.low, 0.0), min(found.high, 1.0))
+    most = 1.0 if metric in ACCURACIES else math.inf
+    return found and Interval(max(found.low, 0.0), min(found.high, most))
 
 
 def _on_images(replicates: Sequence[ReplicateResult], metric: str, mean: float) -> Interval | None:

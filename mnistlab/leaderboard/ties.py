@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri, stdtrit
 
+from mnistlab.intervals import ROUNDING
 from mnistlab.labels import ACCURACIES, counted
 from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
@@ -40,9 +41,10 @@ def tie_of(a: Entry, b: Entry, metric: str, gap: Difference, level: float, refer
     """Return what the comparison `gap` of two plans could have shown at a p-value of `level`."""
     ours, theirs = ({r.seed: v for r in one.replicates if (v := value_of(r, metric)) is not None} for one in (a, b))
     gains = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-    spread = mean_sd(gains).sd if gains else None
+    spread = (mean_sd(gains).sd or 0.0) if gains else 0.0
+    scale = max(map(abs, (*ours.values(), *theirs.values())), default=0.0)
     reach = (gap.interval.high - gap.interval.low) / 2
-    if spread is None or len(gains) < FEWEST or not spread > 0 or not math.isfinite(reach):
+    if len(gains) < FEWEST or not spread > ROUNDING * scale or not math.isfinite(reach):
         return Tie(len(gains), None, reference, None)
     about = {"images": _images(reach, spread, len(gains)), "one_image": _one_image(a, metric)}
     detectable = smallest_difference(spread, len(gains), level, **about)
@@ -74,15 +76,21 @@ def reference_of(plans: Sequence[Entry], metric: str) -> float | None:
     if metric in ACCURACIES:
         return POINT_TENTH
     spread = pooled_spread([one.replicates for one in plans], metric)
-    return MEDIUM * spread if spread else None
+    return None if spread is None else MEDIUM * spread
 
 
 def pooled_spread(plans: Sequence[Sequence[ReplicateResult]], metric: str) -> float | None:
-    """Return the standard deviation between seeds within a plan, pooled over plans; None for one degree of freedom."""
+    """Return the standard deviation between seeds within a plan, pooled over plans, None where it is not known.
+
+    That is so with one degree of freedom, and where each plan has the same value with all of its seeds.
+    """
     values = [[v for r in replicates if (v := value_of(r, metric)) is not None] for replicates in plans]
     several = [(mean_sd(mine).sd or 0.0, len(mine) - 1) for mine in values if len(mine) > 1]
     degrees = sum(n for _, n in several)
-    return math.sqrt(sum(n * sd**2 for sd, n in several) / degrees) if degrees > 1 else None
+    if degrees < 2:
+        return None
+    spread = math.sqrt(sum(n * sd**2 for sd, n in several) / degrees)
+    return spread if spread > ROUNDING * max(abs(v) for mine in values for v in mine) else None
 
 
 def weakest(ties: Sequence[Tie]) -> Tie | None:
@@ -94,12 +102,15 @@ def weakest(ties: Sequence[Tie]) -> Tie | None:
 
 
 def size_text(metric: str, value: float) -> str:
-    """Return the size of a difference to two digits, of accuracies in points."""
-    return f"{100 * value:.2g} points" if metric in ACCURACIES else f"{value:.2g}"
+    """Return the size of a difference to two digits, of accuracies in points: `0.16 points`, `1,200`, `3.4e-05`."""
+    size = float(f"{100 * value if metric in ACCURACIES else value:.2g}")
+    return f"{size:,.10g}" + " points" * (metric in ACCURACIES)
 
 
 def seen_text(metric: str, tie: Tie) -> str:
     """Return how large a difference could have been seen."""
+    if tie.detectable is not None and metric in ACCURACIES and tie.detectable >= 1:
+        return f"{counted(tie.seeds, 'seed')} could hardly show any difference"
     if tie.detectable is not None:
         return f"{counted(tie.seeds, 'seed')} could show a difference of about {size_text(metric, tie.detectable)}"
     if tie.seeds < FEWEST:

@@ -54,6 +54,8 @@ WORDS = [
     ("leaderboard letters --sort Rank", "did you mean 'rank'?"),
     ("leaderboard letters --dataset DIGITS", "did you mean 'digits'?"),
     ("leaderboard Letters", "did you mean 'letters'?"),
+    ("compare letters:0001 0002", "did you mean 'letters:0002'?"),
+    ("compare letters 2", "did you mean 'letters:0002'?"),
     ("report letters --format HTML", "did you mean 'html'?"),
     ("report letters -o page.htm", "did you mean 'html'?"),
     ("export letters -o net.ONNX", "did you mean '.onnx'?"),
