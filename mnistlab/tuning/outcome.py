@@ -101,10 +101,11 @@ def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> 
     share of the trials before. So a search goes on in which half of all plans fail: where plans are drawn at random,
     about one of 100 such searches of 100 trials is given up by the second rule.
 
-    A search that was given up once stays so, whatever ends after that. `in_blocks`: like plans come one after the
-    other, as in a grid. There the second rule is left out, because many failures in a row say little of the next block.
+    Trials that were interrupted, or failed through no fault of their plans, do not count. A search that was given up
+    once stays so, whatever ends after that. `in_blocks`: like plans come one after the other, as in a grid. There the
+    second rule is left out, because many failures in a row say little of the next block.
     """
-    judged = [one for one in ended if one.state != "interrupted"]  # which says nothing of a plan
+    judged = [one for one in ended if _says_something(one)]
     failed = Counter(one.cause for one in judged if _failed_by_itself(one))
     for cause, count in Counter(one.cause for one in judged[:FIRST_TRIALS] if _failed_by_itself(one)).items():
         if count >= TOO_MANY:
@@ -149,6 +150,11 @@ def machine_failure(ended: Sequence[TrialResult]) -> str:
             said = f"{len(row)} trials in a row failed through no fault of their plans ({causes})"
             return f"{said}; the last of them: {row[-1].message}"
     return ""
+
+
+def _says_something(one: TrialResult) -> bool:
+    """Return whether a trial says something of its plan: it was not cut short, by the machine either."""
+    return one.state != "interrupted" and (one.state != "failed" or _failed_by_itself(one))
 
 
 def _failed_by_itself(one: TrialResult) -> bool:

@@ -72,11 +72,13 @@ def test_a_trial_that_is_left_over_is_interrupted_for_the_reason_there_is() -> N
 
 
 def ends(text: str, cause: str = "plugin") -> list[TrialResult]:
-    """Trials in the order of their ends: `x` failed, `.` complete, `p` pruned, `i` interrupted."""
-    states = {"x": "failed", ".": "complete", "p": "pruned", "i": "interrupted"}
-    made: Any = [
-        SimpleNamespace(state=states[one], cause=cause if one == "x" else "", message="it broke") for one in text
-    ]
+    """Trials in the order of their ends: `x` failed, `.` complete, `p` pruned, `i` interrupted.
+
+    `m` failed by the machine's fault.
+    """
+    states = {"x": "failed", "m": "failed", ".": "complete", "p": "pruned", "i": "interrupted"}
+    causes = {"x": cause, "m": "worker"}
+    made: Any = [SimpleNamespace(state=states[one], cause=causes.get(one, ""), message="it broke") for one in text]
     return made
 
 
@@ -88,6 +90,10 @@ def ends(text: str, cause: str = "plugin") -> list[TrialResult]:
         (".x.x.xx.", ""),
         ("ixxxxi", ""),
         ("ixixxixix", "cause 'plugin' in 5 of the first 8 trials"),
+        # what the machine did says nothing of the plans
+        (6 * "m" + "xxxxx", "cause 'plugin' in 5 of the first 8 trials"),
+        (8 * "m" + "x.x.x.x.", ""),
+        ("...." + 6 * "xxxxm", "cause 'plugin' in 14 of 16 trials in a row"),
         # five good ones, then nothing but failures: 27 of 32
         (5 * "." + 27 * "x", "cause 'plugin' in 14 of 16 trials in a row"),
         ("...." + 20 * "x", "cause 'plugin' in 14 of 16 trials in a row"),
