@@ -317,6 +317,7 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
             partial(alive_nodes, portion.cpus, portion.gpus),
             say=lambda text: run.emit(events.Warned(message=text)),
             again=run.again,
+            roomy=partial(alive_nodes, larger.cpus, larger.gpus) if larger else None,
         ),
     )
 

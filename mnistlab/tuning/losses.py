@@ -131,7 +131,7 @@ class Retries:
             if len(self._idle[words.place]) >= BROKEN_FOR:
                 self._nodes.shut(words)
                 return True
-        if cause.word == "memory" and not self._more_room:
+        if cause.word == "memory" and not (self._more_room and self._nodes.have_room()):
             return False
         self._taken[trial, cause.word] += 1
         return self._taken[trial, cause.word] <= cause.again

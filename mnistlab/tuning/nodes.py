@@ -35,9 +35,13 @@ class Nodes:
         alive: Alive = alive_nodes,
         say: Callable[[str], None] = lambda _: None,
         again: str = "mnistlab resume",
+        roomy: Alive | None = None,
     ) -> None:
-        """Ask `alive` which nodes there are; name each that lacks something to `say`. `again` resumes the run."""
-        self._alive, self._say, self._again = alive, say, again
+        """Ask `alive` which nodes there are; name each that lacks something to `say`. `again` resumes the run.
+
+        `roomy` tells which of them hold the larger share that a trial gets after a lack of memory; None: all of them.
+        """
+        self._alive, self._say, self._again, self._roomy = alive, say, again, roomy
         self._lacking: dict[str, tuple[str, LastWords]] = {}  # name of the node and why, by the node's id
         self._suspected: dict[str, LastWords] = {}  # by trial: what it missed, and on which node
         self._avoided: dict[str, set[str]] = {}  # by trial: where it lost the device
@@ -69,6 +73,10 @@ class Nodes:
         """Note that a trial has trained: the node on which it missed something does lack that."""
         if (why := self._suspected.pop(trial, None)) is not None:
             self.shut(why)
+
+    def have_room(self) -> bool:
+        """Return whether a node is left that holds the larger share: what none holds would wait for ever."""
+        return self._roomy is None or bool(self._roomy().keys() - self._lacking.keys())
 
     def away_from(self, trial: str) -> list[str]:
         """Return the ids of the nodes that a trial is not to be given to, in a fixed order."""

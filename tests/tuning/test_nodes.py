@@ -47,6 +47,16 @@ def test_a_node_that_lacks_something_is_named_once_and_gets_nothing_more() -> No
     assert there.nodes.shortage() == ""
 
 
+def test_a_trial_does_not_wait_for_room_that_no_node_left_has() -> None:
+    """The larger share is that of the largest node: once that is shut, no other node can hold it."""
+    there = Cluster()
+    nodes = Nodes(lambda: there.alive, there.said.append, roomy=lambda: {"bb": "10.0.0.2"})
+    retries = Retries(more_room=True, nodes=nodes)
+    assert retries.takes("0000", Loss("memory", "too little"))
+    assert retries.takes("0001", lost("data", "bb/"))
+    assert not retries.takes("0002", Loss("memory", "too little"))
+
+
 def test_what_a_node_lacked_counts_against_no_trial() -> None:
     there = Cluster()
     assert all(there.loses("0000", "disk", "bb/") for _ in range(10))
