@@ -143,20 +143,22 @@ _TEXTS: Mapping[str, re.Pattern[str]] = {
     ),
     "device": re.compile(
         r"device-side assert|illegal (memory access|address|instruction)|misaligned address"
-        r"|unspecified launch failure|launch (timed out|failure)|kernel image|hardware stack error"
+        r"|unspecified launch failure|launch (timed out|failure)|(no|device) kernel image|hardware stack error"
         r"|invalid (program counter|pc\b)|operation not supported on global/shared address space"
-        r"|uncorrectable|\bECC error|error contained|invalid device context|context is destroyed|hardware error"
-        r"|fallen off the bus|GPU is lost|device (is |was )?lost|unable to determine the device handle"
+        r"|uncorrectable|\bECC error|(CUDA|HIP)\b.*error contained|invalid device context|context is destroyed"
+        r"|hardware error|fallen off the bus|GPU is lost|device (is |was )?lost|unable to determine the device handle"
         r"|no CUDA-capable device|device\(s\) is/are busy or unavailable|no CUDA GPUs are available"
         r"|driver shutting down|driver initialization failed|Found no NVIDIA driver|MPS (client|server)"
+        r"|driver version is insufficient|NVIDIA driver on your system is too old|unsupported display driver"
+        r"|(CUDA|HIP) error: (initialization error|system not yet initialized)"
         r"|tensor memory not completely freed|external entity outside of CUDA|HSA_STATUS_ERROR|GPU (Hang|core dump)"
         r"|STATUS_(EXECUTION_FAILED|MAPPING_ERROR|INTERNAL_ERROR)|CUFFT_(EXEC_FAILED|INTERNAL_ERROR)"
         r"|unhandled (cuda|hip) error|(CUDA|HIP|XPU|driver) error: unknown error",
         re.IGNORECASE,
     ),
     "disk": re.compile(
-        r"no space left on|StorageFull|disk quota exceeded|(disk|file ?system) (is )?full|not enough (disk )?space"
-        r"|PytorchStreamWriter failed writing",
+        r"no space left on|StorageFull|disk quota exceeded|(disk|file ?system) (is )?full"
+        r"|not enough (disk space|space on)|PytorchStreamWriter failed writing",
         re.IGNORECASE,
     ),
     "system": re.compile(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -245,8 +245,8 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
         search, train_replicate, tasks, started=say_started, anew=anew, limit=limit, stopping=search.stopping
     ):
         if isinstance(answer, ReplicateProgress):
-            about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, **asdict(answer)}
-            search.emit(events.ReplicateEpoch(**about))
+            about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "epoch": answer.epoch}
+            search.emit(events.ReplicateEpoch(**about, epochs=answer.epochs, metrics=answer.metrics))
         else:
             trained += filter(None, [_keep(search, task, answer)])
     return trained

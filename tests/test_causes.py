@@ -108,6 +108,10 @@ DEVICE = [
     RuntimeError("Unable to determine the device handle for GPU 0000:01:00.0: GPU is lost"),
     RuntimeError("GPU has fallen off the bus"),
     RuntimeError("No CUDA GPUs are available"),
+    RuntimeError("CUDA error: CUDA driver version is insufficient for CUDA runtime version"),
+    RuntimeError("The NVIDIA driver on your system is too old (found version 11040)"),
+    RuntimeError("CUDA error: system has unsupported display driver / cuda driver combination"),
+    RuntimeError("CUDA error: initialization error"),
 ]  # fmt: skip
 DISK = [
     OSError(errno.ENOSPC, "No space left on device"),
@@ -115,6 +119,7 @@ DISK = [
     SafetensorError('Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No space left on'),
     RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
     RuntimeError("database or disk is full"),
+    RuntimeError("There is not enough space on the disk"),
 ]
 SYSTEM = [
     OSError(errno.EMFILE, "Too many open files"),
@@ -144,6 +149,9 @@ PLUGIN = [
     accelerator("CUDA error: operation not permitted when stream is capturing", 900),
     accelerator("CUDA error: invalid argument"),
     RuntimeError("Trying to create tensor with negative dimension -1"),
+    ValueError("the kernel image is larger than the input"),
+    ValueError("not enough space for another patch"),
+    ValueError("syntax error contained in the formula"),
 ]
 OTHERS = [
     (DivergedError("x"), "nan"),

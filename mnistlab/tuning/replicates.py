@@ -23,7 +23,7 @@ from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.capture import Capture, hear_nondeterminism
 from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
-from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, say_in_log
+from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
 from mnistlab.tuning.worker import Shared, dataset_of, give_back_memory, ready
@@ -104,7 +104,7 @@ def _trained(
     while one.epoch < one.epochs:
         with watch.over():
             history.append(training.run_epoch(one))
-        yield ReplicateProgress(one.epoch, one.epochs, history[-1])
+        yield ReplicateProgress(one.epoch, one.epochs, history[-1], place=place_here())
     with watch.over():
         found = training.evaluate(one, data.validation_images, data.validation_labels)
     return ReplicateAnswer(
@@ -206,4 +206,4 @@ def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
     model.on_step = watch.step
     with watch.over():
         found = training.evaluate(model, images, labels)
-    return TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss)
+    return TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss, place=place_here())

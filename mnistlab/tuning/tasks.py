@@ -208,6 +208,6 @@ def _begins_anew(job: _Job[Task], said: object, retries: Retries) -> Lost | None
     lost = said if isinstance(said, Lost) else None
     if isinstance(said, Answer) and said.cause == "memory":
         lost = Lost(Loss("memory", said.message), said.log)
-    if isinstance(said, Progress):
-        retries.trained(job.task.name, "")
+    if isinstance(said, Progress) or (isinstance(said, Answer) and not said.cause):
+        retries.trained(job.task.name, said.place)
     return lost if lost and retries.takes(job.task.name, lost.loss) else None

@@ -92,8 +92,10 @@ def ready(shared: Shared) -> tuple[Registry, DeviceData]:
     """
     with lacking("missing"):
         registry = select(shared.plugins)
+    with lacking("device"):
+        device = device_of(shared)
     with lacking("data"):
-        return registry, data_for(shared, registry, device_of(shared))
+        return registry, data_for(shared, registry, device)
 
 
 def give_back_memory() -> None:

@@ -102,6 +102,24 @@ def test_what_goes_wrong_before_any_plan_is_no_plans_fault(raised: BaseException
 
 
 @pytest.mark.parametrize(
+    ("part", "cause"), [("select", "missing"), ("device_of", "device"), ("data_for", "data"), ("none", "")]
+)
+def test_what_a_worker_could_not_get_ready_names_the_cause(
+    part: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(name: str) -> Any:
+        if name == part:
+            raise RuntimeError("it says nothing of why")
+        return name
+
+    for name in ("select", "device_of", "data_for"):
+        monkeypatch.setattr(worker, name, lambda *_, name=name: get(name))
+    with pytest.raises(LackError) if cause else nullcontext() as caught:
+        assert worker.ready(cast("Any", SimpleNamespace(plugins=None))) == ("select", "data_for")
+    assert not cause or judged(cast("Any", caught).value) == cause
+
+
+@pytest.mark.parametrize(
     ("more_nodes", "begun", "cause"),
     [(True, False, "absent"), (False, False, "plugin"), (True, True, "plugin")],
 )

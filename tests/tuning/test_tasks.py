@@ -26,6 +26,7 @@ from mnistlab.tuning import replicates, tasks
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.leaving import MARK
+from mnistlab.tuning.losses import BROKEN_FOR
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.nodes import Nodes, NoNodeError
 from mnistlab.tuning.tasks import run_tasks
@@ -311,6 +312,16 @@ def test_tasks_end_when_no_node_is_left_and_are_on_no_record(run: Run) -> None:
     with pytest.raises(NoNodeError, match="no node is left to train on: node 192") as raised:
         run(scripts, {"a": ends_by("disk", "a")})
     assert raised.value.exit_code == ExitCode.RESOURCES_VANISHED
+
+
+@pytest.mark.parametrize("works", [[Step(1, place="a/"), Answer()], [Answer(place="a/")]], ids=["progress", "answer"])
+def test_a_device_on_which_others_train_in_between_is_not_broken(run: Run, works: list[Any]) -> None:
+    names = [f"t{n}" for n in range(BROKEN_FOR + 1)]
+    lost = {name: ends_by("device", "a") for name in names}
+    _, came, _ = run({name: [[CRASH], works] for name in names}, lost)
+    assert came == [(name, said) for name in names for said in works]
+    with pytest.raises(NoNodeError, match="loses its device in one trial after the other"):
+        run({name: [[CRASH], [Answer(cause="plugin", place="a/")]] for name in names}, lost)
 
 
 def test_a_task_that_misses_a_file_on_two_nodes_has_failed_by_its_own_fault(run: Run) -> None:
