@@ -6,14 +6,13 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mnistlab.errors import Fault, misspelt, must_be_one_of, near_miss
 from mnistlab.forms import FLAG, NUMBER, STRING, WHOLE, example, how_to_write, instead
 
 UNKNOWN, TABLE = "is not a setting", "must be a table"
-_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _RULES = {
     "missing": "is required",
     "int_type": WHOLE,
@@ -85,16 +84,15 @@ def _instead(model: type[BaseModel], details: ErrorDetails) -> str:
     """Return what to type instead of a value of the wrong type: what the field takes, quotes or no quotes apart."""
     *tables, key = details["loc"] or ("",)
     inner = _model_at(model, tables)
-    info = inner.model_fields.get(str(key)) if inner else None
-    if info is None or info.annotation is None:  # an entry of a list
+    if inner is None or key not in inner.model_fields:  # an entry of a list
         return ""
-    alone = create_model("Alone", __config__=_STRICT, value=(info.annotation, info))
 
     def fits(value: object) -> bool:
+        """Return whether the field takes a value; what the table lacks beside it is another matter."""
         try:
-            alone.model_validate({"value": value})
-        except ValidationError:
-            return False
+            inner.model_validate({key: value}, strict=True)
+        except ValidationError as error:
+            return all(other["loc"][:1] != (key,) for other in error.errors())
         return True
 
     return instead(details["input"], fits)

@@ -57,7 +57,9 @@ def parse_duration(value: object) -> object:
     units = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", value)
     if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise ValueError('must be a duration such as "90s", "15m" or "1h30m"')
+        bare = re.sub(r"\s", "", value).lower()
+        near = bare != value and re.fullmatch(r"(\d+(\.\d+)?[dhms])+", bare)
+        raise ValueError('must be a duration such as "90s", "15m" or "1h30m"' + (f'; write "{bare}"' if near else ""))
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
@@ -299,7 +301,8 @@ def _conflicts(search: object) -> Iterator[Fault]:
     unclear = dict.fromkeys(misspelt(given, SearchSpec.model_fields))
     table = {"metric": "val_accuracy", "algorithm": "tpe", "scheduler": "asha"} | unclear | given
     metric, algorithm, scheduler = table["metric"], table["algorithm"], table["scheduler"]
-    several = isinstance(metric, list) and len(cast("list[object]", metric)) > 1
+    listed = cast("list[object]", metric) if isinstance(metric, list) else []
+    several = len({name for name in listed if isinstance(name, str)}) > 1
     if several and algorithm == "cmaes":
         yield Fault("search.algorithm", "can't search for several metrics", algorithm, "use 'nsga2'")
     if several and scheduler in get_args(Scheduler) and scheduler != "none":

@@ -151,6 +151,12 @@ UNDER = "must be under the table of a model"
         ),
         ({"resources": {"gpus_per_trial": "0.5"}}, "[resources.gpus_per_trial] must be a number (got '0.5'); it is te"),
         ({"resources": {"gpus_per_trial": "AUTO"}}, '[resources.gpus_per_trial] must be "auto" or a number (got \'AU'),
+        (
+            {"search": {"time_budget": "1 H"}},
+            '[search.time_budget] must be a duration such as "90s", "15m" or "1h30m" (',
+        ),
+        ({"search": {"metric": ["val_loss", "val_loss"]}}, "[search.metric] must name metrics, each once"),
+        ({"search": {"metric": ["val_loss", 3]}}, "[search.metric.1] must be a string (got 3)"),
         ({"name": 3}, '[name] must be a string (got 3); write "3", with quotes'),
     ],
 )
@@ -162,6 +168,13 @@ def test_a_mistake_of_form_is_one_fault_that_says_what_to_write(faults_of, chang
 def test_a_duration_that_is_text_without_a_unit_says_what_it_would_be_without_quotes(faults_of):
     (text,) = faults_of(CNN | {"search": {"time_budget": "600"}})
     assert text.endswith("it is text: write 600 without quotes")
+
+
+def test_what_to_write_instead_is_right(faults_of):
+    (text,) = faults_of(CNN | {"search": {"metric": 3}})
+    assert text.endswith("(got 3)")  # "3" is no metric either
+    (text,) = faults_of(CNN | {"search": {"stall_timeout": "1 M"}})
+    assert text.endswith("(got '1 M'); write \"1m\"")
 
 
 @pytest.mark.parametrize(

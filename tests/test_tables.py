@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mnistlab.leaderboard import rank
-from mnistlab.results import Cost
+from mnistlab.results import Cost, ReplicateResult
 from mnistlab.tables import Section, csv_text, json_text, latex_text, markdown_text, parquet_bytes, section, table_of
 from mnistlab.tables.cells import NoSuchColumnError, Table
 from mnistlab.tables.data import frame
@@ -294,3 +294,20 @@ def test_a_ranking_of_nothing_is_a_table_of_nothing(tmp_path):
     assert "There is no champion." in latex_text(noted)
     (tmp_path / "none.parquet").write_bytes(parquet_bytes([part]))
     assert len(pd.read_parquet(tmp_path / "none.parquet")) == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "shown"),
+    [
+        ("val_accuracy", (0.995401, 0.995402, 0.995401), "| 99.53 | 99.55 |"),
+        ("val_accuracy", (1.0, 0.9999999, 1.0), "| 99.99 | 100.00 |"),
+        ("val_loss", (0.0200001, 0.0200002, 0.0200001), "| 0.0199 | 0.0201 |"),
+        ("val_loss", (1e-7, 2e-7, 1e-7), "| 0.0000 | 0.0001 |"),
+    ],
+)
+def test_no_table_shows_an_interval_of_width_zero(metric: str, values: tuple[float, ...], shown: str):
+    ones = [
+        ReplicateResult(trial="0001", replicate=i, seed=i, metrics={metric: value}) for i, value in enumerate(values)
+    ]
+    part = section(rank(record(trial(1), confirmed=ones, metric=metric)))
+    assert shown in markdown_text([part])

@@ -53,7 +53,10 @@ def _seeds(winner: Row, means: MeanSd) -> str:
 
 
 def _ties(board: Leaderboard) -> str:
-    """Return what validation says of the champion and its rivals; those that lack seeds may be the better ones."""
+    """Return what the metric says of the champion and its rivals; those that lack seeds may be the better ones.
+
+    Training losses, times and parameters are not measured on validation images.
+    """
     rivals = sum(row.state == "confirmed" for row in board.rows) - 1
     if not rivals:
         return "no other plan was confirmed"
@@ -68,8 +71,9 @@ def _ties(board: Leaderboard) -> str:
         said.append(f"{_trials(board.lacking)} {may}")
     if not said:
         said.append(f"it is ahead of {_others(rivals)} by more than noise")
+    where = "on validation" if board.metric.startswith("val_") else f"by {board.metric}"
     narrowed = " (other seeds, the same images)" * board.seeds_only
-    return f"on validation{narrowed} " + ", and ".join(said)
+    return f"{where}{narrowed} " + ", and ".join(said)
 
 
 def _seen(board: Leaderboard) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnistlab.labels import ACCURACIES, shortened, visible
 from mnistlab.tables.cells import Cell, Section, table_of, title
@@ -109,8 +110,21 @@ def _columns(part: Section) -> list[_Column]:
     for shown in _shown(part.board.metric):
         place = table.names.index(shown.name)
         cells = tuple(_text(row[place], shown) for row in table.rows)
+        if shown.name.endswith("_high"):  # the column before it is that of the other end
+            pairs = [_apart(*ends, shown) for ends in zip(made[-1].cells, cells, strict=True)]
+            made[-1] = replace(made[-1], cells=tuple(low for low, _ in pairs))
+            cells = tuple(high for _, high in pairs)
         made.append(_Column(shown.title, shown.decimals is not None, cells))
     return [column for column in made if any(column.cells)]
+
+
+def _apart(low: str, high: str, shown: _Shown) -> tuple[str, str]:
+    """Return both ends of an interval; those that look the same move outward: no interval is shown with width zero."""
+    if low != high or not low:
+        return low, high
+    digit, most = 10.0 ** -(shown.decimals or 0), shown.scale if shown.scale > 1 else math.inf
+    ends = (max(0.0, float(low) - digit), min(most, float(high) + digit))
+    return f"{ends[0]:.{shown.decimals}f}", f"{ends[1]:.{shown.decimals}f}"
 
 
 def _text(cell: Cell, shown: _Shown) -> str:

@@ -38,6 +38,22 @@ def test_verdict_of_a_clear_champion_and_of_an_often_opened_test_set():
     assert text.endswith("the test set was opened 3 times, so its numbers are no longer untouched by choice.")
 
 
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("val_loss", "; on validation it is tied with trial"),
+        ("train_loss", "; by train_loss (other seeds, the same images) it is tied with trial"),
+        ("parameters", "; by parameters it is tied with trial"),
+    ],
+)
+def test_verdict_by_what_is_not_measured_on_validation_images_says_by_what(metric: str, said: str):
+    confirmed = [
+        replace(one, metrics=one.metrics | {"train_loss": 0.1, "parameters": 900.0})
+        for one in replicates(1, 0.95) + replicates(2, 0.95)
+    ]
+    assert said in verdict(rank(record(trial(1), trial(2), confirmed=confirmed, metric=metric)))
+
+
 def test_verdict_names_a_better_plan_that_lacks_seeds():
     confirmed = replicates(1, 0.99, seeds=4) + replicates(2, 0.80)
     text = verdict(rank(record(trial(1), trial(2), confirmed=confirmed, **planned(5))))
