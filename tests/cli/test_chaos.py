@@ -187,6 +187,8 @@ def seen(home: Path) -> set[str]:
 UNEVEN = """
 import errno
 import os
+import time
+from pathlib import Path
 
 import numpy as np
 from torch import nn
@@ -194,6 +196,20 @@ from torch import nn
 from mnistlab.api import Config, Dataset, DatasetInfo, ImageShape, LabelledImages, Model, hookimpl
 
 LACKS = os.environ.get("UNEVEN_LACKS", "")  # on one of the nodes
+TRIED = Path("TRIED_FILE")  # there once that node was given something
+
+
+def meets_the_lack(kind):
+    if LACKS == kind:
+        TRIED.touch()
+    return LACKS == kind
+
+
+def wait_for_the_other_node():
+    for _ in range(2000):
+        if TRIED.exists():
+            return
+        time.sleep(0.1)
 
 
 class Nothing(Config):
@@ -206,7 +222,7 @@ def prepare(config, place):
 
 
 def load(config, place, split):
-    if LACKS == "data":
+    if meets_the_lack("data"):
         raise FileNotFoundError(errno.ENOENT, "no such file or directory", "/data/images")
     count = 256 if split == "train" else 64
     images = np.random.default_rng(count).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
@@ -215,13 +231,14 @@ def load(config, place, split):
 
 class Net(nn.Linear):
     def forward(self, images):
-        if LACKS == "disk":
+        if meets_the_lack("disk"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        wait_for_the_other_node()
         return super().forward(images.flatten(1))
 
 
 def build(config, shape):
-    if LACKS == "absent":
+    if meets_the_lack("absent"):
         open("/weights/of/the/plugin.pt")
     return Net(shape.pixels, shape.classes)
 
@@ -250,10 +267,16 @@ batch_size = 64
 trials = 8
 algorithm = "random"
 scheduler = "none"
+stall_timeout = "5m"
 [confirm]
 top = 1
 seeds = 2
 """
+
+
+def write_uneven(home: Path) -> None:
+    (home / "uneven.py").write_text(UNEVEN.replace("TRIED_FILE", str(home / "tried")))
+    (home / "uneven.toml").write_text(ON_UNEVEN)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +291,7 @@ def test_a_node_that_lacks_something_gets_no_more_trials_and_costs_none(
     home: Path, two_nodes: Cluster, lacks: str, said: str
 ) -> None:
     bad = two_nodes.add_node(num_cpus=1, env_vars={"UNEVEN_LACKS": lacks})
-    (home / "uneven.py").write_text(UNEVEN)
-    (home / "uneven.toml").write_text(ON_UNEVEN)
+    write_uneven(home)
     search = start(home, "search", "uneven.toml", "--plugin", "uneven.py", "--address", two_nodes.address)
     code, _, err = end(search)
     assert code == 0, err
@@ -286,8 +308,7 @@ def test_a_node_that_lacks_something_gets_no_more_trials_and_costs_none(
 
 
 def test_a_search_ends_when_the_last_node_lacks_the_data_and_can_be_resumed(home: Path) -> None:
-    (home / "uneven.py").write_text(UNEVEN)
-    (home / "uneven.toml").write_text(ON_UNEVEN)
+    write_uneven(home)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "env_vars": {"UNEVEN_LACKS": "data"}})
     try:
         search = start(home, "search", "uneven.toml", "--plugin", "uneven.py", "--address", cluster.address)
