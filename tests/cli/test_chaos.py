@@ -282,7 +282,7 @@ def write_uneven(home: Path) -> None:
 @pytest.mark.parametrize(
     ("lacks", "said"),
     [
-        ("data", "lacks the data (FileNotFoundError: [Errno 2] no such file or directory: '/data/images')"),
+        ("data", "lacks the data (PluginError: dataset 'uneven': load failed with FileNotFoundError: [Errno 2]"),
         ("disk", "has no room left on a disk (OSError: [Errno 28] No space left on device)"),
         ("absent", "lacks a file or a module (FileNotFoundError: [Errno 2] No such file or directory: '/weights/"),
     ],
