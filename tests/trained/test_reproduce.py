@@ -138,7 +138,7 @@ def test_what_run_json_says_of_the_data_is_checked_whole(own_run, change_of, cod
 
 def test_what_is_not_there_is_said_with_what_is(own_run):
     for words, message in (
-        (["0003"], "no trial '0003' has ended; did you mean '0000'?"),
+        (["0003"], "no trial '0003' has ended; known: 0000"),
         (["--replicate", "7"], "trial 0000 has no replicate 7 that can be used; it has: 1 and 2"),
     ):
         code, text = typed("reproduce", own_run, *words)
