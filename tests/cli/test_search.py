@@ -197,7 +197,7 @@ def test_leaderboard_prints_the_same_ranking_again(finished: tuple[Path, str, st
         text=True,
         check=True,
     )
-    rows = [line for line in out.splitlines() if re.match(r" *\d+=? +\d{4} ", line)]
+    rows = [line for line in out.splitlines() if re.match(r" *\d+=? +([\d-]+ +)?\d{4} ", line)]
     assert len(rows) == 3
     plugins = [line for line in out.splitlines() if line.startswith("Plugins: mnistlab:mlp ")]
     assert len(plugins) == 1
