@@ -100,17 +100,17 @@ def test_where_ray_lives_it_was_not_ray(tmp_path: Path) -> None:
 
 
 def test_a_process_that_ray_took_along_is_told_with_what_of_ray_was_gone(tmp_path: Path) -> None:
-    code, said = said_of(tmp_path, RAY + "ray.kill(); time.sleep(0.2); os._exit(1)")
+    code, said = said_of(tmp_path, RAY + "ray.kill(); time.sleep(1); os._exit(1)")
     assert (code, said) == (1, f"mnistlab: Ray's raylet ended, and this process with it: {KEPT}")
 
 
 def test_a_ray_that_the_search_has_ended_itself_is_not_blamed(tmp_path: Path) -> None:
-    code, said = said_of(tmp_path, RAY + "note_ray({}); ray.kill(); time.sleep(0.2); " + KILL)
+    code, said = said_of(tmp_path, RAY + "note_ray({}); ray.kill(); time.sleep(1); " + KILL)
     assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
 
 
 def test_a_ray_that_had_ended_before_another_one_is_not_blamed(tmp_path: Path) -> None:
-    code, said = said_of(tmp_path, RAY + 'ray.kill(); time.sleep(0.2); note_ray({"raylet": os.getppid()}); ' + KILL)
+    code, said = said_of(tmp_path, RAY + 'ray.kill(); time.sleep(1); note_ray({"raylet": os.getppid()}); ' + KILL)
     assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
 
 
