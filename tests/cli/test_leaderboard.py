@@ -160,9 +160,10 @@ def test_two_runs_are_compared(run_cli, tmp_path):
         "    seed 1: 75 images only A got right, 0 only B; p < 0.001, corrected < 0.001",
         "    seed 2: 75 images only A got right, 0 only B; p < 0.001, corrected < 0.001",
         "",
-        ran.out.splitlines()[-1],
+        *ran.out.splitlines()[-2:],
     ]
-    assert ran.out.splitlines()[-1].startswith(
+    assert ran.out.splitlines()[-1].startswith("This judges one pair, named beforehand.")
+    assert ran.out.splitlines()[-2].startswith(
         "first-2026-11-22-1:0000 is better than second-2026-11-22-1:0000 by more"
     )
     ran = run_cli("compare", "first-2026-11-22-1", "secnd-2026-11-22-1")
