@@ -201,7 +201,7 @@ def plans(space: Space) -> list[str]:
     return [canonical(suggest(space, lambda one, at=at: at[one.path])) for at in grid(space)]  # type: ignore[misc]
 
 
-def test_the_issue_s_grid_has_six_points() -> None:
+def test_a_range_of_tenths_is_a_grid_of_six_points() -> None:
     space = composed({**FIXED, "warmup": {"low": 0, "high": 0.5, "step": 0.1}})
     assert [at["model.stepped.warmup"] for at in grid(space)] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert len(set(plans(space))) == size(space) == 6
