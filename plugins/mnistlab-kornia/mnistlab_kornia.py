@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple, cast
 
 import torch
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
 from torch import Tensor
 
 from mnistlab.api import Choice, Config, Domain, Float, ImageShape, Int, Transform, TransformFn, hookimpl
@@ -161,12 +161,18 @@ def _record(name: str, offered: Offered) -> Transform[Any]:
     return Transform(name=f"kornia-{name}", config=_config(offered), build=build, summary=summary)
 
 
+class _Made(Config):
+    """Base of the configs that are made here: pydantic would look for the source text of each, for a long time."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def _config(offered: Offered) -> type[Config]:
     fields = {
         name: (Annotated[type(default), domain], Field(default, description=meaning))
         for name, (domain, default, meaning) in {**offered.settings, "p": P}.items()
     }
-    made = create_model(offered.cls, __base__=Config, __module__=__name__, **cast("Any", fields))
+    made = create_model(offered.cls, __base__=_Made, __module__=__name__, **cast("Any", fields))
     made.__doc__ = f"What kornia's {offered.cls} is given."
     return made
 

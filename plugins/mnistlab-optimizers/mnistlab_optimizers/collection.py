@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import torch
-from pydantic import create_model
+from pydantic import ConfigDict, create_model
 from pytorch_optimizer import get_supported_optimizers, load_optimizer
 
 from mnistlab.api import Config, Domain, Float, Optimizer
@@ -46,6 +46,12 @@ def _record(name: str) -> Optimizer[Any]:
     return Optimizer(name=name, config=config, build=build, summary=f"{cls.__name__} of pytorch-optimizer.")
 
 
+class _Made(Scheduled):
+    """Base of the configs that are made here: pydantic would look for the source text of each, for a long time."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def _config(name: str, known: Mapping[str, inspect.Parameter]) -> type[Config]:
     """Return a config of the main settings that a constructor has, with its own defaults."""
     rate = float(known["lr"].default)
@@ -61,7 +67,7 @@ def _config(name: str, known: Mapping[str, inspect.Parameter]) -> type[Config]:
         decay = float(known["weight_decay"].default)
         fields["weight_decay"] = (Float(0.0, max(0.1, decay)), decay)
     annotated = {field: (Annotated[float, domain], default) for field, (domain, default) in fields.items()}
-    return create_model(name, __base__=Scheduled, __module__=__name__, **cast("Any", annotated))
+    return create_model(name, __base__=_Made, __module__=__name__, **cast("Any", annotated))
 
 
 def _settings(config: Any, known: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import Field, create_model, model_validator
+from pydantic import ConfigDict, Field, create_model, model_validator
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -105,6 +105,12 @@ def _record(cls: str, searched: Searched) -> Transform[Any]:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+class _Made(Config):
+    """Base of the configs that are made here: pydantic would look for the source text of each, for a long time."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+
 def _config(cls: str, searched: Searched) -> type[Config]:
     """Return a config with a field for each argument of the class, which refuses what the class refuses."""
 
@@ -115,7 +121,7 @@ def _config(cls: str, searched: Searched) -> type[Config]:
     fields = {p.name: _field(p, searched) for p in _parameters(cls) if p.name not in NOT_SETTINGS}
     made = create_model(
         cls,
-        __base__=Config,
+        __base__=_Made,
         __module__=__name__,
         __validators__={"accepted": cast("Any", model_validator(mode="after")(accepted))},
         **cast("Any", fields),
