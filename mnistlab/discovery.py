@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -157,28 +157,32 @@ def discover() -> list[Found]:
 
     A distribution that stands twice on the path counts once: the first one is the one that gets imported.
     """
-    seen: dict[str, Distribution] = {}
-    for distribution in distributions():
-        name = _field(distribution, "Name")
-        if name:  # what an interrupted installation leaves behind has none
-            seen.setdefault(canonical(name), distribution)
+    # The metadata of these alone are read: those of hundreds would take every command some hundredths of a second.
+    offering = [(one, _field(one, "Name")) for one in distributions() if _entries(one)]
+    first: dict[str, Distribution] = {}
+    for one, name in offering:
+        if name and canonical(name) not in first:  # what an interrupted installation leaves behind has no name
+            first[canonical(name)] = next((d for d in distributions(name=name) if _field(d, "Name")), one)
     found = [
         Found(
             name,
-            distribution.version or "unknown",
+            of.version or "unknown",
             entry.name,
             entry.value,
             entry.group,
             entry.load,
-            _field(distribution, "License-Expression") or _field(distribution, "License"),
-            _field(distribution, "Summary"),
-            tuple(distribution.requires or ()),
+            _field(of, "License-Expression") or _field(of, "License"),
+            _field(of, "Summary"),
+            tuple(of.requires or ()),
         )
-        for name, distribution in seen.items()
-        for entry in distribution.entry_points
-        if _GROUP.fullmatch(entry.group)
+        for name, of in first.items()
+        for entry in _entries(of)
     ]
     return sorted(found, key=lambda f: (f.distribution, f.entry_point))
+
+
+def _entries(distribution: Distribution) -> list[EntryPoint]:
+    return [entry for entry in distribution.entry_points if _GROUP.fullmatch(entry.group)]
 
 
 def _field(distribution: Distribution, name: str) -> str:

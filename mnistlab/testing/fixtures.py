@@ -54,7 +54,10 @@ class Lab:
         """
         from mnistlab.cli.main import main
 
-        words, out, err = [str(argument) for argument in arguments], io.StringIO(), io.StringIO()
+        words, sinks = [str(argument) for argument in arguments], (io.BytesIO(), io.BytesIO())
+        # As a pipe has them: programs write text into these, and bytes into their buffers.
+        out = io.TextIOWrapper(sinks[0], encoding="utf-8", write_through=True)
+        err = io.TextIOWrapper(sinks[1], encoding="utf-8", errors="backslashreplace", write_through=True)
         code: object = 0
         with _process_restored(), redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
             patch.setattr("sys.argv", ["mnistlab", *words])  # what a run writes down as its command
@@ -65,7 +68,7 @@ class Lab:
         if isinstance(code, str):  # `sys.exit("text")` of whoever: Python writes the text and ends with 1
             err.write(f"{code}\n")
             code = 1
-        return Ran(int(str(code or 0)), out.getvalue(), err.getvalue())
+        return Ran(int(str(code or 0)), *(sink.getvalue().decode(errors="replace") for sink in sinks))
 
     def last_run(self) -> RunRecord:
         """Return everything that the newest run of the project left.
