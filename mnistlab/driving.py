@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from mnistlab.api import DataPlace
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
-from mnistlab.labels import counted, seconds_text
+from mnistlab.labels import counted, resume_command, seconds_text
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.signals import Requests
@@ -38,6 +37,7 @@ class Options:
     place: DataPlace
     address: str | None
     command: str
+    executor: str = "ray"  # by whose name trials are carried out (see `tuning.executors`)
     log: tuple[Name, ...] = ()  # the trackers to write to as well
 
 
@@ -67,7 +67,7 @@ class Drive:
     @property
     def again(self) -> str:
         """Return the command that goes on with the run, should it be cut short."""
-        return f"mnistlab resume {shlex.quote(str(self.writer.path))}" if self.searching else self.options.command
+        return resume_command(self.writer.path, self.options.executor) if self.searching else self.options.command
 
 
 def emitter(writer: RunWriter, requests: Requests, handle: Callable[[Stamped], None], track: Tracking) -> events.Emit:

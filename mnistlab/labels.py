@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -144,6 +145,16 @@ def seconds_text(seconds: float) -> str:
         return f"{whole}s"
     minutes, rest = divmod(whole, 60)
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def resume_command(run: object, executor: str = "ray") -> str:
+    """Return the command that goes on with a run by the same executor, as a shell takes it."""
+    return f"mnistlab resume {shlex.quote(str(run))}{by_executor(executor)}"
+
+
+def by_executor(executor: str) -> str:
+    """Return the option that names an executor; "" for the one that is taken without it."""
+    return f" --executor {executor}" if executor != "ray" else ""
 
 
 def counted(count: int, noun: str) -> str:

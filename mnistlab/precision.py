@@ -60,22 +60,65 @@ def autocast(device: torch.device, *, bf16: bool) -> Generator[None]:
         yield
 
 
+class Draws:
+    """The streams of Python's and numpy's own generators that a part of this process has for itself."""
+
+    def __init__(self) -> None:
+        """Begin with copies of those that there are."""
+        self._states = self._others = _drawn()
+
+    @contextmanager
+    def on(self) -> Generator[None]:
+        """Draw from these for a while; the others are as before afterwards."""
+        self._others = _drawn()
+        _draw_from(self._states)
+        try:
+            yield
+        finally:
+            self._states = _drawn()
+            _draw_from(self._others)
+
+    @contextmanager
+    def off(self) -> Generator[None]:
+        """Draw from the others for a while within `on`."""
+        self._states = _drawn()
+        _draw_from(self._others)
+        try:
+            yield
+        finally:
+            self._others = _drawn()
+            _draw_from(self._states)
+
+
+def _drawn() -> tuple[Any, Any]:
+    return random.getstate(), np.random.get_state()  # noqa: NPY002, RUF100 - the global one
+
+
+def _draw_from(states: tuple[Any, Any]) -> None:
+    pythons, numpys = states
+    random.setstate(pythons)
+    np.random.set_state(numpys)  # noqa: NPY002, RUF100
+
+
 @contextmanager
 def process_restored() -> Generator[None]:
     """Train for a program that calls mnistlab as a library: its threads and its random numbers are as before.
 
     `training.set_up_process` and `training.begin` set them for good, which is right for a process of their own.
     """
-    threads, flushing = torch.get_num_threads(), _flushes_denormals()
-    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002, RUF100 - the global one
+    threads, flushing, always = torch.get_num_threads(), _flushes_denormals(), torch.is_warn_always_enabled()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=_devices_in_use()), Draws().on():
             yield
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(flushing)
-        random.setstate(pythons)
-        np.random.set_state(numpys)  # noqa: NPY002, RUF100
+        torch.set_warn_always(always)
+
+
+def _devices_in_use() -> list[int]:
+    """Return the numbers of the GPUs whose generators there are: asking starts none."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 
 def _flushes_denormals() -> bool:

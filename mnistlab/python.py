@@ -32,7 +32,7 @@ from mnistlab.discovery import selection
 from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
-from mnistlab.labels import Plan, counted, settings, varying
+from mnistlab.labels import Plan, counted, resume_command, settings, varying
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.results import RunRecord
 from mnistlab.spec import Table
@@ -128,13 +128,15 @@ def search(
     ui: str = "auto",
     color: str = "auto",
     address: str | None = None,
+    executor: str = "ray",
     log: Sequence[str] = (),
 ) -> SearchResult:
     """Search the space of the experiment `file`, confirm the best plans on fresh seeds and return what was found.
 
     The arguments are the options of `mnistlab search`. `set` overrides keys of the file: {"training.epochs": 4,
     "model.cnn.kernel": [3, 5]}, or ["training.epochs=4"] as the command line takes them. `time_budget` is "15m" or a
-    number of seconds. `log` names trackers that are written to as well: "tensorboard", "mlflow".
+    number of seconds. `executor="local"` runs the trials in this process, one after the other and without Ray: there
+    a breakpoint in a plugin works. `log` names trackers that are written to as well: "tensorboard", "mlflow".
 
     In a notebook `ui="auto"` shows one dashboard that is updated in place, at most once a second; elsewhere it is the
     view that the command line would choose. The ranking is returned, not printed.
@@ -158,9 +160,10 @@ def search(
         data_dir=None if data_dir is None else Path(data_dir),
         runs=Path(runs),
         address=address,
+        executor=executor,
         log=log,
         command=_call(str(file), changes),
-        view=_view(ui, color),
+        view=_view(ui, color, executor),
     )
     if finished.exit_code == ExitCode.TERMINATED:
         signal.raise_signal(signal.SIGTERM)  # the search has taken it for as long as it had something to write
@@ -191,6 +194,7 @@ def run_file(
     data_dir: Path | None,
     runs: Path,
     address: str | None,
+    executor: str,
     log: Sequence[str],
     command: str,
     view: run.View,
@@ -204,7 +208,9 @@ def run_file(
     with held_back() as said:  # what plugins print when they are imported
         check_environment()
         wanted, registry = experiment.open_with(file, overrides, selection(plugins, only_built_in=no_plugins))
-    options = run.Options(runs=runs, place=default_place(data_dir), address=address, command=command, log=trackers)
+    options = run.Options(
+        runs=runs, place=default_place(data_dir), address=address, command=command, executor=executor, log=trackers
+    )
 
     def view_and_log(path: Path) -> AbstractContextManager[Callable[[Stamped], None]]:
         if said():
@@ -222,13 +228,13 @@ def _result(path: Path, end: RunFinished | None) -> SearchResult:
 # --- what was asked for -------------------------------------------------------------------------------------------
 
 
-def _view(ui: str, color: str) -> run.View:
+def _view(ui: str, color: str, executor: str) -> run.View:
     """Return what shows the run: in a notebook HTML, unless a view of lines or none at all was asked for."""
-    wanted, show = chosen(ui, color), notebook_output()
+    wanted, show = chosen(ui, color, executor), notebook_output()
     asked = ui if ui != "auto" else os.environ.get(VARIABLE) or ui
     if show is not None and asked in IN_A_NOTEBOOK:
         return lambda path: open_notebook(show, path / "driver.log")
-    return lambda path: open_console(wanted, path / "driver.log")
+    return lambda path: open_console(wanted, path / "driver.log", again=resume_command(path, executor))
 
 
 def _call(file: str, overrides: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
-from mnistlab.tuning.machine import Machine, Share, share
+from mnistlab.tuning.machine import Machine, Share
 
 
 def rule_of(spec: ExperimentSpec) -> str:
@@ -43,9 +43,16 @@ def config_of(spec: ExperimentSpec) -> str:
 
 
 def started(
-    experiment: Experiment, data: Data, machine: Machine, portion: Share, registry: Registry, path: Path
+    experiment: Experiment,
+    data: Data,
+    machine: Machine,
+    portion: Share,
+    replicates: int,
+    registry: Registry,
+    path: Path,
+    executor: str,
 ) -> events.RunStarted:
-    """Return the event with which a search begins."""
+    """Return the event with which a search by that executor begins; so many `replicates` run at once later."""
     spec = experiment.spec
     return events.RunStarted(
         run=path.name,
@@ -57,7 +64,8 @@ def started(
         trials=spec.search.trials,
         epochs=experiment.space.epochs,
         parallel=portion.parallel,
-        parallel_replicates=share(machine, spec.resources).parallel,
+        parallel_replicates=replicates,
+        executor=executor,
         devices=str(machine),
         metric=spec.search.metric[0],
         rule=rule_of(spec),
@@ -75,21 +83,24 @@ def resumed(
     found: Reopened,
     machine: Machine,
     portion: Share,
+    replicates: int,
     again: Sequence[str],
     ended: Mapping[str, int],
     number: int,
     command: str,
+    executor: str,
 ) -> events.RunResumed:
     """Return the event with which a search goes on: trials that are started `again`, counts of those that `ended`.
 
-    `number` is that of the record that holds from here on.
+    So many `replicates` run at once later. `number` is that of the record that holds from here on.
     """
     search = found.experiment.spec.search
     return events.RunResumed(
         command=command,
         trials=search.trials,
         parallel=portion.parallel,
-        parallel_replicates=share(machine, found.experiment.spec.resources).parallel,
+        parallel_replicates=replicates,
+        executor=executor,
         devices=str(machine),
         counts=dict(ended),
         again=tuple(again),

@@ -29,8 +29,8 @@ from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
-from mnistlab.tuning.cluster import alive_nodes, cluster
 from mnistlab.tuning.driver import run_search
+from mnistlab.tuning.executors import executor
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine, Share, doubts, room, share, this_machine
 from mnistlab.tuning.nodes import Nodes
@@ -91,6 +91,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
     Raises:
         MnistlabError: if it can't begin (data, plugins, resources), or can't write down what it does.
     """
+    executor(options.executor).check(experiment.spec, options.address)
     here = this_machine()
     if options.address is None:
         share(here, experiment.spec.resources)  # refuse what can't fit before anything is started
@@ -130,6 +131,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
     Raises:
         MnistlabError: if another process drives the run, or its files can't be written.
     """
+    executor(options.executor).check(found.experiment.spec, options.address)
     writer, requests = RunWriter(found.path), Requests()
     try:
         record = read_run(found.path)  # again: only now is nobody else writing
@@ -157,6 +159,7 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
     Raises:
         MnistlabError: if another process drives the run, or its files can't be written.
     """
+    executor(options.executor).check(found.experiment.spec, options.address)
     writer, requests = RunWriter(found.path), Requests()
     try:
         record = read_run(found.path)  # again: only now is nobody else writing
@@ -211,21 +214,22 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     with _joined(run, this_machine()) as machine:
         if _searchable(spec, past):
             _require_shared(run)
-        portion = share(machine, spec.resources, trials_at_once(spec.search))
+        portion = _portion(run, machine, trials_at_once(spec.search))
+        replicates, by = _portion(run, machine).parallel, run.options.executor
         job = _job(run, data, machine, portion)
         number = _amended(run, found)
         if past.drivers:
             again = [one.name for one in past.unended] if _searchable(spec, past) else []
             ended = Counter(trial.state for trial in run.trials)
-            run.emit(resumed(found, machine, portion, again, ended, number, run.options.command))
+            run.emit(resumed(found, machine, portion, replicates, again, ended, number, run.options.command, by))
         else:  # it died before it could say what it was going to do
-            run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
-        for warning in (*differences(found.record), *doubts(machine, spec.resources)):
+            run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))
+        for warning in (*differences(found.record), *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         if _searchable(spec, past):
-            _say_held_back(job, machine)
+            _say_held_back(run, job, machine)
             run_search(job, run.trials, past)
-        job = _for_replicates(job, machine)
+        job = _for_replicates(run, job, machine)
         if not stopping(run) and not run.given_up:
             go_on(job, run.trials, run.options.command)  # first: it also tests the models that it had left
         if not stopping(run) and not run.given_up:
@@ -246,29 +250,42 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     data = find_data(run.experiment, run.options.place)
     with _joined(run, here) as machine:
         _require_shared(run)
-        portion = share(machine, spec.resources, trials_at_once(spec.search))
+        portion = _portion(run, machine, trials_at_once(spec.search))
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
             run.writer.write_plugin(file.name, file.source)
         run.writer.write_run({"run": run.writer.path.name, **record})
-        run.emit(started(run.experiment, data, machine, portion, run.registry, run.writer.path))
-        for warning in (*run.experiment.warnings, *doubts(machine, spec.resources)):
+        replicates, by = _portion(run, machine).parallel, run.options.executor
+        run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))
+        for warning in (*run.experiment.warnings, *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         job = _job(run, data, machine, portion)
-        _say_held_back(job, machine)
+        _say_held_back(run, job, machine)
         run_search(job, run.trials)
         if not stopping(run) and not run.given_up:
-            confirm(_for_replicates(job, machine), run.trials, run.options.command)
+            confirm(_for_replicates(run, job, machine), run.trials, run.options.command)
     _finish_tracking(run, track)
 
 
 @contextmanager
 def _joined(run: Drive, here: Machine) -> Generator[Machine]:
-    """Join the cluster that was named, or else start a private Ray on this machine, and say so: it takes seconds."""
-    address = run.options.address
-    say_preparing(run, f"joining the Ray cluster at {address}" if address else "starting Ray")
-    with cluster(address, here, run.again) as machine, cut_short(run):
+    """Have workers: join the cluster that was named, or start a private Ray, and say so, because it takes seconds."""
+    address, by = run.options.address, executor(run.options.executor)
+    if step := by.preparing(address):
+        say_preparing(run, step)
+    with by.joined(address, here, run.again) as machine, cut_short(run):
         yield machine
+
+
+def _portion(run: Drive, machine: Machine, limit: int | None = None) -> Share:
+    """Return what each trial gets, and how many run at once: at most `limit`, unless the experiment says how many."""
+    return executor(run.options.executor).portion(share(machine, run.experiment.spec.resources, limit))
+
+
+def _doubts(run: Drive, machine: Machine) -> list[str]:
+    """Return in sentences what a user should know of how trials are carried out."""
+    cant = executor(run.options.executor).cant
+    return [*([cant] if cant else []), *doubts(machine, run.experiment.spec.resources)]
 
 
 def _require_shared(run: Drive) -> None:
@@ -284,15 +301,16 @@ def _finish_tracking(run: Drive, track: Tracking) -> None:
 
 def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
     with _joined(run, this_machine()) as machine:
-        job = _job(run, data, machine, share(machine, run.experiment.spec.resources))
-        for warning in (*differences(record), *doubts(machine, run.experiment.spec.resources)):
+        job = _job(run, data, machine, _portion(run, machine))
+        for warning in (*differences(record), *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         confirm(job, run.trials, run.options.command, record)
 
 
 def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
-    spec, larger = run.experiment.spec, room(machine, portion)
+    spec, larger, by = run.experiment.spec, room(machine, portion), executor(run.options.executor)
     return Search(
+        executor=by,
         spec=spec,
         space=run.experiment.space,
         shared=shared_of(
@@ -314,24 +332,24 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         again=run.again,
         tick=ticker(run),
         nodes=Nodes(
-            partial(alive_nodes, portion.cpus, portion.gpus),
+            partial(by.alive, portion.cpus, portion.gpus),
             say=lambda text: run.emit(events.Warned(message=text)),
             again=run.again,
-            roomy=partial(alive_nodes, larger.cpus, larger.gpus) if larger else None,
+            roomy=partial(by.alive, larger.cpus, larger.gpus) if larger else None,
         ),
     )
 
 
-def _say_held_back(job: Search, machine: Machine) -> None:
-    fit = share(machine, job.spec.resources).parallel
+def _say_held_back(run: Drive, job: Search, machine: Machine) -> None:
+    fit = _portion(run, machine).parallel
     note = held_back(job.spec.search, fit, job.share.parallel)
     if note:
         job.emit(events.Warned(message=note))
 
 
-def _for_replicates(job: Search, machine: Machine) -> Search:
+def _for_replicates(run: Drive, job: Search, machine: Machine) -> Search:
     """Return the search with as many workers as fit: no replicate waits to learn from another one."""
-    whole = share(machine, job.spec.resources)
+    whole = _portion(run, machine)
     larger = room(machine, whole)
     return replace(
         job,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -25,6 +26,7 @@ class Requests:
         self.over = False  # whether the run has ended: from then on there is nothing to stop
         self.told = False  # whether the user has been told that the request was heard
         self.status = False
+        self._process = os.getpid()
 
     def __call__(self) -> bool:
         """Return whether to stop."""
@@ -42,6 +44,9 @@ class Requests:
         Raises:
             KeyboardInterrupt: at the second one, and at the first where no trial has begun and so nothing can be saved.
         """
+        if os.getpid() != self._process:  # a process that a plugin has forked: it is nobody's driver
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         if self.over:
             return
         insists, self.signal = self.signal is not None, self.signal or signal.Signals(number)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import suppress
 from typing import Annotated
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Runs, View, command_line
+from mnistlab.cli.options import RUNS, Address, Color, DataDir, Executor, Runs, View, command_line
 
 
 def confirm(
@@ -26,18 +25,17 @@ def confirm(
     runs: Runs = RUNS,
     ui: View = "auto",
     color: Color = "auto",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
-    ] = None,
+    address: Address = None,
+    executor: Executor = "ray",
 ) -> None:
     """Train the best plans of a finished RUN on fresh seeds that they lack, then open the test set for those models."""
     from mnistlab import store
     from mnistlab.cli.search import announced, print_ranking
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
+    from mnistlab.labels import resume_command
 
-    view, path = chosen(ui, color), store.find_run(run, runs)
+    view, path = chosen(ui, color, executor), store.find_run(run, runs)
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab.confirm import left_of
@@ -52,7 +50,7 @@ def confirm(
         command = command_line()
         finished = add_confirmation(
             found,
-            Options(runs=runs, place=place, address=address, command=command),
+            Options(runs=runs, place=place, address=address, command=command, executor=executor),
             lambda path: open_console(view, path / "driver.log", past=store.read_events(path), again=command),
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
@@ -61,6 +59,6 @@ def confirm(
     if finished is None:
         said = "all of these plans have all of these seeds: nothing was trained"
         if left_of(found.experiment.spec, found.record.trials, found.record):
-            said += f"; one that asked for more was cut off, and goes on by: mnistlab resume {shlex.quote(str(path))}"
+            said += f"; one that asked for more was cut off, and goes on by: {resume_command(path, executor)}"
         typer.echo(f"mnistlab: {said}", err=True)
     raise typer.Exit(int(finished.exit_code) if finished else 0)

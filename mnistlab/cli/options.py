@@ -40,6 +40,15 @@ Log = Annotated[
     typer.Option("--log", metavar="TRACKER", help="Write to tensorboard or mlflow as well; may be repeated."),
 ]
 
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
+]
+Executor = Annotated[
+    str,
+    typer.Option("--executor", help="ray, or local: trials in this process, one after the other, without Ray."),
+]
+
 RUNS = Path("runs")
 
 

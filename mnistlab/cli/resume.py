@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mnistlab.cli.options import RUNS, Color, DataDir, Log, Runs, View, command_line, overrides
+from mnistlab.cli.options import (
+    RUNS,
+    Address,
+    Color,
+    DataDir,
+    Executor,
+    Log,
+    Runs,
+    View,
+    command_line,
+    overrides,
+)
 
 if TYPE_CHECKING:
     from mnistlab.reopen import Reopened
@@ -44,10 +55,6 @@ Amend = Annotated[
         show_default=False,
     ),
 ]
-Address = Annotated[
-    str | None,
-    typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
-]
 
 
 def resume(
@@ -61,11 +68,12 @@ def resume(
     ui: View = "auto",
     color: Color = "auto",
     address: Address = None,
+    executor: Executor = "ray",
     log: Log = None,
 ) -> None:
     """Go on with a search that was interrupted or killed, or that is to try more."""
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
-    about = _About(data_dir, runs, ui, color, address, log)
+    about = _About(data_dir, runs, ui, color, address, executor, log)
     _go_on(run, about, changes, amend=amend)
 
 
@@ -80,13 +88,14 @@ def retry(
     ui: View = "auto",
     color: Color = "auto",
     address: Address = None,
+    executor: Executor = "ray",
     log: Log = None,
 ) -> None:
     """Start the failed trials of RUN once more, with the same plans and seeds, and go on with its search."""
     if not failed:
         raise typer.BadParameter("say --failed: it is the only kind of trial that can be tried again.")
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget)
-    _go_on(run, _About(data_dir, runs, ui, color, address, log), changes, again=True)
+    _go_on(run, _About(data_dir, runs, ui, color, address, executor, log), changes, again=True)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class _About:
     ui: str
     color: str
     address: str | None
+    executor: str
     log: Sequence[str] | None
 
 
@@ -108,9 +118,12 @@ def _go_on(
     from mnistlab.cli.search import announced, print_ranking, said
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
+    from mnistlab.labels import resume_command
     from mnistlab.spec import read
 
-    view, path, command = chosen(about.ui, about.color), store.find_run(run, about.runs), command_line()
+    view = chosen(about.ui, about.color, about.executor)
+    path, command = store.find_run(run, about.runs), command_line()
+    onward = resume_command(path, about.executor)
     drawn = view.kind in {"live", "full"}
     if amend is not None:
         read(amend)  # a file that is not there is told before what takes seconds to import
@@ -130,8 +143,15 @@ def _go_on(
             said(f"mnistlab: {note}", drawn=drawn)
         finished = runner.resume(
             found,
-            runner.Options(runs=about.runs, place=place, address=about.address, command=command, log=trackers),
-            lambda path: open_console(view, path / "driver.log", past=store.read_events(path)),
+            runner.Options(
+                runs=about.runs,
+                place=place,
+                address=about.address,
+                command=command,
+                executor=about.executor,
+                log=trackers,
+            ),
+            lambda path: open_console(view, path / "driver.log", past=store.read_events(path), again=onward),
             again=again,
         )
     if finished is not None:

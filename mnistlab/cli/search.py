@@ -13,8 +13,10 @@ import typer
 
 from mnistlab.cli.options import (
     RUNS,
+    Address,
     Color,
     DataDir,
+    Executor,
     File,
     Log,
     NoPlugins,
@@ -53,20 +55,19 @@ def search(
     runs: Runs = RUNS,
     ui: View = "auto",
     color: Color = "auto",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", help="Join this Ray cluster; without it a private Ray is used.", show_default=False),
-    ] = None,
+    address: Address = None,
+    executor: Executor = "ray",
     log: Log = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
+    from mnistlab.labels import resume_command
     from mnistlab.spec import read
 
     changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
     read(file, changes)  # a file that is not there is told before what takes seconds to import
-    view = chosen(ui, color)
+    view = chosen(ui, color, executor)
     with announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
         with held_back():
             from mnistlab.python import run_file  # seconds long: torch and Ray come with it
@@ -79,9 +80,10 @@ def search(
             data_dir=data_dir,
             runs=runs,
             address=address,
+            executor=executor,
             log=log or (),
             command=command_line(),
-            view=lambda path: open_console(view, path / "driver.log"),
+            view=lambda path: open_console(view, path / "driver.log", again=resume_command(path, executor)),
         )
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
     stream = sys.stderr if view.kind == "json" else sys.stdout

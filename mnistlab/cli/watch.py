@@ -176,4 +176,6 @@ def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
 
 def _resume(state: ViewState, path: Path) -> str:
     """Return the command that goes on with a run, or "" of one that died before it had begun."""
-    return f"mnistlab resume {shlex.quote(str(path))}" if state.start else ""
+    from mnistlab.labels import resume_command
+
+    return resume_command(path, state.start.executor) if state.start else ""

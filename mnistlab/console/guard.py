@@ -7,21 +7,24 @@ both lead to `driver.log` until the guard ends.
 from __future__ import annotations
 
 import ctypes
+import inspect
 import io
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO, cast
+from typing import Any, Literal, TextIO, cast
 
 from mnistlab.console.text import encodable, visible
 from mnistlab.store import open_to_write
 
 Name = Literal["stdout", "stderr"]
 
+# Ray sets it in each process that it has been in, and the children of that inherit it; it answers in workers alone.
+_RAYS_DEBUGGER = "ray.util.rpdb."
 DESCRIPTORS: dict[Name, int] = {"stdout": 1, "stderr": 2}
 
 
@@ -49,10 +52,11 @@ def open_what_is_closed() -> None:
 
 
 @contextmanager
-def guarded(log: Path) -> Generator[Streams]:
+def guarded(log: Path, *, terminal: bool = True) -> Generator[Streams]:
     """Yield the streams that lead to the user; everything that is written elsewhere is appended to `log`.
 
-    A log in which nothing was written is removed.
+    At a `terminal` a breakpoint speaks with the user too; a notebook has a debugger of its own. A log in which nothing
+    was written is removed.
 
     Raises:
         RunWriteError: if `log` can't be opened.
@@ -61,7 +65,7 @@ def guarded(log: Path) -> Generator[Streams]:
     open_what_is_closed()
     descriptor = _open(log)
     try:
-        with _led_to(descriptor) as streams:
+        with _led_to(descriptor) as streams, _debugger_at(streams) if terminal else nullcontext():
             yield streams
     finally:
         if not os.fstat(descriptor).st_size:
@@ -113,6 +117,40 @@ def _led_to(descriptor: int) -> Generator[Streams]:
     """Lead descriptors 1 and 2 and Python's streams to `descriptor`; yield what leads to where they led before."""
     with ExitStack() as stack:
         yield Streams(*(stack.enter_context(_one_led_to(descriptor, name)) for name in DESCRIPTORS))
+
+
+@contextmanager
+def _debugger_at(streams: Streams) -> Generator[None]:
+    """Have `breakpoint()` speak with the user, where nobody has chosen another debugger."""
+    chosen = os.environ.get("PYTHONBREAKPOINT", "")
+    if sys.breakpointhook is not sys.__breakpointhook__ or (chosen and not chosen.startswith(_RAYS_DEBUGGER)):
+        yield
+        return
+
+    def stop_here(*_: object, **__: object) -> None:
+        frame = inspect.currentframe()
+        debugger_at(streams).set_trace(frame.f_back if frame else None)
+
+    sys.breakpointhook = stop_here
+    try:
+        yield
+    finally:
+        sys.breakpointhook = sys.__breakpointhook__
+
+
+def debugger_at(streams: Streams) -> Any:
+    """Return a debugger that speaks with the user; who quits it ends the run, as who insists on leaving."""
+    import pdb  # noqa: PLC0415 - nearly nobody needs it
+    from bdb import BdbQuit  # noqa: PLC0415
+
+    class Debugger(pdb.Pdb):
+        def trace_dispatch(self, frame: Any, event: str, arg: Any) -> Any:
+            try:
+                return super().trace_dispatch(frame, event, arg)
+            except BdbQuit:  # an Exception, which would be taken for the plan's
+                raise KeyboardInterrupt from None
+
+    return Debugger(stdin=sys.stdin, stdout=streams.err, nosigint=True)
 
 
 @contextmanager

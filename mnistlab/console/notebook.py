@@ -57,7 +57,7 @@ def open_notebook(
     The last state stays. What is written meanwhile to standard output and error is appended to `log`.
     """
     view = HtmlView(show, clock)
-    with guarded(log), view.drawing():
+    with guarded(log, terminal=False), view.drawing():
         yield view.handle
 
 

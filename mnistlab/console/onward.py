@@ -10,6 +10,7 @@ from pathlib import Path
 from mnistlab.causes import cause_named
 from mnistlab.console.state import ViewState
 from mnistlab.errors import ExitCode
+from mnistlab.labels import by_executor, resume_command
 
 # After these there is nothing to be gone on with as it was: the search has come to its end, or was given up.
 _ENDS = frozenset({ExitCode.DONE, ExitCode.NO_TRIAL_SUCCEEDED, ExitCode.TOO_MANY_FAILURES})
@@ -23,12 +24,12 @@ def left_undone(state: ViewState, path: Path | str = "") -> list[str]:
     if state.start is None:
         return []
     run = shlex.quote(str(path or state.start.directory))
-    more = _more(state)
+    resume, more = resume_command(path or state.start.directory, state.start.executor), _more(state)
     found: list[str] = []
     if state.end is None or state.end.exit_code not in _ENDS:
-        found.append(f"mnistlab resume {run}")
+        found.append(resume)
     elif _time_was_up(state):
-        found.append(f"mnistlab resume {run}{more}")
+        found.append(f"{resume}{more}")
     if state.failed:
         found += _after_failures(state, run, more)
     return found
@@ -46,15 +47,17 @@ _NEEDS: Mapping[str, tuple[str, str]] = {
 
 def _after_failures(state: ViewState, run: str, more: str) -> Iterator[str]:
     """Yield the commands that can help after what has failed; none that can't."""
+    assert state.start is not None
+    by = by_executor(state.start.executor)
     of_files = sum(state.file_failures.values())
     causes = [one for one, count in state.failures.items() if count > (of_files if one == "plugin" else 0)]
     if causes := [one for one in causes if not cause_named(one).fixed]:
         needs = [_NEEDS.get(cause, ("", "")) for cause in causes]
         remarks = ", ".join(dict.fromkeys(remark for _, remark in needs if remark))
         options = "".join(dict.fromkeys(option for option, _ in needs))
-        yield f"mnistlab retry {run} --failed{options}{more}" + f"  # {remarks}" * bool(remarks)
+        yield f"mnistlab retry {run} --failed{options}{more}{by}" + f"  # {remarks}" * bool(remarks)
     for name in state.file_failures:
-        yield f"mnistlab search FILE --plugin {name}  # mend it first: this run keeps the source that failed"
+        yield f"mnistlab search FILE --plugin {name}{by}  # mend it first: this run keeps the source that failed"
 
 
 def time_is_up(budget: float, seconds: float) -> bool:

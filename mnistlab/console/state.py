@@ -171,7 +171,7 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     Warnings, and the words of the last failure, were of the driver before.
     """
     about: dict[str, Any] = {"trials": event.trials, "parallel": event.parallel, "devices": event.devices}
-    about["parallel_replicates"] = event.parallel_replicates
+    about |= {"parallel_replicates": event.parallel_replicates, "executor": event.executor}
     about |= {"config": event.config} if event.config else {}  # streams of earlier versions tell neither
     about |= {"plugins": event.plugins} if event.plugins else {}
     start = state.start and replace(state.start, **about, time_budget=event.time_budget)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -21,6 +20,7 @@ from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, RunStarted, Stamped, to_json
+from mnistlab.labels import resume_command
 from mnistlab.lastwords import last_words, note_begun
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
@@ -103,7 +103,7 @@ def open_console(
     stands know them, and nothing of them is said again. Should this process be killed meanwhile, the terminal is given
     back and told `again`, the command that goes on with the run; before a run without a past has begun there is none.
     """
-    again, past = again or f"mnistlab resume {shlex.quote(str(log.parent))}", list(past)
+    again, past = again or resume_command(log.parent), list(past)
     with (
         last_words(again, GIVE_BACK.get(ui.kind, ""), begun=bool(past)),
         guarded(log) as streams,
@@ -200,10 +200,14 @@ def _writer(stream: TextIO) -> Callable[[str | None], None]:
     return say
 
 
-def chosen(ui: str, color: str) -> Ui:
+def chosen(ui: str, color: str, executor: str = "ray") -> Ui:
     """Return the view for this process's own standard error and environment.
+
+    Where trials run in this process, `auto` is lines: a dashboard would be drawn over a debugger.
 
     Raises:
         SpecError: as `choose_ui`.
     """
+    if executor == "local" and ui == "auto" and not os.environ.get(VARIABLE):
+        ui = "plain"
     return choose_ui(ui, color, sys.stderr, os.environ)

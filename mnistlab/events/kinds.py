@@ -51,6 +51,7 @@ class RunStarted(Event):
     confirm_seeds: int = 0
     time_budget: float = 0.0  # seconds; 0 where there is none
     parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
+    executor: str = "ray"  # what carries it out: `ray`, or `local` in the driver's own process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class RunResumed(Event):
     config: str = ""  # as of `RunStarted`, of the experiment that holds from here on
     plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
     parallel_replicates: int = 0  # as of `RunStarted`
+    executor: str = "ray"  # as of `RunStarted`
 
 
 @dataclass(frozen=True, kw_only=True)

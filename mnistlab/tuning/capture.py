@@ -6,8 +6,10 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -28,6 +30,9 @@ class Capture:
         self._path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         self._file = os.fdopen(os.open(path, flags, 0o600), "w+b", buffering=0)
+        self._before: list[int] = []  # where descriptors 1 and 2 led
+        self._streams = sys.stdout, sys.stderr
+        self._own: TextIO | None = None  # stands for streams of `sys` that lead elsewhere, as a notebook's do
 
     @property
     def descriptor(self) -> int:
@@ -44,22 +49,82 @@ class Capture:
 
     def start(self) -> None:
         """Redirect descriptors 1 and 2 into the file."""
-        _flush()
+        with suppress(OSError, ValueError, AttributeError):  # whoever reads them may have gone
+            _flush()
         for descriptor in (1, 2):
             os.dup2(self._file.fileno(), descriptor)
+
+    @contextmanager
+    def on(self) -> Generator[None]:
+        """Redirect descriptors 1 and 2, and Python's streams wherever they lead, into the file for a while."""
+        self._before = [os.dup(descriptor) for descriptor in (1, 2)]
+        self._streams = sys.stdout, sys.stderr
+        self.start()
+        self._stand_in()
+        try:
+            yield
+        finally:
+            self._undo()
+            for copy in self._before:
+                os.close(copy)
+            self._before = []
+
+    @contextmanager
+    def off(self) -> Generator[None]:
+        """Have all of them lead to where they led before, for a while within `on`."""
+        inside = sys.stdout, sys.stderr
+        self._undo()
+        try:
+            yield
+        finally:
+            self.start()
+            sys.stdout, sys.stderr = inside
+
+    def _stand_in(self) -> None:
+        for descriptor, name in ((1, "stdout"), (2, "stderr")):
+            if _descriptor_of(getattr(sys, name)) != descriptor:
+                self._own = self._own or open(  # noqa: SIM115 - closed with the file
+                    self.descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False
+                )
+                setattr(sys, name, self._own)
+
+    def _undo(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):  # a plugin may have closed a stream, or filled the disk
+            _flush()
+        for descriptor, copy in zip((1, 2), self._before, strict=True):
+            os.dup2(copy, descriptor)
+        sys.stdout, sys.stderr = self._streams
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._own:
+            self._own.close()
+        self._file.close()
 
     def take(self) -> str:
         """Return what was printed since the last call and forget it.
 
         Of more than `MAX_CHUNK` bytes only the two ends are kept: a traceback, which comes last, survives any chatter.
         """
-        _flush()
+        with suppress(OSError, ValueError, AttributeError):
+            _flush()
         size = os.fstat(self._file.fileno()).st_size
         text = ends_of(self.descriptor)
         if size:
             os.ftruncate(self._file.fileno(), 0)
             os.lseek(self._file.fileno(), 0, os.SEEK_SET)
         return text
+
+
+class NotCaptured:
+    """Stands for a capture where somebody else has one."""
+
+    def take(self) -> str:
+        """Return nothing."""
+        return ""
+
+    def remove(self) -> None:
+        """Do nothing."""
 
 
 def hear_nondeterminism() -> None:
@@ -94,6 +159,13 @@ def ends_of(file: int) -> str:
 
 def _text(file: int, start: int, size: int) -> str:
     return os.pread(file, size, start).decode("utf-8", "backslashreplace")
+
+
+def _descriptor_of(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _flush() -> None:

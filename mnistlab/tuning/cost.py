@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mnistlab import training
-from mnistlab.precision import reproducible
+from mnistlab.precision import Draws, reproducible
 from mnistlab.results import Cost
 from mnistlab.training import Training
 
@@ -66,23 +63,10 @@ def count_macs(one: Training, image: Tensor) -> int | None:
         Exception: whatever the model raises.
     """
     counter = FlopCounterMode(display=False)
-    with _streams_kept(), counter:
+    # It draws from streams of its own: when a count comes depends on interruptions, and what is trained next must not.
+    with Draws().on(), counter:
         training.predict(one, image)
     return counter.get_total_flops() // 2 or None
-
-
-@contextmanager
-def _streams_kept() -> Generator[None]:
-    """Put the process's streams back that `training.predict` leaves to the model: those of Python and of numpy.
-
-    When a count comes depends on interruptions; what is trained after it must not.
-    """
-    ours, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002, RUF100 - what plugins of others use
-    try:
-        yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)  # noqa: NPY002, RUF100
 
 
 def _latency(one: Training, images: Tensor) -> float:

@@ -17,7 +17,7 @@ from mnistlab.seeds import Stream, derive
 from mnistlab.signals import signals_held
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import Executor, Parts, Search
+from mnistlab.tuning.job import Parts, Search
 from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, given_up, machine_failure
 from mnistlab.tuning.past import NOTHING, Past, PastTrial
@@ -25,21 +25,20 @@ from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.study import open_study
-from mnistlab.tuning.tune import RAY_TUNE
 
 
-def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING, executor: Executor = RAY_TUNE) -> None:
-    """Run the trials of `search` by an executor; add to `ended` how each of them ended, in that order.
+def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING) -> None:
+    """Run the trials of `search` by its executor; add to `ended` how each of them ended, in that order.
 
     The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
     run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
     before, states = len(ended), _states(search, past)
     past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
-    parts = _parts(search, ended, past, executor)
+    parts = _parts(search, ended, past)
     parts.bridge.take_up(past, {name: state for name, (_, state) in states.items()})
     try:
-        executor.run(search, parts)
+        search.executor.run(search, parts)
     except Exception as error:
         refused = parts.refusals.first
         if refused and error is not refused:  # Tune has wrapped it in one of its own
@@ -66,7 +65,7 @@ def _check_end(search: Search, parts: Parts, ended: Sequence[TrialResult]) -> No
         raise DiskLowError(f"{parts.bridge.short}, and nothing is running any more: free some, then `{search.again}`")
 
 
-def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Executor) -> Parts:
+def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
     """Return who decides and who writes down in a search that goes on from `past`."""
     why, nodes = _reasons(search, ended, past), search.nodes
 
@@ -84,7 +83,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         interruptions=cut,
         stopping=stopping,
         say=lambda text: search.emit(Warned(message=text)),
-        put=executor.put,
+        put=search.executor.put,
         shortage=_shortage(search),
         refusals=refusals,
         away_from=nodes.away_from,
@@ -99,7 +98,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past, executor: Execu
         cut,
         search.tick,
         retries=Retries(more_room=search.room is not None, nodes=nodes),
-        leftover=executor.leftover,
+        leftover=search.executor.leftover,
         refusals=refusals,
         larger=search.room,
     )

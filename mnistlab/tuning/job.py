@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
 from mnistlab.events import Emit
@@ -15,7 +16,7 @@ from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.losses import Leftover
-from mnistlab.tuning.machine import Share
+from mnistlab.tuning.machine import Machine, Share
 from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder
@@ -42,6 +43,7 @@ class Search:
     again: str = "mnistlab resume"  # the command that goes on with the run
     tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
     nodes: Nodes = field(default_factory=Nodes)  # which of them get work
+    executor: Executor = field(kw_only=True)  # what carries it out
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,50 @@ class Parts:
     drivers: int = 0  # how many have driven the run before
 
 
-@dataclass(frozen=True)
-class Executor:
-    """What carries out a search: Ray Tune, or in tests a simulation of it.
+class GoneError(Exception):
+    """The worker of a task is gone."""
 
-    `put` takes a trial's packed state and returns what a worker gets it by; `run` returns when the search is over;
-    `leftover` returns what is left of the worker that a trial has lost.
+    def __init__(self, leftover: Leftover) -> None:
+        """Keep what is left of it."""
+        super().__init__(leftover.error)
+        self.leftover = leftover
+
+
+@dataclass(frozen=True)
+class Streams:
+    """How tasks are given to workers, which yield what comes of them (see `tasks`).
+
+    `begin(task, room)` gives a task to a worker, with `room` one that has all of a device, and returns a stream.
+    `ready(streams)` returns those of which something is to be heard, after half a second at most. `said(stream)`
+    returns what, None where all was said, and raises GoneError where the worker is gone. `give_up(stream)` ends it.
     """
 
+    begin: Callable[[Any, bool], Any]
+    ready: Callable[[Sequence[Any]], Sequence[Any]]
+    said: Callable[[Any], Any]
+    give_up: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Executor:
+    """What carries out a search: Ray Tune, or the driver's own process (`local`).
+
+    `check(spec, address)` refuses what it can't do. `joined(address, machine, again)` is the context in which there are
+    workers, and yields what machine they have; `preparing(address)` says in words what that waits for. `portion` turns
+    what a trial could get of it into what it gets. `alive(cpus, gpus)` returns the address of each node as large as
+    that by its id.
+    `put` takes a trial's packed state and returns what a worker gets it by; `run` returns when the search is over;
+    `leftover` returns what is left of the worker that a trial has lost; `streams(search, function, limit)` is the
+    context in which tasks run. `cant` says in a sentence what users miss, or "".
+    """
+
+    check: Callable[[ExperimentSpec, str | None], None]
+    preparing: Callable[[str | None], str]
+    joined: Callable[[str | None, Machine, str], AbstractContextManager[Machine]]
+    portion: Callable[[Share], Share]
+    alive: Callable[[int, float], Mapping[str, str]]
     put: Callable[[bytes], object]
     run: Callable[[Search, Parts], None]
-    leftover: Callable[[Trial], Leftover]
+    leftover: Callable[[Any], Leftover]
+    streams: Callable[[Search, Callable[[Shared, Any], Iterator[Any]], float | None], AbstractContextManager[Streams]]
+    cant: str = ""

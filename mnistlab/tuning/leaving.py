@@ -94,15 +94,30 @@ def device_is_lost() -> bool:
         return cause_of(error) != "memory"
 
 
-def leave_unless_the_plans(error: BaseException, cause: str) -> None:
-    """End this process if `cause` is not the plan's fault."""
-    if cause_named(cause).owner != "plan":
-        leave(cause, one_line(error))
+class LeftError(Exception):
+    """A training in the driver's own process can't go on, by no fault of its plan. Its text are the last words."""
+
+
+def leave_unless_the_plans(error: BaseException, cause: str, *, here: bool = False) -> None:
+    """End this worker if `cause` is not the plan's fault: the process, or `here`, in the driver's own, the training.
+
+    Raises:
+        LeftError: if `here`.
+    """
+    if cause_named(cause).owner == "plan":
+        return
+    if here:
+        raise LeftError(_in_a_line(cause, one_line(error))) from error
+    leave(cause, one_line(error))
+
+
+def _in_a_line(cause: str, message: str) -> str:
+    return f"{MARK}{json.dumps(asdict(LastWords(cause, message, place_here())))}"
 
 
 def leave(cause: str, message: str) -> NoReturn:
     """Write why into the log, then end this process."""
-    words = f"\n{MARK}{json.dumps(asdict(LastWords(cause, message, place_here())))}\n".encode()
+    words = f"\n{_in_a_line(cause, message)}\n".encode()
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

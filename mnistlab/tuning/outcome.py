@@ -32,7 +32,7 @@ class Outcome:
 def outcome_of(
     report: Mapping[str, Any] | None, *, metrics: Sequence[str], lost: Loss | None = None, interruption: str = ""
 ) -> Outcome:
-    """Judge the last report of a worker (see `worker.PlanTrainable`), or that the worker was lost.
+    """Judge the last report of a worker (see `worker.Worker`), or that the worker was lost.
 
     Complete only at the full budget; failed for errors and NaN; all else was stopped early: by an `interruption`, for
     the reason that it says, or else by the scheduler, which is the only other one that stops a trial.

@@ -20,13 +20,13 @@ from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning.answers import Answer, Progress
-from mnistlab.tuning.capture import Capture, hear_nondeterminism
+from mnistlab.tuning.capture import Capture, NotCaptured, hear_nondeterminism
 from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
-from mnistlab.tuning.worker import Shared, dataset_of, give_back_memory, ready
+from mnistlab.tuning.worker import Shared, dataset_of, give_back_memory, ready, watch_of
 
 
 @dataclass(frozen=True)
@@ -120,18 +120,24 @@ def _cause(error: BaseException, shared: Shared, *, begun: bool = False) -> str:
     """Write a failure into the log and return its cause; where that is not the plan's, end this process."""
     say_in_log(error)
     cause = judged(error, more_nodes=shared.more_nodes, begun=begun)
-    leave_unless_the_plans(error, cause)  # Ray would give this process the next task
+    leave_unless_the_plans(error, cause, here=shared.here is not None)  # Ray would give this process the next task
     return cause
 
 
-def _watched(shared: Shared, name: str) -> tuple[Capture, Watch]:
-    """Set this process up for a task: from here on what it prints is captured, and the test set is sealed."""
+def _watched(shared: Shared, name: str) -> tuple[Capture | NotCaptured, Watch]:
+    """Set this process up for a task: from here on what it prints is captured, and the test set is sealed.
+
+    In the driver's own process the one is the executor's, and the other the run's.
+    """
+    if shared.here:
+        hear_nondeterminism()
+        return NotCaptured(), watch_of(shared, None)
     seal_for_good()
     keep_from_children()
     capture = Capture(place_of(name))
     capture.start()
     hear_nondeterminism()
-    return capture, Watch(capture.descriptor, shared.stall_seconds)
+    return capture, watch_of(shared, capture.descriptor)
 
 
 def _measured(one: Training) -> Cost | None:

@@ -11,17 +11,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-import ray
-from ray.exceptions import RayError
-
 from mnistlab.causes import cause_named
 from mnistlab.errors import MachineError
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import Search
-from mnistlab.tuning.leftovers import taken
-from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
-from mnistlab.tuning.nodes import selector
+from mnistlab.tuning.job import GoneError, Search, Streams
+from mnistlab.tuning.losses import Loss, Retries, log_of, loss_of
 from mnistlab.tuning.outcome import TOO_MANY_IN_A_ROW
 from mnistlab.tuning.worker import Shared
 
@@ -105,9 +100,23 @@ def run_tasks(
         MachineError: if tasks are left and nothing is running any more, for there is no disk for them (DiskLowError) or
             no node (NoNodeError); or if the machine has failed too many of them in a row.
     """
-    begin, retries = _starter(search, function, limit), Retries(more_room=search.room is not None, nodes=search.nodes)
+    with search.executor.streams(search, function, limit) as streams:
+        yield from _run(search, streams, tasks, started, anew, limit, stopping, whatever_the_disk)
+
+
+def _run(
+    search: Search,
+    streams: Streams,
+    tasks: Sequence[Task],
+    started: Callable[[Task], None],
+    anew: Callable[[Task, Lost], None],
+    limit: float | None,
+    stopping: Callable[[], bool],
+    whatever_the_disk: bool,
+) -> Iterator[tuple[Task, Any]]:
+    """Run tasks by `streams`, as `run_tasks` says."""
+    retries, row = Retries(more_room=search.room is not None, nodes=search.nodes), _Row(search.again)
     waiting, running = [_Job(task) for task in tasks], dict[Any, _Job[Task]]()
-    row = _Row(search.again)
     while waiting or running:
         short = _shortage(search, whatever_the_disk=whatever_the_disk) if waiting else None
         if short and not running:
@@ -116,10 +125,11 @@ def run_tasks(
             job = waiting.pop(0)
             if job.begun is None:
                 started(job.task)
-            running[begin(job)] = job
-        for stream in ray.wait(list(running), num_returns=1, timeout=0.5)[0]:
+            job.begun = time.monotonic()
+            running[streams.begin(job.task, job.room)] = job
+        for stream in streams.ready(list(running)):
             job = running[stream]
-            said = _said_by(stream, job, limit)
+            said = _said_by(streams, stream, job, limit)
             lost = _begins_anew(job, said, retries)
             if said is None or lost or isinstance(said, Lost):
                 del running[stream]  # nothing more is to be heard of it
@@ -133,7 +143,7 @@ def run_tasks(
         search.tick()
         if stopping():
             for stream in running:
-                ray.cancel(stream, force=True)
+                streams.give_up(stream)
             return
 
 
@@ -166,41 +176,21 @@ class _Row:
             raise MachineError(f"{failed}, the last one because {said.message}: mend that, then `{self.again}`")
 
 
-def _starter(
-    search: Search, function: Callable[[Shared, Task], Iterator[Said]], limit: float | None
-) -> Callable[[_Job[Task]], Any]:
-    """Return what gives a task to a worker, and returns the stream of what it yields."""
-    common = ray.put(replace(search.shared, trial_seconds=limit))
-    remote: Any = ray.remote(function)
-
-    def begin(job: _Job[Task]) -> Any:
-        given = search.room if job.room and search.room else search.share
-        job.begun = time.monotonic()
-        away = selector(search.nodes.away_from(job.task.name))
-        ways: dict[str, Any] = {"label_selector": away} if away else {}
-        return remote.options(num_cpus=given.cpus, num_gpus=given.gpus, max_retries=0, **ways).remote(common, job.task)
-
-    return begin
-
-
 def _may_begin(job: _Job[Task], running: Collection[_Job[Task]], parallel: int) -> bool:
     """Return whether there is a place for a task; one that gets all of a device has it alone."""
     alone = job.room or any(one.room for one in running)
     return len(running) < (1 if alone else parallel)
 
 
-def _said_by(stream: Any, job: _Job[Task], limit: float | None) -> Any:
+def _said_by(streams: Streams, stream: Any, job: _Job[Any], limit: float | None) -> Any:
     """Return what a task has said next, that it is lost, or None where it has said all."""
     try:
-        return ray.get(next(stream))
-    except StopIteration:
-        return None
-    except RayError as error:
+        return streams.said(stream)
+    except GoneError as gone:
         if job.answered:  # its worker died when it had nothing more to say
             return None
-        left = Leftover(str(error), taken(job.task.name))
-        loss = loss_of(left, time.monotonic() - (job.begun or 0.0), limit)
-        return Lost(loss, log_of(left, loss))
+        loss = loss_of(gone.leftover, time.monotonic() - (job.begun or 0.0), limit)
+        return Lost(loss, log_of(gone.leftover, loss))
 
 
 def _begins_anew(job: _Job[Task], said: object, retries: Retries) -> Lost | None:

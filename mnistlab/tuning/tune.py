@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from mnistlab.tuning.cluster import environment
+from mnistlab.tuning.cluster import alive_nodes, cluster, environment
 from mnistlab.tuning.job import Executor, Parts, Search, Stopping
 from mnistlab.tuning.leftovers import taken
 from mnistlab.tuning.losses import Leftover
@@ -22,8 +22,9 @@ from mnistlab.tuning.machine import Share
 from mnistlab.tuning.nodes import selector
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.places import Places
+from mnistlab.tuning.remote import streams
+from mnistlab.tuning.trainable import PlanTrainable
 from mnistlab.tuning.unsaved import Unsaved
-from mnistlab.tuning.worker import PlanTrainable
 from mnistlab.tuning.workers import workers_kept
 
 
@@ -115,4 +116,18 @@ def _leftover(trial: Trial) -> Leftover:
     return Leftover(error, taken(trial.trial_id))
 
 
-RAY_TUNE = Executor(put=ray.put, run=_run, leftover=_leftover)
+def _preparing(address: str | None) -> str:
+    return f"joining the Ray cluster at {address}" if address else "starting Ray"
+
+
+RAY_TUNE = Executor(
+    check=lambda _spec, _address: None,
+    preparing=_preparing,
+    joined=cluster,
+    portion=lambda found: found,
+    alive=alive_nodes,
+    put=ray.put,
+    run=_run,
+    leftover=_leftover,
+    streams=streams,
+)

@@ -10,7 +10,7 @@ import faulthandler
 import re
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from statistics import median
 
@@ -26,9 +26,12 @@ _DUMPED = re.compile(r"Timeout \(\d+:\d\d:\d\d(\.\d+)?\)!\n(Current t|T)hread 0x
 class Watch:
     """Watches the steps of one trial after another; all times are in seconds."""
 
-    def __init__(self, file: int, stall: float = STALL_SECONDS) -> None:
-        """Write stacks to the descriptor `file`; allow at least `stall` seconds for a step."""
-        self._file, self._stall = file, stall
+    def __init__(self, file: int | None, stall: float = STALL_SECONDS, also: Callable[[], None] = lambda: None) -> None:
+        """Write stacks to the descriptor `file`; allow at least `stall` seconds for a step. `also` is called at each.
+
+        Without a file nothing is ended: it is the driver's own process.
+        """
+        self._file, self._stall, self._also = file, stall, also
         self._steps: deque[float] = deque(maxlen=REMEMBERED)
         self._limit = self._ends = float("inf")
         self._last = self._due = 0.0
@@ -49,7 +52,8 @@ class Watch:
             yield
         finally:
             self._watching = False
-            faulthandler.cancel_dump_traceback_later()
+            if self._file is not None:
+                faulthandler.cancel_dump_traceback_later()
 
     def step(self) -> None:
         """Note that a step has ended; outside `over` that means nothing.
@@ -57,6 +61,7 @@ class Watch:
         Raises:
             TimeLimitError: if the trial has had its time.
         """
+        self._also()
         if not self._watching:
             return
         now = time.monotonic()
@@ -68,7 +73,12 @@ class Watch:
             self._arm(now)
 
     def _arm(self, now: float) -> None:
-        """Set the clock again. Not at each step: it costs a thread, and a limit that is a little late does no harm."""
+        """Set the clock again, if there is one.
+
+        Not at each step: it costs a thread, and a limit that is a little late does no harm.
+        """
+        if self._file is None:
+            return
         allowed = max(self._stall, MEDIAN_STEPS * median(self._steps)) if self._steps else self._stall
         self._due = now + min(1.0, allowed / 10)
         # A trial whose time is up in the middle of a step is given as long as a step usually takes to say so itself.

@@ -1,9 +1,9 @@
-"""What runs in a worker process: a trial as a Ray Tune trainable.
+"""What trains trials: a worker, in a process of its own (see `trainable`) or in the driver's (see `local`).
 
 Only plans travel here, and the source of plugins that are single files. The worker resolves names from its own
 registry and loads the dataset once for all its trials.
 A failure that is the plan's is an answer like any other (`cause`, `message`), so that the process lives on for the next
-trial: starting a new one costs seconds. After any other failure the process ends (see `leaving`).
+trial: starting a new one costs seconds. After any other failure a worker's own process ends (see `leaving`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import gc
 import json
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-import ray
 import torch
-from ray import tune
 
 from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
@@ -27,20 +25,24 @@ from mnistlab.data.device import DeviceData, to_device
 from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
 from mnistlab.registry import Registry, select
-from mnistlab.seal import seal_for_good
 from mnistlab.training import Training
 from mnistlab.tuning import gpu
-from mnistlab.tuning.capture import Capture, hear_nondeterminism
+from mnistlab.tuning.capture import hear_nondeterminism
 from mnistlab.tuning.cost import count_macs
-from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
-from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import STALL_SECONDS, Watch
 
 UNCOUNTED = -1
-CHECKPOINT = "state.safetensors"
 CHECKPOINT_SECONDS = 10.0  # a trial's state is kept about this often, so that no more of its work can be lost
 CHECKPOINT_SHARE = 0.05  # of a trial's time, at most, goes into keeping it
+
+
+@dataclass(frozen=True)
+class Here:
+    """Trials run in the driver's own process, which has the plugins, and does `tick` at each of their steps."""
+
+    registry: Registry
+    tick: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,12 @@ class Shared:
     trial_seconds: float | None = None  # that a trial may take, in all
     more_room: bool = False  # whether there is a larger share of the device than a trial is given at first
     more_nodes: bool = False  # whether a trial can be given to another node
+    here: Here | None = None  # where trials run in the driver's own process
+
+
+def watch_of(shared: Shared, log: int | None) -> Watch:
+    """Return what watches the trainings of this process; a process of a worker's own is ended by way of its `log`."""
+    return Watch(log, shared.stall_seconds, *([shared.here.tick] if shared.here else []))
 
 
 _loaded: dict[str, DeviceData] = {}
@@ -84,6 +92,12 @@ def data_for(shared: Shared, registry: Registry, device: torch.device) -> Device
     return _loaded[key]
 
 
+def forget_data() -> None:
+    """Let go of the data that this process has loaded."""
+    _loaded.clear()
+    give_back_memory()
+
+
 def ready(shared: Shared) -> tuple[Registry, DeviceData]:
     """Return what every plan needs: the plugins, and the run's data on the device that this process is given.
 
@@ -91,7 +105,7 @@ def ready(shared: Shared) -> tuple[Registry, DeviceData]:
         LackError: if this node lacks any of it.
     """
     with lacking("missing"):
-        registry = select(shared.plugins)
+        registry = shared.here.registry if shared.here else select(shared.plugins)
     with lacking("device"):
         device = device_of(shared)
     with lacking("data"):
@@ -132,8 +146,8 @@ def device_of(shared: Shared) -> torch.device:
 
     The share of a GPU is what Ray has given to this trial or task: one that gets more room has more than the others.
     """
-    if not shared.gpus:
-        return training.set_up_process(shared.cpus, gpu=False)
+    if shared.here or not shared.gpus:
+        return training.set_up_process(shared.cpus, gpu=bool(shared.gpus))
     mine = gpu.given()
     gpu.keep_to(mine)
     device = training.set_up_process(shared.cpus)
@@ -146,37 +160,31 @@ class NoRoomError(Exception):
     """The device's memory was not enough for a trial, which is to be tried once more with a larger share of it."""
 
 
-class PlanTrainable(tune.Trainable):
-    """One trial: each `step` is an epoch. `config["task"]` is JSON: plan, seed and, after a change, `optimizer`.
+class Printed(Protocol):
+    """What a trial has printed."""
 
-    `config["state"]`, if there, refers to the packed state from which a trial goes on that an earlier worker has begun.
-    A task with `room` has been given the largest share of a device already.
+    def take(self) -> str:
+        """Return what was printed since the last call and forget it."""
+        ...
+
+
+class Worker:
+    """Trains one trial after the other: after `begin`, each `step` is an epoch.
+
+    A task is JSON: plan, seed and, after a change, `optimizer`. One with `room` has been given the largest share of a
+    device already.
     """
 
-    def setup(self, config: dict[str, Any], shared: Shared | None = None) -> None:
-        """Begin the first trial of this process."""
-        assert shared is not None
-        seal_for_good()
-        keep_from_children()
-        self._shared = shared
-        self._capture = Capture(place_of(self.trial_id))
-        self._capture.start()
-        self._watch = Watch(self._capture.descriptor, shared.stall_seconds)
-        self._begin(config)
+    def __init__(self, shared: Shared, printed: Printed, watch: Watch) -> None:
+        """Report what is `printed`; `watch` is told of each step of a training."""
+        self._shared, self._printed, self._watch = shared, printed, watch
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another trial in the same process."""
-        self._capture.rename(place_of(self.trial_id))
-        self._begin(new_config)
-        return True
+    def begin(self, task: str, state: Callable[[], bytes] | None = None) -> None:
+        """Build the plan of a task; what goes wrong is kept for the first `step`: Ray would end the process for it.
 
-    def cleanup(self) -> None:
-        """Leave nothing behind."""
-        self._capture.remove()
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        """Build the plan; what goes wrong is kept for the first `step`, because Ray would end the process for it."""
-        self._task = json.loads(config["task"])
+        `state` returns the packed state from which a trial goes on that an earlier worker has begun.
+        """
+        self._task: Mapping[str, Any] = json.loads(task)
         self._went_on = False
         self._training: Training | None = None
         self._failure: BaseException | None = None
@@ -189,12 +197,12 @@ class PlanTrainable(tune.Trainable):
         hear_nondeterminism()
         try:
             registry, data = ready(self._shared)
-            state = None if config.get("state") is None else weights.unpack(ray.get(config["state"]))
+            packed = None if state is None else weights.unpack(state())
             with self._watch.over():
                 self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
                 self._training.on_step = self._watch.step
-                if state is not None:
-                    training.restore(self._training, state)
+                if packed is not None:
+                    training.restore(self._training, packed)
                     self._went_on = True
             self._watch.begin(self._shared.trial_seconds, self._spent())
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
@@ -210,7 +218,7 @@ class PlanTrainable(tune.Trainable):
         Raises:
             NoRoomError: if the device's memory is not enough, and there is more of it.
 
-        A failure that is not the plan's ends the process (see `leaving`): its trial goes on with another worker.
+        A failure that is not the plan's ends the worker (see `leaving`): its trial goes on with another one.
         """
         if self._training is not None and self._failure is None:
             try:
@@ -221,7 +229,7 @@ class PlanTrainable(tune.Trainable):
         assert self._failure is not None
         if self._cause == "memory" and self._shared.more_room and not self._task.get("room"):
             raise NoRoomError(one_line(self._failure))  # ends this process, and with it what it holds
-        leave_unless_the_plans(self._failure, self._cause)
+        leave_unless_the_plans(self._failure, self._cause, here=self._shared.here is not None)
         return self._answer() | {"cause": self._cause, "message": one_line(self._failure), "done": True}
 
     def _fail(self, error: BaseException) -> None:
@@ -264,33 +272,31 @@ class PlanTrainable(tune.Trainable):
             "epochs": int(plan["training"]["epochs"]),
             "plan": json.dumps(plan),
             "seed": seed,
-            "log": self._capture.take(),
+            "log": self._printed.take(),
             "place": place_here(),
         }
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write the training's state, for a trial that is paused or copied."""
+    def pack(self) -> bytes | None:
+        """Return the training's state, for a trial that is paused or copied; None where there is none."""
         if self._training is None or self._failure is not None:
-            return
+            return None
         try:
             with self._watch.over():
-                packed = weights.pack(training.state(self._training))
+                return weights.pack(training.state(self._training))
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
-        else:
-            try:
-                (Path(checkpoint_dir) / CHECKPOINT).write_bytes(packed)
-            except OSError as error:
-                self._fail(error)
-                leave_unless_the_plans(error, self._cause)
-                raise
+            return None
 
-    def load_checkpoint(self, checkpoint: Any) -> None:
+    def refused(self, error: OSError) -> None:
+        """Take note that the state could not be written; a disk that is full ends the worker."""
+        self._fail(error)
+        leave_unless_the_plans(error, self._cause, here=self._shared.here is not None)
+
+    def take_over(self, packed: bytes) -> None:
         """Go on from a state, perhaps another trial's, perhaps with other optimizer settings."""
-        path = Path(str(checkpoint)) / CHECKPOINT
-        if self._training is None or not path.exists():
+        if self._training is None:
             return
-        saved = weights.unpack(path.read_bytes())
+        saved = weights.unpack(packed)
         try:
             with self._watch.over():
                 training.restore(self._training, saved, self._task.get("optimizer"))

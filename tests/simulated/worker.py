@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mnistlab.tuning.leaving import LeftError
 from tests.simulated.curves import fate, measured
 
 
-class WorkerDiedError(Exception):
+class WorkerDiedError(LeftError):
     """The process is gone: nothing comes from it any more."""
 
 

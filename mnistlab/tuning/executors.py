@@ -1,0 +1,21 @@
+"""The executors by name: what carries out a search."""
+
+from __future__ import annotations
+
+from mnistlab.errors import SpecError, must_be_one_of
+from mnistlab.tuning.job import Executor
+from mnistlab.tuning.local import LOCAL
+from mnistlab.tuning.tune import RAY_TUNE
+
+EXECUTORS: dict[str, Executor] = {"ray": RAY_TUNE, "local": LOCAL}
+
+
+def executor(name: str) -> Executor:
+    """Return the executor of that name.
+
+    Raises:
+        SpecError: if there is none, naming those that there are.
+    """
+    if name not in EXECUTORS:
+        raise SpecError("executor", [must_be_one_of("--executor", name, EXECUTORS)])
+    return EXECUTORS[name]
