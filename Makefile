@@ -1,24 +1,32 @@
 # make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
 # make docs     builds the site of docs/ into build/docs
 # make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
-# make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py; half an hour
+# make check    runs the tests that need no other process  (at every save; no lint, no types)
+# make unit, simulated, ray, e2e    run one tier of the tests (tests/README.md)
+# make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py
+# make breaks   breaks the code in many ways, one after the other, and sees that the tests find each
 
 PYTHON ?= python3
+# Where it is set, every process of the tests would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 ARGS ?= experiments/cnn.toml
-# Most tests wait: for processes, terminals, Ray. Two at a time take little more than half as long, on two cores too.
+# Many tests wait: for processes, terminals, Ray. Two at a time take little more than half as long, on two cores too.
 WORKERS ?= 2
 BIN := .venv/bin
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 # Written when everything is installed: a half-finished installation leaves it out, and so is taken up again.
 STAMP := .venv/.installed
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 
 .DELETE_ON_ERROR:
-.PHONY: search test docs lint format types imports unit chaos clean
+.PHONY: search test docs lint format types imports tests check unit simulated ray e2e chaos breaks clean
 
 search: $(STAMP)
 	@$(BIN)/mnistlab search $(ARGS)
 
-test: lint format types imports unit
+# What only reads the code runs beside the tests: they wait for others more than they work.
+test: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=5 lint format types imports tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -35,11 +43,19 @@ imports: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
-unit: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+tests: $(STAMP)
+	$(PYTEST)
+
+check: unit
+
+unit simulated ray e2e: $(STAMP)
+	$(PYTEST) -m $@
+
+breaks: $(STAMP)
+	$(BIN)/python -m tests.breaks --all
 
 chaos: $(STAMP)
-	$(BIN)/python -m pytest -m chaos --numprocesses $(WORKERS)
+	$(PYTEST) -m chaos
 	$(BIN)/python benchmarks/chaos.py
 
 clean:

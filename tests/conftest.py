@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
+
+# Two processes share two cores: threads of theirs would wait for each other. Read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 
 from mnistlab import seal
 from mnistlab.discovery import discover, selection
-from mnistlab.registry import Registry, load
+from mnistlab.registry import Registry, load, select
+from mnistlab.testing.fixtures import Lab, Ran
 
 # Whoever starts the tests in the background, or by nohup, may have these ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+TIERS = ("ray", "e2e", "simulated", "unit")  # the slowest first, so that no long test is left for the end
+
+
+@pytest.hookimpl(tryfirst=True)  # before the command line's `-m` chooses by what is marked here
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the long forms of tests out, unless the command line names their marker: `-m "not ray"` names another."""
-    if "chaos" in config.option.markexpr:
+    """Put each test into its tier, and leave the long forms out unless the command line names their marker."""
+    for item in items:
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            item.add_marker(pytest.mark.unit)
+    items.sort(key=lambda item: min(TIERS.index(mark.name) for mark in item.iter_markers() if mark.name in TIERS))
+    if re.search(r"(?<!not )\bchaos\b", config.option.markexpr):
         return
     left_out = [item for item in items if item.get_closest_marker("chaos")]
     config.hook.pytest_deselected(items=left_out)
@@ -138,15 +152,6 @@ def builtins() -> Registry:
     return load(discover())
 
 
-@dataclass(frozen=True)
-class Ran:
-    """How a command ended and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-
 RunCli = Callable[..., Ran]
 
 
@@ -163,3 +168,60 @@ def run_cli(tmp_path: Path) -> RunCli:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@contextmanager
+def path_extended(folders: str) -> Iterator[None]:
+    """Have `folders` first on the path, as PYTHONPATH has them, and forget what was imported from there."""
+    places, before = [Path(folder).resolve() for folder in filter(None, folders.split(os.pathsep))], set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        for place in reversed(places):
+            patch.syspath_prepend(place)
+        select.cache_clear()
+        yield
+    select.cache_clear()
+    for name in set(sys.modules) - before:
+        file = Path(getattr(sys.modules[name], "__file__", None) or "/")
+        if "site-packages" not in file.parts and any(file.is_relative_to(place) for place in places):
+            del sys.modules[name]
+
+
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    print(warnings.formatwarning(message, category, filename, lineno), end="", file=sys.stderr)
+
+
+@contextmanager
+def started_in(folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Be a process that was started in `folder` with `environment`, and that shows warnings as Python does."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(warnings, "showwarning", _show_warning)
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
+        patch.chdir(folder)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "dont_write_bytecode", "PYTHONDONTWRITEBYTECODE" in environment)
+        if "PYTHONPATH" not in environment:
+            yield
+            return
+        with path_extended(environment["PYTHONPATH"]):
+            yield
+
+
+def here(folder: Path) -> RunCli:
+    """Return what runs commands as `run_cli` does, but in this process: that costs no start, and undoes what it did.
+
+    What is written below Python's own streams, as to /dev/stdout, is seen by `run_cli` alone.
+    """
+
+    def run(*arguments: object, **environment: str) -> Ran:
+        with started_in(folder, environment):
+            return Lab(folder).run(*arguments)
+
+    return run
+
+
+@pytest.fixture
+def run_here(tmp_path: Path) -> RunCli:
+    """Run commands in this process, in an empty folder."""
+    return here(tmp_path)

@@ -33,6 +33,7 @@ class Mirror:
     ranges: bool = True
     status: int = 200
     hang: bool = False
+    over: threading.Event = field(default_factory=threading.Event)  # then nobody hangs any longer
     location: str = ""
     seen: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
@@ -41,7 +42,7 @@ class Mirror:
         name, wanted = request.path.strip("/"), request.headers.get("Range", "")
         self.seen.append((name, wanted))
         if self.hang:
-            threading.Event().wait(1.5)
+            self.over.wait(60)
             return
         if self.location:
             request.send_response(302)
@@ -69,9 +70,10 @@ class Mirror:
 @pytest.fixture
 def serve() -> Iterator:
     servers: list[ThreadingHTTPServer] = []
+    over = threading.Event()
 
     def start(**faults) -> Mirror:
-        mirror = Mirror(**faults)
+        mirror = Mirror(over=over, **faults)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
@@ -87,6 +89,7 @@ def serve() -> Iterator:
         return mirror
 
     yield start
+    over.set()
     for server in servers:
         server.shutdown()
         server.server_close()
@@ -288,9 +291,10 @@ def test_a_password_in_a_mirrors_address_is_told_to_nobody(tmp_path, caplog):
         assert "pa55" not in said
 
 
+@pytest.mark.simulated
 def test_four_processes_at_once_fetch_each_file_once(serve, tmp_path):
     mirror = serve()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     processes = [context.Process(target=fetch, args=(ARCHIVES, [mirror.url], tmp_path)) for _ in range(4)]
     for process in processes:
         process.start()

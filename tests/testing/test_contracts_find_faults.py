@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from typing import Annotated
 
 import numpy as np
@@ -377,23 +376,6 @@ def test_a_summary_without_a_full_stop_is_found():
         contract(ModelContract).test_its_summary_is_a_sentence,
         Offer("model", record, "t", "1"),
     )
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("raise OSError('alone')", "OSError: alone"),
-        ("import torch; torch.cuda.is_initialized = lambda: True", "it starts CUDA"),
-        ("import torch; torch.manual_seed(1)", "it draws from or seeds a global generator"),
-        ("import random; random.random()", "it draws from or seeds a global generator"),
-    ],
-)
-def test_an_import_with_a_side_effect_is_found(line, message, tmp_path, monkeypatch):
-    (tmp_path / "fragile_plugin_of_tests.py").write_text(f"{line}\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    module = types.ModuleType("fragile_plugin_of_tests")
-    check = contract(PluginContract, plugin=module).test_importing_it_has_no_side_effects
-    fails(f"(?s)in a fresh process: .*{message}", check)
 
 
 # --- points -------------------------------------------------------------------------------------------------------

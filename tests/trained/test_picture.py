@@ -247,12 +247,15 @@ def test_a_digit_drawn_by_hand_is_read(hand, classify):
     assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9, answers
 
 
-def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(classify, mnist_folder, mnist_model):
-    images = np.asarray(read_idx(mnist_folder / "train-images-idx3-ubyte.gz", (3,)).values)[6500:6560]
-    labels = np.asarray(read_idx(mnist_folder / "train-labels-idx1-ubyte.gz", (1,)).values)[6500:6560]
+@pytest.mark.parametrize("count", [20, pytest.param(60, marks=pytest.mark.chaos)])
+def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(
+    classify, mnist_folder, mnist_model, count
+):
+    images = np.asarray(read_idx(mnist_folder / "train-images-idx3-ubyte.gz", (3,)).values)[6500 : 6500 + count]
+    labels = np.asarray(read_idx(mnist_folder / "train-labels-idx1-ubyte.gz", (1,)).values)[6500 : 6500 + count]
     model = formats.read(mnist_model.read_bytes(), mnist_model.name, lambda: pytest.fail("needs no plugin"))
     straight = int((model.ask(images[:, None].astype(np.float32) / 255).argmax(1) == labels).sum())
-    assert straight >= 55
+    assert straight >= 0.9 * count
     ways: dict[str, Callable[[np.ndarray, int], Image.Image]] = {
         "as they are": lambda image, _: Image.fromarray(image),
         "ten times as large": lambda image, _: Image.fromarray(image).resize((280, 280), Image.Resampling.BICUBIC),
@@ -262,4 +265,4 @@ def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(cla
         read = sum(
             classify(make(image, i)) == label for i, (image, label) in enumerate(zip(images, labels, strict=True))
         )
-        assert read >= straight - 3, way
+        assert read >= straight - count / 20, way

@@ -23,6 +23,8 @@ def test_its_page_shows_it_as_it_is():
 
 EXPERIMENT = """
 name = "hello"
+[plugins]
+allow = ["mnistlab-hello"]
 [data]
 dataset = "digits"
 [model.hello]
@@ -38,7 +40,7 @@ top = 0
 
 def test_it_is_searched(lab):
     lab.write("hello.toml", EXPERIMENT)
-    ran = lab.run("search", "hello.toml")
+    ran = lab.run("search", "hello.toml", "--executor", "local")
     assert ran.code == 0, ran.err
     trials = lab.last_run().trials
     assert [trial.plan["model"]["plugin"] for trial in trials] == ["mnistlab-hello:hello"] * 2

@@ -59,6 +59,7 @@ def test_every_setting_says_what_it_means():
     assert silent == []
 
 
+@pytest.mark.e2e
 def test_the_plugin_does_not_import_kornia_until_something_is_built():
     code = "import sys, mnistlab_kornia as m; m.mnistlab_transforms(); sys.exit('kornia' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -284,6 +284,8 @@ def test_wrong_predictions_are_the_doubtful_ones(registry: Registry) -> None:
 
 EXPERIMENT = """
 name = "doubt"
+[plugins]
+allow = ["mnistlab-pyro"]
 [data]
 dataset = "digits"
 [model.bayesian-mlp]
@@ -293,19 +295,19 @@ posterior_scale = 0.2
 weight_decay = 1e-4
 lr = 0.01
 [training]
-epochs = 12
+epochs = 8
 batch_size = 32
 [search]
 trials = 1
 [confirm]
 top = 1
-seeds = 2
+seeds = 1
 """
 
 
 def test_a_search_records_doubt_with_every_trial_and_replicate(lab: Lab) -> None:
     lab.write("doubt.toml", EXPERIMENT)
-    ran = lab.run("search", "doubt.toml")
+    ran = lab.run("search", "doubt.toml", "--executor", "local")
     assert ran.code == 0, ran.err
     found = lab.last_run()
     (trial,) = found.trials
@@ -314,10 +316,11 @@ def test_a_search_records_doubt_with_every_trial_and_replicate(lab: Lab) -> None
         parts = epoch["val_expected_entropy"] + epoch["val_mutual_information"]
         assert epoch["val_predictive_entropy"] == pytest.approx(parts, rel=1e-3)
     assert trial.history[-1]["val_predictive_entropy"] < trial.history[0]["val_predictive_entropy"]
-    assert len(found.replicates) == 2
-    assert all(replicate.metrics["val_mutual_information"] > 0 for replicate in found.replicates)
+    (replicate,) = found.replicates
+    assert replicate.metrics["val_mutual_information"] > 0
 
 
+@pytest.mark.e2e
 def test_listing_the_plugin_imports_neither_pyro_nor_torch() -> None:
     code = (
         "import sys, mnistlab_pyro as p; p.mnistlab_models(); sys.exit(not {'pyro', 'torch'}.isdisjoint(sys.modules))"

@@ -1,0 +1,95 @@
+"""The command in a process of its own, as a shell starts it, but without the seconds that its imports take.
+
+The process is forked from this one, which has imported everything already. Descriptors, streams, signals, environment,
+current folder and session are its own, so that it can be killed, interrupted, cut off from its readers, or given a
+terminal. It trains on one thread: a forked process has none of those with which torch has computed here.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import fcntl
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import termios
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from mnistlab import run as _imported_before  # noqa: F401 - and what a search imports with it
+from mnistlab.cli.main import main
+from mnistlab.tuning import driver as _imported_too  # noqa: F401
+from tests.conftest import started_in
+
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def forked(
+    arguments: Sequence[object], cwd: Path, environ: Mapping[str, str], *, terminal: bool = False, **streams: Any
+) -> subprocess.Popen[str]:
+    """Start `mnistlab ARGUMENTS` in `cwd` with that environment, in a session of its own.
+
+    `streams` are those of `subprocess.Popen`, pipes unless it is told otherwise; with `terminal`, that of standard
+    input controls the process.
+    """
+    words, pipes = [str(word) for word in arguments], dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+
+    def instead_of_a_program() -> NoReturn:
+        os._exit(_code(words, dict(environ), terminal=terminal))
+
+    return subprocess.Popen(
+        ["mnistlab", *words],
+        executable=sys.executable,
+        cwd=cwd,
+        text=True,
+        start_new_session=True,
+        restore_signals=False,  # Python ignores SIGPIPE
+        preexec_fn=instead_of_a_program,  # noqa: PLW1509 - no lock of another thread is taken there
+        **{"stdin": subprocess.DEVNULL, **pipes, **streams},
+    )
+
+
+def _code(words: list[str], environ: dict[str, str], *, terminal: bool) -> int:
+    """Be the command from its start to its end; return its exit code."""
+    code: object = 1
+    try:
+        _become_new(environ, terminal=terminal)
+        asked = environ.get("PYTHONPATH", "").split(os.pathsep)
+        there = [folder for folder in asked if os.path.normpath(folder) not in map(os.path.normpath, sys.path)]
+        with started_in(Path.cwd(), {**environ, "PYTHONPATH": os.pathsep.join(there)}):
+            os.environ["PYTHONPATH"] = environ.get("PYTHONPATH", "")
+            sys.argv = ["mnistlab", *words]
+            try:
+                main()
+                code = 0
+            except SystemExit as ended:
+                code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    return int(str(code or 0))
+
+
+def _become_new(environ: dict[str, str], *, terminal: bool) -> None:
+    """Forget what the process of the tests has open, and has set."""
+    faulthandler.disable()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # also that by which `Popen` waits for a program
+    if terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(environ)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    logging.root.handlers.clear()
+    torch.set_num_threads(1)
+    gc.freeze()  # nothing that was there before is looked at, so no page of it is copied
+    gc.enable()
