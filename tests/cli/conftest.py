@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 
 from mnistlab.api import DataPlace
 from mnistlab.builtin.datasets.digits import DIGITS
-from tests.conftest import idx_bytes
+from mnistlab.testing.fixtures import Lab
+from tests.cli.starting import EXPERIMENT, home_for_ray, settings
+from tests.conftest import idx_bytes, started_in
 
 FILES = {"train": "train", "test": "t10k"}
 
@@ -24,3 +28,40 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{FILES[split]}-images-idx3-ubyte").write_bytes(idx_bytes(half.images[:, 0]))
         (folder / f"{FILES[split]}-labels-idx1-ubyte").write_bytes(idx_bytes(half.labels.astype(np.uint8)))
     return folder
+
+
+@pytest.fixture
+def home(ended: Path, digits: Path, tmp_path: Path) -> Path:
+    """A folder with images and an experiment."""
+    (tmp_path / "images").symlink_to(digits)
+    (tmp_path / "tiny.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def ended(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that has ended well, for tests to look at; `finished` is a copy that they may change.
+
+    It is made in this process: what a search imports is there then, and no process that is forked later waits for it.
+    """
+    folder = tmp_path_factory.mktemp("ended")
+    (folder / "images").symlink_to(digits)
+    (folder / "tiny.toml").write_text(EXPERIMENT)
+    with started_in(folder, settings(folder)):
+        less = ("--set", "training.epochs=2", "--trials", "2")
+        ran = Lab(folder).run("search", "tiny.toml", "--executor", "local", "--ui", "plain", *less)
+    assert ran.code == 0, ran.err
+    return folder
+
+
+@pytest.fixture
+def finished(ended: Path, tmp_path: Path) -> Path:
+    """A folder with a run that has ended well: two trials, and two replicates of the better one."""
+    return Path(shutil.copytree(ended, tmp_path / "finished", symlinks=True))
+
+
+@pytest.fixture
+def ray_home(digits: Path) -> Iterator[Path]:
+    """As `home`, with a path short enough for Ray's sockets."""
+    with home_for_ray(digits) as folder:
+        yield folder

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from mnistlab import events
+from mnistlab import durable, events
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
-from tests.cli.test_resume import end, home, of_ours, run_of, start
+from tests.cli.starting import end, run_of, start
 
-__all__ = ["home"]  # a fixture
-
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.simulated
 
 GRID = """
 name = "grid"
@@ -63,17 +59,9 @@ def resumed(run: Path) -> list[events.RunResumed]:
 
 
 def killed_at(home: Path, point: str, *arguments: str) -> None:
-    """Type a command that is killed when it passes `point`, and wait until its Ray has gone."""
-    os.environ["MNISTLAB_CRASH_AT"] = point
-    try:
-        code, _, err = end(start(home, *arguments))
-    finally:
-        del os.environ["MNISTLAB_CRASH_AT"]
+    """Type a command that is killed when it passes `point`."""
+    code, _, err = end(start(home, *arguments, **{durable.CRASH_AT: point}))
     assert code == -signal.SIGKILL, err
-    deadline = time.monotonic() + 60
-    while of_ours(home):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def test_a_run_goes_on_in_a_larger_space_and_everything_reads_it(home: Path) -> None:

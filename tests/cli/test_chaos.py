@@ -17,11 +17,16 @@ from mnistlab import events
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
-from tests.cli.test_resume import EXPERIMENT, check_whole, end, home, kinds, of_ours, run_of, start, wait_for
+from tests.cli.starting import EXPERIMENT, check_whole, end, kinds, of_ours, run_of, wait_for, wait_until
+from tests.cli.starting import start_on_ray as start
 
-__all__ = ["home"]  # a fixture
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+@pytest.fixture
+def home(ray_home: Path) -> Path:
+    """A folder in which searches with a Ray are started."""
+    return ray_home
 
 
 # What surely comes, and some time before the end: a search has its confirmation before it, a resume the test set.
@@ -41,10 +46,7 @@ def killed_at(home: Path, seed: int, *arguments: str) -> None:
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     assert driver.returncode == -signal.SIGKILL
-    deadline = time.monotonic() + 60
-    while of_ours(home):  # a Ray whose driver has died goes by itself
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(lambda: not of_ours(home))  # a Ray whose driver has died goes by itself
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -75,10 +77,7 @@ def test_a_node_that_is_lost_costs_nothing_but_time(home: Path, two_nodes: Clust
     wait_for_epochs_of(home, 2)  # trials: one on each node
     count = starts(home)
     two_nodes.remove_node(node, allow_graceful=False)
-    lost = time.monotonic()
-    while starts(home) == count:  # its trial goes on, on the node that is left
-        assert time.monotonic() - lost < 60
-        time.sleep(0.1)
+    wait_until(lambda: starts(home) > count)  # its trial goes on, on the node that is left
     code, _, err = end(search)
     assert code == 0, err
     check_whole(home)
@@ -172,10 +171,7 @@ def starts(home: Path) -> int:
 
 
 def wait_for_epochs_of(home: Path, trials: int) -> None:
-    deadline = time.monotonic() + 120
-    while len(seen(home)) < trials:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(seen(home)) >= trials)
 
 
 def seen(home: Path) -> set[str]:

@@ -7,8 +7,6 @@ import pytest
 
 from tests.cli.test_train import BAD_MODELS
 
-pytestmark = pytest.mark.e2e
-
 TEXT = """
 name = "small"
 [data]
@@ -30,6 +28,7 @@ max_parallel = 1
 """
 
 
+@pytest.mark.e2e
 def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_cli, tmp_path):
     (tmp_path / "small.toml").write_text(TEXT)
     ran = run_cli("check", "small.toml", "--set", "model.mlp.depth=1", "--set", "seed=7")
@@ -53,22 +52,22 @@ def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_c
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
 
 
-def test_check_shows_what_the_author_may_not_have_meant(run_cli, tmp_path):
+def test_check_shows_what_the_author_may_not_have_meant(run_here, tmp_path):
     text = TEXT.replace("[model.mlp]\nwidth = { low = 32, high = 64, step = 32 }\n", "")
     (tmp_path / "small.toml").write_text(text.replace("[search]", '[search]\nalgorithm = "grid"'))
     fixed = ("momentum=0.9", "schedule=constant", "warmup=0.1", "weight_decay=1e-4")
     net = ("--set", "model.lenet.width=1.0", "--set", "model.lenet.dropout=0.0")
     options = [word for setting in fixed for word in ("--set", f"optimizer.sgd.{setting}")]
-    ran = run_cli("check", "small.toml", "--set", "transform.shift.pixels=[0, 1]", *net, *options)
+    ran = run_here("check", "small.toml", "--set", "transform.shift.pixels=[0, 1]", *net, *options)
     assert ran.code == 0, ran.err
     assert "WARNING: search.trials = 5, but the grid has 48 points: 43 will not be tried\n" in ran.out
 
 
-def test_check_asks_every_model_and_names_those_that_can_not_be_trained(run_cli, tmp_path):
+def test_check_asks_every_model_and_names_those_that_can_not_be_trained(run_here, tmp_path):
     (tmp_path / "bad_models.py").write_text(BAD_MODELS)
     text = TEXT.replace("[model.lenet]", "[model.leaves]\n[model.narrow]\n[model.lenet]")
     (tmp_path / "small.toml").write_text(text)
-    ran = run_cli("check", "small.toml", "--plugin", "bad_models.py")
+    ran = run_here("check", "small.toml", "--plugin", "bad_models.py")
     assert ran.code == 5
     assert ran.err.splitlines() == [
         "mnistlab: [model.leaves] failed on two blank images: SystemExit(0)",

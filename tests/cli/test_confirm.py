@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +16,11 @@ from mnistlab.errors import DataError, MnistlabError, PluginError, RunDirectoryE
 from mnistlab.events import RunFinished
 from mnistlab.reopen import differences, reopen_run
 from mnistlab.store import read_events, read_lines, read_run
-from tests.cli.test_resume import of_ours
+from tests.cli.starting import end, run_of, start
+from tests.conftest import Ran
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.simulated
 
-MNISTLAB = str(Path(sys.executable).parent / "mnistlab")
 PLUGIN = """
 from torch import nn
 from mnistlab.api import Config, Model, hookimpl
@@ -68,35 +62,20 @@ seeds = 1
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a finished run, and a path short enough for Ray's sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
+def home(ended: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run."""
+    folder = tmp_path_factory.mktemp("confirm")
     (folder / "tiny.toml").write_text(EXPERIMENT)
     (folder / "one_line.py").write_text(PLUGIN)
     done = command(folder, "search", "tiny.toml", "--plugin", "one_line.py")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (folder / "one_line.py").unlink()  # the run directory keeps its source
-    yield folder
-    shutil.rmtree(folder)
+    return folder
 
 
-def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed `mnistlab`, which looks for MNIST in vain."""
-    mine = {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(folder / "cache"), "TMPDIR": str(folder), "COLUMNS": "150"}
-    return subprocess.run(
-        [MNISTLAB, *arguments, "--ui", "plain"],
-        cwd=folder,
-        env=os.environ | mine | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def run_of(home: Path) -> Path:
-    (path,) = (home / "runs").iterdir()
-    return path
+def command(folder: Path, *arguments: str, **environment: str) -> Ran:
+    """Run a command that looks for MNIST in vain."""
+    return Ran(*end(start(folder, *arguments, **environment)))
 
 
 def test_a_finished_run_gets_what_it_lacks_and_its_events_go_on(home: Path, tmp_path: Path) -> None:
@@ -106,7 +85,7 @@ def test_a_finished_run_gets_what_it_lacks_and_its_events_go_on(home: Path, tmp_
     with (run / "events.jsonl").open("ab") as file:
         file.write(b'{"schema":"mnistlab.event/1","seq":')  # what a writer that died has left of a line
     done = command(home, "confirm", str(run), "--top", "2", "--seeds", "2")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     record, stream = read_run(run), list(read_events(run))
     assert Counter(r.trial for r in record.replicates) == {"0000": 2, "0001": 2}
     assert all(r.test for r in record.replicates)
@@ -114,8 +93,8 @@ def test_a_finished_run_gets_what_it_lacks_and_its_events_go_on(home: Path, tmp_
     assert stream[: len(before)] == before
     assert sorted(stamped.t for stamped in stream) == [stamped.t for stamped in stream]
     assert [type(stamped.event) for stamped in stream].count(RunFinished) == 2
-    assert len(done.stderr.splitlines()) < len(stream) - len(before)  # nothing of the search is said again
-    assert "the test set was opened 2 times" in done.stdout
+    assert len(done.err.splitlines()) < len(stream) - len(before)  # nothing of the search is said again
+    assert "the test set was opened 2 times" in done.out
     opened = [entry for entry in read_lines(run / "test_ledger.jsonl") if entry["type"] == "opened"]
     assert [len(entry["models"]) for entry in opened] == [1, 3]
     assert opened[1]["command"].startswith("mnistlab confirm")
@@ -126,29 +105,24 @@ def test_a_confirmation_that_was_killed_is_gone_on_with_by_resume(home: Path, tm
     shutil.copytree(run_of(home), run)
     # Of two seeds that it lacks, the first one to end has its weights, and no result yet.
     killed = command(home, "confirm", str(run), "--seeds", "3", MNISTLAB_CRASH_AT="after-replace:1")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    deadline = time.monotonic() + 60
-    while of_ours(home):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    assert killed.code == -signal.SIGKILL, killed.err
     assert [one.replicate for one in read_run(run).replicates] == [1]
     done = command(home, "confirm", str(run))
-    assert f"one that asked for more was cut off, and goes on by: mnistlab resume {run}" in done.stderr
-    everything = {"MNISTLAB_DISABLE": ""}  # as when the run was begun: `resume` asks for all the plugins that it had
-    done = command(home, "resume", str(run), **everything)
-    assert done.returncode == 0, done.stderr
-    assert "confirmation: 1 plan (" in done.stderr
-    assert "on 3 fresh seeds each" in done.stderr
+    assert f"one that asked for more was cut off, and goes on by: mnistlab resume {run}" in done.err
+    done = command(home, "resume", str(run))
+    assert done.code == 0, done.err
+    assert "confirmation: 1 plan (" in done.err
+    assert "on 3 fresh seeds each" in done.err
     record = read_run(run)
     assert [one.replicate for one in record.replicates] == [1, 2, 3]
     assert all(one.test for one in record.replicates)
     assert record.test_openings == 2
     before = (run / "events.jsonl").read_bytes()
-    done = command(home, "resume", str(run), **everything)
-    assert done.returncode == 0
-    assert "nothing is left to do" in done.stderr
-    assert "the run's own copy is used" in done.stderr
-    assert (done.stdout, f"Next: mnistlab leaderboard {run}" in done.stderr) == ("", True)
+    done = command(home, "resume", str(run))
+    assert done.code == 0
+    assert "nothing is left to do" in done.err
+    assert "the run's own copy is used" in done.err
+    assert (done.out, f"Next: mnistlab leaderboard {run}" in done.err) == ("", True)
     assert (run / "events.jsonl").read_bytes() == before
 
 
@@ -156,9 +130,9 @@ def test_where_nothing_is_missing_nothing_is_written(home: Path) -> None:
     run = run_of(home)
     before = {path: path.read_bytes() for path in sorted(run.glob("*.jsonl"))}
     done = command(home, "confirm", run.name)
-    assert done.returncode == 0, done.stderr
-    assert "nothing was trained" in done.stderr
-    assert "the test set was opened once" in done.stdout
+    assert done.code == 0, done.err
+    assert "nothing was trained" in done.err
+    assert "the test set was opened once" in done.out
     assert {path: path.read_bytes() for path in sorted(run.glob("*.jsonl"))} == before
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
-from tests.conftest import FOUR_NAMES
-
-pytestmark = pytest.mark.e2e
+from tests.conftest import FOUR_NAMES, RunCli
 
 GOOD = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'
 
 
 @pytest.fixture
-def wrong(run_cli, tmp_path):
+def wrong(run_here, tmp_path):
     """Run a command that has to fail with `code`, leaving the folder as it was; returns what it says."""
 
-    def run(code: int, *arguments: object, text: str = GOOD, **environment: str) -> str:
+    def run(code: int, *arguments: object, text: str = GOOD, by: RunCli = run_here, **environment: str) -> str:
         (tmp_path / "x.toml").write_text(text)
         before = sorted(os.listdir(tmp_path))
-        ran = run_cli(*arguments, **environment)
+        ran = by(*arguments, **environment)
         assert ran.code == code, ran.err
         assert "Traceback" not in ran.err + ran.out
         assert sorted(os.listdir(tmp_path)) == before  # no run directory for a search that never began
@@ -29,11 +28,11 @@ def wrong(run_cli, tmp_path):
     return run
 
 
-def test_all_faults_of_a_file_of_its_overrides_and_of_options_come_at_once(wrong):
+@pytest.mark.e2e
+def test_all_faults_of_a_file_of_its_overrides_and_of_options_come_at_once(wrong, run_cli):
     text = 'name = "X"\n"\\u001b[31mred" = 1\n[data]\ndataset = "digits"\n[model.ccn]\n[optimizer.sgd]\nlr = "fast"\n'
-    said = wrong(
-        2, "search", "x.toml", "--trials", 0, "--set", "confirm.seeds=many", "--time-budget", "soon", text=text
-    )
+    options = ("--trials", 0, "--set", "confirm.seeds=many", "--time-budget", "soon")
+    said = wrong(2, "search", "x.toml", *options, text=text, by=run_cli)
     lines = said.splitlines()
     assert lines[0] == "mnistlab: x.toml: 7 faults"
     places = (
@@ -76,7 +75,9 @@ def test_more_than_the_machine_has(wrong):
     assert "100000" in wrong(2, "search", "x.toml", "--set", "resources.cpus_per_trial=100000")
 
 
-def test_a_torch_and_a_torchvision_that_do_not_fit(wrong, tmp_path):
+def test_a_torch_and_a_torchvision_that_do_not_fit(wrong, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
     fake = tmp_path / "fake"
     info = fake / "torchvision-9.9+other.dist-info"
     info.mkdir(parents=True)

@@ -20,6 +20,7 @@ except SystemExit as end:
 """
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("argument", "said"),
     [("--help", "leaderboard"), ("-h", "leaderboard"), ("--version", mnistlab.__version__)],

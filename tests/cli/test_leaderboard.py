@@ -13,8 +13,6 @@ import pytest
 from mnistlab.results import ReplicateResult, TrialResult
 from mnistlab.store import RunWriter, create_run
 
-pytestmark = pytest.mark.e2e
-
 RUN: dict[str, Any] = {
     "experiment": {"name": "hand", "training": {"epochs": 2}},
     "seed": 0,
@@ -55,6 +53,7 @@ def made_by_hand(root: Path, name: str, *accuracies: float, split: str = "", con
     return path
 
 
+@pytest.mark.e2e
 def test_a_damaged_run_does_not_hide_the_others(run_cli, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.5, 0.75)
     damaged = made_by_hand(tmp_path / "runs", "damaged", 0.5)
@@ -72,23 +71,23 @@ def test_a_damaged_run_does_not_hide_the_others(run_cli, tmp_path):
     assert ranks == [["1", "0001"], ["2", "0000"], ["1", "0000"]]
 
 
-def test_runs_are_named_and_rows_limited_and_the_nearest_run_is_told(run_cli, tmp_path):
+def test_runs_are_named_and_rows_limited_and_the_nearest_run_is_told(run_here, tmp_path):
     made_by_hand(tmp_path / "elsewhere", "first", 0.5, 0.75, 0.25)
-    ran = run_cli("leaderboard", "first-2026-11-22-1", "--runs", "elsewhere", "--top", "1")
+    ran = run_here("leaderboard", "first-2026-11-22-1", "--runs", "elsewhere", "--top", "1")
     assert (ran.code, ran.err) == (0, "")
     assert [line.split()[1] for line in ran.out.splitlines() if " complete " in line] == ["0001"]
     assert "... and 2 more trials." in ran.out
     assert "leaderboard" not in ran.out  # whoever has typed it needs no hint at it
-    ran = run_cli("leaderboard", "frist-2026-11-22-1", "--runs", "elsewhere")
+    ran = run_here("leaderboard", "frist-2026-11-22-1", "--runs", "elsewhere")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "mnistlab: no run 'frist-2026-11-22-1' here or in elsewhere; did you mean 'first-2026-11-22-1'?\n"
 
 
-def test_runs_of_one_split_are_ranked_together(run_cli, tmp_path):
+def test_runs_of_one_split_are_ranked_together(run_here, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.5, 0.75, split="1a2b")
     made_by_hand(tmp_path / "runs", "second", 0.625, split="1a2b")
     made_by_hand(tmp_path / "runs", "third", 0.7, split="3c4d")
-    ran = run_cli("leaderboard")
+    ran = run_here("leaderboard")
     assert (ran.code, ran.err) == (0, "")
     assert "2 runs on digits, all with the split 1a2b" in ran.out
     assert "Runs: first-2026-11-22-1 and second-2026-11-22-1" in ran.out
@@ -102,24 +101,24 @@ def test_runs_of_one_split_are_ranked_together(run_cli, tmp_path):
     ]
 
 
-def test_every_format_holds_the_same_rows(run_cli, tmp_path):
+def test_every_format_holds_the_same_rows(run_here, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.5, 0.75, 0.625)
-    ran = run_cli("leaderboard", "--format", "csv", "--sort", "-validation_mean", "--top", "2")
+    ran = run_here("leaderboard", "--format", "csv", "--sort", "-validation_mean", "--top", "2")
     assert (ran.code, ran.err) == (0, "")
     rows = list(csv.DictReader(io.StringIO(ran.out, newline="")))
     assert [(row["rank"], row["trial"], row["validation_mean"]) for row in rows] == [
         ("3", "0000", "0.5"),
         ("2", "0002", "0.625"),
     ]
-    body = json.loads(run_cli("leaderboard", "--format", "json").out)
+    body = json.loads(run_here("leaderboard", "--format", "json").out)
     assert [row["trial"] for row in body["rankings"][0]["rows"]] == ["0001", "0002", "0000"]
     assert body["rankings"][0]["notes"][0].startswith("On digits, trial 0001")
-    assert "| 1 | first-2026-11-22-1 | 0001 |" in run_cli("leaderboard", "--format", "md").out
-    assert "\\toprule" in run_cli("leaderboard", "--format", "latex").out
-    ran = run_cli("leaderboard", "--format", "parquet", "-o", "ranking.parquet")
+    assert "| 1 | first-2026-11-22-1 | 0001 |" in run_here("leaderboard", "--format", "md").out
+    assert "\\toprule" in run_here("leaderboard", "--format", "latex").out
+    ran = run_here("leaderboard", "--format", "parquet", "-o", "ranking.parquet")
     assert (ran.code, ran.out) == (0, "")
     assert list(pd.read_parquet(tmp_path / "ranking.parquet")["param.model.mlp.width"]) == [8, 16, 0]
-    ran = run_cli("leaderboard", "--pareto", "-o", "ranking.txt")
+    ran = run_here("leaderboard", "--pareto", "-o", "ranking.txt")
     assert ran.out == ""
     written = (tmp_path / "ranking.txt").read_text()
     assert [line.split()[1] for line in written.splitlines() if " complete " in line] == ["0001"]
@@ -136,14 +135,15 @@ def test_every_format_holds_the_same_rows(run_cli, tmp_path):
         (["--format", "md", "-o", "missing/x.md"], "can't write missing/x.md"),
     ],
 )
-def test_what_can_not_be_done_is_said(run_cli, tmp_path, options: list[str], said: str):
+def test_what_can_not_be_done_is_said(run_here, tmp_path, options: list[str], said: str):
     made_by_hand(tmp_path / "runs", "first", 0.5)
-    ran = run_cli("leaderboard", *options)
+    ran = run_here("leaderboard", *options)
     assert (ran.code, ran.out) == (2, "")
     assert said in " ".join(ran.err.split())
     assert "known:" not in ran.err  # nothing is listed twice
 
 
+@pytest.mark.e2e
 def test_two_runs_are_compared(run_cli, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.95, split="1a2b", confirmed=True)
     made_by_hand(tmp_path / "runs", "second", 0.2, 0.6, split="1a2b", confirmed=True)
@@ -166,12 +166,17 @@ def test_two_runs_are_compared(run_cli, tmp_path):
     assert ran.out.splitlines()[-2].startswith(
         "first-2026-11-22-1:0000 is better than second-2026-11-22-1:0000 by more"
     )
-    ran = run_cli("compare", "first-2026-11-22-1", "secnd-2026-11-22-1")
+
+
+def test_what_can_not_be_compared_is_refused_with_what_is_near(run_here, tmp_path):
+    for name in ("first", "second"):
+        made_by_hand(tmp_path / "runs", name, 0.95)
+    ran = run_here("compare", "first-2026-11-22-1", "secnd-2026-11-22-1")
     assert (ran.code, ran.out) == (2, "")
     assert "did you mean 'second-2026-11-22-1'?" in ran.err
-    ran = run_cli("compare", "first-2026-11-22-1", "0000")
+    ran = run_here("compare", "first-2026-11-22-1", "0000")
     assert (ran.code, ran.out) == (2, "")
     assert "did you mean 'first-2026-11-22-1:0000'?" in ran.err
-    ran = run_cli("compare", "first-2026-11-22-1", "nonsense")
+    ran = run_here("compare", "first-2026-11-22-1", "nonsense")
     assert (ran.code, ran.out) == (2, "")
     assert "the newest there are second-2026-11-22-1, first-2026-11-22-1" in ran.err

@@ -1,18 +1,18 @@
-"""What a running search listens on, in every process of it: nothing beyond this machine, and nothing for strangers."""
+"""What a running search listens on, in every process of it: nothing beyond this machine, and nothing for strangers.
+
+The one search of this file is ended by Ctrl-C twice.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import secrets
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,16 +23,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.test_search import start
+from mnistlab import events
+from mnistlab.store import read_events
+from tests.cli.starting import end, home_for_ray, run_of, start_on_ray, wait_for, wait_until
 from tests.tuning.conftest import DISTS
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.ray
 
 MARK = "MNISTLAB_TEST_MARK"  # inherited by every process of the search, also by those whose parent is gone
 SLOW = """
 name = "slow"
 [data]
-dataset = "digits"
+dataset = "idx"
+validation = 300
+[data.idx]
+folder = "images"
 [model.moody]
 mood = "slow"
 [optimizer.adamw]
@@ -88,34 +93,38 @@ def sockets_of(process: psutil.Process) -> list[tuple[str, str, int]]:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder, mark = tmp_path_factory.mktemp("listening"), secrets.token_hex(8)
-    temporary = Path(tempfile.mkdtemp(prefix="l-", dir="/tmp"))
-    path = os.pathsep.join(filter(None, [str(DISTS), os.environ.get("PYTHONPATH")]))
-    process = start(folder, SLOW, **{MARK: mark, "TMPDIR": str(temporary), "PYTHONPATH": path})
-    try:
-        deadline = time.monotonic() + 120
-        while not any("Trainable.train" in name for name in processes(mark).values()):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        there, sockets = processes(mark), list[tuple[str, str, int]]()
-        for one in there:
-            with suppress(psutil.NoSuchProcess):
-                sockets += sockets_of(one)
-        (ray,) = temporary.glob("mnistlab-*")
-        yield Running(tuple(there.values()), tuple(sockets), ray)
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
-        left = processes(mark)
-        for one in left:
-            one.kill()
-        psutil.wait_procs(left)
-        shutil.rmtree(temporary)
-        assert not left
+def running(digits: Path) -> Iterator[Running]:
+    """A search with a private Ray while its trials train; afterwards it is ended by Ctrl-C twice."""
+    mark, path = secrets.token_hex(8), os.pathsep.join(filter(None, [str(DISTS), os.environ.get("PYTHONPATH")]))
+    with home_for_ray(digits, SLOW) as home:
+        process = start_on_ray(home, "search", "tiny.toml", **{MARK: mark, "PYTHONPATH": path})
+        try:
+            wait_until(lambda: any("Trainable.train" in name for name in processes(mark).values()), process)
+            there, sockets = processes(mark), list[tuple[str, str, int]]()
+            for one in there:
+                with suppress(psutil.NoSuchProcess):
+                    sockets += sockets_of(one)
+            (ray,) = home.glob("mnistlab-*")
+            yield Running(tuple(there.values()), tuple(sockets), ray)
+            assert_ctrl_c_twice_ends_it(home, process)
+            wait_until(lambda: not processes(mark))
+        finally:
+            for one in processes(mark):
+                one.kill()
+
+
+def assert_ctrl_c_twice_ends_it(home: Path, process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)  # to the whole group, Ray and its workers included, as a terminal does
+    wait_for(home, "stop_asked")
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, err = end(process)
+    assert code == 130, err
+    assert "stopping at once; what runs is cut short" in err
+    assert "Traceback" not in err
+    stream = [stamped.event for stamped in read_events(run_of(home))]
+    assert [one.at_once for one in stream if isinstance(one, events.StopAsked)] == [False, True]
+    assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
+    assert not list(home.glob("mnistlab-*"))
 
 
 def test_every_process_of_the_search_was_looked_at(running: Running) -> None:
@@ -153,7 +162,7 @@ def test_the_token_is_for_this_user_alone(running: Running) -> None:
     assert stat.S_IMODE((running.folder / "token").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("kind", ["no token", "another token", "the token"])
+@pytest.mark.parametrize("kind", ["no token", pytest.param("another token", marks=pytest.mark.chaos), "the token"])
 def test_who_has_no_token_is_refused(running: Running, kind: str) -> None:
     """The last case shows that it is the token that opens the door."""
     credentials = {
@@ -202,6 +211,7 @@ except ResourceError as error:
 """
 
 
+@pytest.mark.chaos
 def test_a_ray_that_can_not_be_kept_to_this_machine_is_refused() -> None:
     if all(map(is_loopback, addresses())):
         pytest.skip("this machine has no address but 127.0.0.1")

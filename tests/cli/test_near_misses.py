@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from mnistlab.cli.main import app
+from tests.conftest import RunCli
 
 RUN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
-
-
-def said(*arguments: str) -> str:
-    """What a command says that must fail, in this process."""
-    result = CliRunner().invoke(app, list(arguments), prog_name="mnistlab")
-    assert result.exit_code != 0
-    return result.output + str(result.exception or "")
 
 
 @pytest.fixture
@@ -69,13 +61,17 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("line", "hint"), WORDS, ids=[line for line, _ in WORDS])
-def test_a_word_that_is_nearly_right_names_the_right_one(line, hint, folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    assert hint in said(*line.split())
+@pytest.mark.usefixtures("folder")
+def test_a_word_that_is_nearly_right_names_the_right_one(line: str, hint: str, run_here: RunCli) -> None:
+    ran = run_here(*line.split())
+    assert ran.code != 0
+    assert hint in ran.err
 
 
-def test_a_name_that_is_near_to_none_of_many_shows_a_few_and_how_to_list_the_rest(monkeypatch):
+def test_a_name_that_is_near_to_none_of_many_shows_a_few_and_how_to_list_the_rest(
+    run_here: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MNISTLAB_DISABLE")
-    text = said("plugins", "info", "qqqq")
+    text = run_here("plugins", "info", "qqqq").err
     assert " more (list them with: mnistlab plugins check)" in text
     assert text.partition("known: ")[2].count(",") < 6

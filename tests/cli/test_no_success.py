@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from mnistlab import events
-from mnistlab.cli.main import app
 from mnistlab.store import RunWriter, create_run
 from tests.cli.test_leaderboard import RUN
+from tests.conftest import RunCli
 from tests.console.conftest import run_started
 
 WHY = "no trial succeeded: the time budget of 10s ran out while the workers were starting"
@@ -30,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", ["leaderboard", "status"])
-def test_why_nothing_succeeded_and_what_to_do_is_printed(command: str, run: Path) -> None:
-    said = CliRunner().invoke(app, [command, str(run)], prog_name="mnistlab", env={"COLUMNS": "250"}).output
+def test_why_nothing_succeeded_and_what_to_do_is_printed(command: str, run: Path, run_here: RunCli) -> None:
+    said = run_here(command, run, COLUMNS="250").out
     assert WHY in said
     assert f"Next: mnistlab resume {run} --time-budget " in said

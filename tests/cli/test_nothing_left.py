@@ -16,7 +16,7 @@ from mnistlab.store import RunWriter, read_run
 from tests.conftest import RunCli
 from tests.test_reopen import FILE
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.simulated
 
 ASSET = Path(__file__).parents[1] / "assets" / "run-of-format-1"
 NEXT = "Next: mnistlab leaderboard runs/golden-1"
@@ -28,14 +28,14 @@ def run(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ASSET, tmp_path / "runs" / "golden-1"))
 
 
-def test_nothing_left_is_one_line_and_what_to_type(run: Path, run_cli: RunCli) -> None:
-    done = run_cli("resume", "golden-1", "--ui", "plain")
+def test_nothing_left_is_one_line_and_what_to_type(run: Path, run_here: RunCli) -> None:
+    done = run_here("resume", "golden-1", "--ui", "plain")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [
         "mnistlab: nothing is left to do: each of 3 trials has ended; give it more by --trials",
         NEXT,
     ]
-    done = run_cli("retry", "golden-1", "--failed", "--set", "resources.max_parallel=1", "--ui", "plain")
+    done = run_here("retry", "golden-1", "--failed", "--set", "resources.max_parallel=1", "--ui", "plain")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [
         "mnistlab: nothing is left to do: no trial has failed, and all else is done",
@@ -55,10 +55,13 @@ def test_the_end_of_a_search_names_what_goes_on_with_what_is_left(run: Path) -> 
     end = events.RunFinished(outcome="done", exit_code=0, counts={"complete": 3}, seconds=100.0)
     usual = [f"Next: mnistlab leaderboard {run}", f"Next: mnistlab report {run}"]
     assert told(end) == usual
-    about: dict[str, Any] = {"command": "mnistlab resume", "parallel": 1, "devices": "1 CPU", "counts": {"failed": 1}}
+    about: dict[str, Any] = {"command": "mnistlab resume", "parallel": 1, "devices": "1 CPU", "counts": {"complete": 3}}
     resumed = events.RunResumed(trials=9, time_budget=1.5, **about)
+    plan = read_run(run).trials[0].plan
+    begun = events.TrialStarted(trial="0003", number=3, seed=3, label="mlp", plan=plan)
+    failed = events.TrialFailed(trial="0003", cause="worker", message="it went", epoch=0, log="trials/0003/log.txt")
     more = "99s"  # the run took 97
-    assert told(resumed, end) == [
+    assert told(resumed, begun, failed, end) == [
         f"Next: mnistlab resume {run} --time-budget {more}",
         f"Next: mnistlab retry {run} --failed --time-budget {more}",
         *usual,
@@ -93,10 +96,10 @@ def spent(run: Path, trials: int) -> None:
     ],
 )
 def test_where_the_time_is_up_it_is_said_how_much_would_be_enough(
-    run: Path, run_cli: RunCli, command: str, trials: int, said: str
+    run: Path, run_here: RunCli, command: str, trials: int, said: str
 ) -> None:
     spent(run, trials)
-    done = run_cli(command, "golden-1", *["--failed"][: command == "retry"], "--ui", "plain")
+    done = run_here(command, "golden-1", *["--failed"][: command == "retry"], "--ui", "plain")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines() == [f"mnistlab: {said}", NEXT]
 
@@ -110,15 +113,15 @@ def test_every_command_at_the_end_can_be_typed_wherever_the_run_lies(run: Path) 
     assert all(line.endswith(f" '{run}'") for line in said)
 
 
-def test_retry_takes_the_changes_that_resume_takes_and_no_others(run: Path, run_cli: RunCli) -> None:
-    done = run_cli("retry", "golden-1", "--failed", "--set", "seed=3")
+def test_retry_takes_the_changes_that_resume_takes_and_no_others(run: Path, run_here: RunCli) -> None:
+    done = run_here("retry", "golden-1", "--failed", "--set", "seed=3")
     assert done.code == 2
     assert "[--set seed=3] can't be changed once a run has begun" in done.err
 
 
-def test_a_file_that_adds_nothing_is_said_to(run: Path, run_cli: RunCli, tmp_path: Path) -> None:
+def test_a_file_that_adds_nothing_is_said_to(run: Path, run_here: RunCli, tmp_path: Path) -> None:
     (tmp_path / "same.toml").write_text(FILE.replace("[32, 64]", "32"))
-    done = run_cli("resume", "golden-1", "--amend", "same.toml", "--ui", "plain")
+    done = run_here("resume", "golden-1", "--amend", "same.toml", "--ui", "plain")
     assert (done.code, done.out) == (0, "")
     assert "mnistlab: same.toml adds nothing to the space of the run: it stays as it is\n" in done.err
     assert "nothing is left to do" in done.err

@@ -60,17 +60,42 @@ def test_an_old_file_is_whole_where_the_new_one_can_not_be_written(
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.html", "old")]
 
 
+@pytest.mark.e2e
 def test_standard_output_that_is_sent_to_a_file_holds_what_was_asked_for(tmp_path: Path) -> None:
-    mnistlab = Path(sys.executable).parent / "mnistlab"
-    page = ["report", RECORDED, "--format", "html", "--no-predictions"]
-    for command in (["status", RECORDED, "--svg", "/dev/stdout"], [*page, "-o", "/dev/stdout"]):
-        (tmp_path / "x").write_bytes(b"before\n")
-        with (tmp_path / "x").open("ab") as file:  # as by `>>`
-            done = subprocess.run([mnistlab, *command], stdout=file, stderr=subprocess.PIPE, check=False)
-        assert done.returncode == 0, done.stderr
-        content = (tmp_path / "x").read_bytes()
-        assert content.startswith((b"before\n<svg", b"before\n<!DOCTYPE html>"))
-        assert content.rstrip().endswith((b"</svg>", b"</html>"))
+    command = [
+        Path(sys.executable).parent / "mnistlab",
+        "leaderboard",
+        RECORDED,
+        "--format",
+        "csv",
+        "-o",
+        "/dev/stdout",
+    ]
+    (tmp_path / "x").write_bytes(b"before\n")
+    with (tmp_path / "x").open("ab") as file:  # as by `>>`
+        done = subprocess.run(command, stdout=file, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x").read_bytes().startswith(b"before\ndataset,")
+
+
+@pytest.mark.parametrize(
+    ("command", "begins", "ends"),
+    [
+        (["status", RECORDED, "--svg"], b"<svg", b"</svg>"),
+        (["report", RECORDED, "--format", "html", "--no-predictions", "-o"], b"<!DOCTYPE html>", b"</html>"),
+    ],
+    ids=["status", "report"],
+)
+def test_a_file_that_is_open_already_is_written_on(
+    tmp_path: Path, run_here: RunCli, command: list[object], begins: bytes, ends: bytes
+) -> None:
+    (tmp_path / "x").write_bytes(b"before\n")
+    with (tmp_path / "x").open("ab") as file:
+        done = run_here(*command, f"/dev/fd/{file.fileno()}")
+    assert (done.code, done.out) == (0, ""), done.err
+    content = (tmp_path / "x").read_bytes()
+    assert content.startswith(b"before\n" + begins)
+    assert content.rstrip().endswith(ends)
 
 
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:
@@ -139,16 +164,10 @@ def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path, place: str
     ],
     ids=lambda words: "-".join(str(word) for word in words if word != RECORDED),
 )
-def test_no_command_writes_through_a_link(tmp_path: Path, run_cli: RunCli, command: tuple[object, ...]) -> None:
+def test_no_command_writes_through_a_link(tmp_path: Path, run_here: RunCli, command: tuple[object, ...]) -> None:
     (tmp_path / "precious").write_text("kept")
     (tmp_path / "x.html").symlink_to("precious")
-    done = run_cli(*command)
+    done = run_here(*command)
     assert done.code == 2, done.err
     assert "can't write x.html: it is a symbolic link to precious; name that file itself" in done.err
     assert (tmp_path / "precious").read_text() == "kept"
-
-
-def test_standard_output_by_its_name_is_written_to(run_cli: RunCli) -> None:
-    done = run_cli("leaderboard", RECORDED, "--format", "csv", "-o", "/dev/stdout")
-    assert done.code == 0, done.err
-    assert done.out.startswith("dataset,")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,12 +17,21 @@ import pytest
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
 from mnistlab.store import read_events
-from tests.cli.test_resume import MNISTLAB, check_whole, end, home, of_ours, run_of, start, wait_for
+from tests.cli.starting import (
+    MNISTLAB,
+    check_whole,
+    end,
+    environ,
+    of_ours,
+    run_of,
+    start_on_ray,
+    wait_for,
+    wait_until,
+)
+from tests.cli.starting import start as start_local
 from tests.terminals import Terminal
 
-__all__ = ["home"]  # a fixture
-
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.ray
 
 LONGEST = 60.0  # seconds that a search may take to notice that it has lost its Ray
 AT_ONCE = 10.0
@@ -35,26 +43,23 @@ def part_of(driver: int, name: str) -> psutil.Process:
     return next(child for child in children if re.split(r"/|::", (child.cmdline() or [""])[0])[-1] == name)
 
 
-def resume_of(home: Path) -> str:
-    return f"mnistlab resume {run_of(home).relative_to(home)}"
+def resume_of(ray_home: Path) -> str:
+    return f"mnistlab resume {run_of(ray_home).relative_to(ray_home)}"
 
 
-def check_gone_on_with(home: Path) -> None:
+def check_gone_on_with(ray_home: Path) -> None:
     """What was left is sound, nothing of Ray is, and `resume` brings the run to its end."""
-    deadline = time.monotonic() + 60
-    while of_ours(home) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert of_ours(home) == []
-    assert check(run_of(home)).sound
-    code, _, err = end(start(home, "resume", run_of(home).name))
+    wait_until(lambda: not of_ours(ray_home))
+    assert check(run_of(ray_home)).sound
+    code, _, err = end(start_local(ray_home, "resume", run_of(ray_home).name))
     assert code == 0, err
-    check_whole(home)
+    check_whole(ray_home)
 
 
-@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
-def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path, part: str) -> None:
-    driver = start(home, "search", "tiny.toml")
-    wait_for(home, "trial_epoch")
+@pytest.mark.parametrize("part", ["raylet", pytest.param("gcs_server", marks=pytest.mark.chaos)])
+def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(ray_home: Path, part: str) -> None:
+    driver = start_on_ray(ray_home, "search", "tiny.toml")
+    wait_for(ray_home, "trial_epoch")
     part_of(driver.pid, part).kill()
     killed = time.monotonic()
     code, out, err = end(driver)
@@ -62,23 +67,23 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(home: Path,
     assert code == ExitCode.RESOURCES_VANISHED, err
     # The raylet does not outlive its GCS for long.
     what = rf"Ray's (raylet and )?{part} ended"
-    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
+    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(ray_home)}`", err)
     assert err.count("go on with") == 1
     assert "Traceback" not in out + err
     # Without its GCS Ray may keep the driver waiting, deaf, until its process is ended: then the run has no end.
     if part == "raylet" or "run over: " in err:
         assert re.search(rf"run over: broken off: {what} \(", err)
-        code, said, _ = end(start(home, "status", plain=False))
+        code, said, _ = end(start_local(ray_home, "status", plain=False))
         assert re.search(r"Run over: broken off: Ray's .*, exit code 75\.\nNext: mnistlab resume runs/", said)
-    check_gone_on_with(home)
+    check_gone_on_with(ray_home)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("agent", ["DashboardAgent", "RuntimeEnvAgent"])
-def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Path, agent: str) -> None:
+def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(ray_home: Path, agent: str) -> None:
     # The raylet ends with its agents, at once, and the driver as soon as it needs something of the raylet.
-    driver = start(home, "search", "tiny.toml")
-    wait_for(home, "trial_epoch")
+    driver = start_on_ray(ray_home, "search", "tiny.toml")
+    wait_for(ray_home, "trial_epoch")
     part_of(driver.pid, agent).kill()
     killed = time.monotonic()
     code, _, err = end(driver)
@@ -86,22 +91,23 @@ def test_a_search_that_ray_takes_along_is_told_and_can_be_gone_on_with(home: Pat
     assert code in {1, ExitCode.RESOURCES_VANISHED}, err  # whoever comes first: Ray, or the thread that looks at it
     ended = r"Ray's raylet( and gcs_server)? ended"
     what = rf"({ended}(, and this process with it)?|this process was killed, or {ended} and took it along)"
-    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(home)}`", err)
+    assert re.search(rf"mnistlab: {what}: what was found so far is kept; go on with `{resume_of(ray_home)}`", err)
     assert err.count("go on with") == 1
-    check_gone_on_with(home)
+    check_gone_on_with(ray_home)
 
 
-def test_a_search_that_ray_takes_along_gives_the_terminal_back(home: Path) -> None:
+@pytest.mark.chaos
+def test_a_search_that_ray_takes_along_gives_the_terminal_back(ray_home: Path) -> None:
     shown = Terminal(150, 30)
-    ours = {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home), "TERM": "xterm"}
-    environ = {name: value for name, value in os.environ.items() if name not in {"CI", "COLUMNS", "MNISTLAB_UI"}}
-    driver = shown.run([MNISTLAB, "search", "tiny.toml"], home, environ | ours)
+    left_out = {"CI", "COLUMNS", "MNISTLAB_UI"}
+    there = {name: value for name, value in environ(ray_home, TERM="xterm").items() if name not in left_out}
+    driver = shown.run([MNISTLAB, "search", "tiny.toml"], ray_home, there)
     try:
-        wait_for(home, "trial_epoch")
+        wait_for(ray_home, "trial_epoch")
         shown.until(lambda: shown.cursor_hidden and not shown.echoes)
         part_of(driver.pid, "DashboardAgent").kill()
         driver.wait(timeout=AT_ONCE)
-        shown.until(lambda: f"go on with `{resume_of(home)}`" in "".join(shown.lines()))  # it may fill two of them
+        shown.until(lambda: f"go on with `{resume_of(ray_home)}`" in "".join(shown.lines()))  # it may fill two of them
         assert not shown.cursor_hidden
         assert shown.echoes
     finally:
@@ -127,25 +133,25 @@ thread.join()
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
-def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(home: Path, part: str) -> None:
+def test_of_a_search_in_another_thread_than_the_main_one_it_is_told_too(ray_home: Path, part: str) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", IN_A_THREAD],
-        cwd=home,
-        env=os.environ | {"MNISTLAB_OFFLINE": "1", "MNISTLAB_CACHE": str(home / "cache"), "TMPDIR": str(home)},
+        cwd=ray_home,
+        env=environ(ray_home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    wait_for(home, "trial_epoch")
+    wait_for(ray_home, "trial_epoch")
     part_of(driver.pid, part).kill()
     killed = time.monotonic()
     code, out, err = end(driver)
     assert time.monotonic() - killed < LONGEST
     assert code in {1, ExitCode.RESOURCES_VANISHED}
     # By an exception where the thread comes by; it may wait for Ray, deaf, and then the process ends.
-    assert re.search(rf"Ray's .*{part}.* ended.*: .*; go on with `{resume_of(home)}`", out or err), (out, err)
-    check_gone_on_with(home)
+    assert re.search(rf"Ray's .*{part}.* ended.*: .*; go on with `{resume_of(ray_home)}`", out or err), (out, err)
+    check_gone_on_with(ray_home)
 
 
 NODE, GCS = "NodeManagerService.grpc_client", "ray::rpc::{}GcsService.grpc_client"
@@ -171,11 +177,11 @@ def faults(calls: tuple[str, ...], times: int, *, before: int = 0, after: int) -
     return json.dumps({call: {**each, "in_flight_failure_prob": 0} for call in calls})
 
 
-def ends(home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]:
+def ends(ray_home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]:
     """Wait for the end; return code, what was said, and the calls that Ray's logs say have failed by request."""
     failed, deadline = set[str](), time.monotonic() + 240
     while driver.poll() is None and time.monotonic() < deadline:
-        for log in home.glob("mnistlab-*/r/session_2*/logs/*"):
+        for log in ray_home.glob("mnistlab-*/r/session_2*/logs/*"):
             with suppress(OSError):
                 failed |= set(re.findall(r"Inject RPC \w+ failure[\w ]* for (\S+)", log.read_text(errors="replace")))
         time.sleep(0.2)
@@ -186,48 +192,49 @@ def ends(home: Path, driver: subprocess.Popen[str]) -> tuple[int, str, set[str]]
 @pytest.mark.chaos
 @pytest.mark.parametrize("calls", CALLS.values(), ids=CALLS)
 def test_calls_inside_ray_that_fail_now_and_then_do_no_harm(
-    home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
+    ray_home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...]
 ) -> None:
-    does_no_harm(home, monkeypatch, calls, faults(calls, times=20, before=25, after=25))
+    does_no_harm(ray_home, monkeypatch, calls, faults(calls, times=20, before=25, after=25))
 
 
-def test_the_first_calls_for_workers_that_all_fail_do_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    does_no_harm(home, monkeypatch, CALLS["leases"], faults(CALLS["leases"], times=3, before=50, after=50))
+@pytest.mark.chaos
+def test_the_first_calls_for_workers_that_all_fail_do_no_harm(ray_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    does_no_harm(ray_home, monkeypatch, CALLS["leases"], faults(CALLS["leases"], times=3, before=50, after=50))
 
 
-def does_no_harm(home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...], failing: str) -> None:
+def does_no_harm(ray_home: Path, monkeypatch: pytest.MonkeyPatch, calls: tuple[str, ...], failing: str) -> None:
     monkeypatch.setenv("RAY_testing_rpc_failure", failing)
-    code, said, failed = ends(home, start(home, "search", "tiny.toml"))
+    code, said, failed = ends(ray_home, start_on_ray(ray_home, "search", "tiny.toml"))
     assert code == 0, said
     assert failed  # Ray has heard of it
     assert failed <= set(calls)
-    assert longest_silence(home) < LONGEST
-    check_whole(home)
-    assert check(run_of(home)).sound
+    assert longest_silence(ray_home) < LONGEST
+    check_whole(ray_home)
+    assert check(run_of(ray_home)).sound
 
 
-def longest_silence(home: Path) -> float:
+def longest_silence(ray_home: Path) -> float:
     """Return the longest time, in seconds, between two events of the run that tell of trials, replicates or models."""
-    times = [one.t for one in read_events(run_of(home)) if one.event.type != "resources"]
+    times = [one.t for one in read_events(run_of(ray_home)) if one.event.type != "resources"]
     return max(after - before for before, after in pairwise(times))
 
 
 @pytest.mark.chaos
 def test_answers_inside_ray_that_are_lost_for_good_keep_nobody_waiting(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    ray_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Ray then holds places that nobody gets: by itself it would wait for them for ever.
     prepare = f"{NODE}.PrepareBundleResources"
     monkeypatch.setenv("RAY_testing_rpc_failure", faults((prepare,), times=4, after=100))
     began = time.monotonic()
-    code, said, failed = ends(home, start(home, "search", "tiny.toml"))
+    code, said, failed = ends(ray_home, start_on_ray(ray_home, "search", "tiny.toml"))
     assert code == ExitCode.RESOURCES_VANISHED, said
     assert time.monotonic() - began < 2 * LONGEST  # with the start of Ray, and its end
-    assert longest_silence(home) < LONGEST
+    assert longest_silence(ray_home) < LONGEST
     assert failed == {prepare}
     assert "Ray has found no place for a worker for 30 s, with nothing running" in said
-    assert check(run_of(home)).sound
+    assert check(run_of(ray_home)).sound
     monkeypatch.delenv("RAY_testing_rpc_failure")
-    code, _, err = end(start(home, "resume", run_of(home).name))
+    code, _, err = end(start_on_ray(ray_home, "resume", run_of(ray_home).name))
     assert code == 0, err
-    check_whole(home)
+    check_whole(ray_home)

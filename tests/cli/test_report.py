@@ -10,10 +10,10 @@ from tests.cli.test_leaderboard import made_by_hand
 from tests.conftest import RunCli
 from tests.report.pages import Page
 
-pytestmark = pytest.mark.e2e
 RUN = Path(__file__).parents[1] / "recordings" / "quick-run"
 
 
+@pytest.mark.e2e
 def test_a_report_is_one_file_that_says_where_it_lies(tmp_path: Path, run_cli: RunCli) -> None:
     done = run_cli("report", str(RUN))
     assert (done.code, done.out) == (0, "Written: report.html\n"), done.err
@@ -23,10 +23,10 @@ def test_a_report_is_one_file_that_says_where_it_lies(tmp_path: Path, run_cli: R
     assert len(shown.all("article")) == 1
 
 
-def test_all_formats_lie_side_by_side_and_several_runs_in_one_file(tmp_path: Path, run_cli: RunCli) -> None:
+def test_all_formats_lie_side_by_side_and_several_runs_in_one_file(tmp_path: Path, run_here: RunCli) -> None:
     made_by_hand(tmp_path / "runs", "one", 0.9, 0.8)
     shutil.copytree(RUN, tmp_path / "runs" / "quick")
-    done = run_cli("report", "one-2026-11-22-1", "quick", "--format", "all", "-o", "both.html")
+    done = run_here("report", "one-2026-11-22-1", "quick", "--format", "all", "-o", "both.html")
     assert done.code == 0, done.err
     kinds = ("html", "md", "csv", "json", "parquet", "tex")
     assert {f"both.{kind}" for kind in kinds} <= {path.name for path in tmp_path.iterdir()}
@@ -47,9 +47,9 @@ def test_all_formats_lie_side_by_side_and_several_runs_in_one_file(tmp_path: Pat
     ],
 )
 def test_what_can_t_be_done_is_one_line_and_exit_code_2(
-    tmp_path: Path, run_cli: RunCli, arguments: list[str], said: str
+    tmp_path: Path, run_here: RunCli, arguments: list[str], said: str
 ) -> None:
-    done = run_cli("report", *arguments)
+    done = run_here("report", *arguments)
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_search import EXPERIMENT, MNISTLAB, only_run, start
-from tests.tuning.conftest import DISTS
+from tests.cli.starting import EXPERIMENT, end, run_of, start
+from tests.conftest import RunCli
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.simulated
 
 NAMES = ("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "WANDB_API_KEY", "MY_PASSWORD")
 
@@ -48,7 +47,7 @@ def write_broken_plugin(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+def left(ended: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Left:
     """A search in a git repository whose remote has a password, with secrets in its environment and a URL typed."""
     folder = tmp_path_factory.mktemp("secrets")
     hidden = {name: secrets.token_hex(12) for name in (*NAMES, "proxy", "remote", "typed", "plugin")}
@@ -56,16 +55,17 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
     for words in (["init", "-q"], ["remote", "add", "origin", remote]):
         subprocess.run(["git", *words], cwd=folder, check=True)
     write_broken_plugin(folder / "site")
-    path = os.pathsep.join(filter(None, [str(folder / "site"), str(DISTS), os.environ.get("PYTHONPATH")]))
     proxy = f"http://ann:{hidden['proxy']}@127.0.0.1:9"
-    environment = {name: hidden[name] for name in NAMES} | {"HTTPS_PROXY": proxy, "PYTHONPATH": path}
+    environment = {name: hidden[name] for name in NAMES} | {"HTTPS_PROXY": proxy, "PYTHONPATH": str(folder / "site")}
     environment["PLUGIN_URL"] = f"https://ann:{hidden['plugin']}@example.invalid/x"
     typed = f"https://ann:{hidden['typed']}@example.invalid/data"
-    text = EXPERIMENT.replace('dataset = "mnist"', 'dataset = "digits"').replace("trials = 3", "trials = 2")
-    process = start(folder, text, "--data-dir", typed, **environment)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return Left(only_run(folder), folder, hidden)
+    (folder / "images").symlink_to(digits)
+    (folder / "tiny.toml").write_text(
+        EXPERIMENT.replace("trials = 5", "trials = 4").replace("epochs = 6", "epochs = 2")
+    )
+    code, _, err = end(start(folder, "search", "tiny.toml", "--data-dir", typed, **environment))
+    assert code == 0, err
+    return Left(run_of(folder), folder, hidden)
 
 
 def test_the_run_directory_holds_none(left: Left) -> None:
@@ -84,9 +84,9 @@ def test_a_secret_in_it_would_be_found(left: Left, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format_", ["html", "md", "json", "csv"])
-def test_a_report_holds_none(left: Left, tmp_path: Path, format_: str) -> None:
-    environment = os.environ | {name: left.secrets[name] for name in NAMES}
-    command = [MNISTLAB, "report", str(left.run), "-o", str(tmp_path / f"report.{format_}")]
-    subprocess.run(command, cwd=left.folder, env=environment, check=True, capture_output=True, timeout=120)
+def test_a_report_holds_none(left: Left, tmp_path: Path, run_here: RunCli, format_: str) -> None:
+    environment = {name: left.secrets[name] for name in NAMES}
+    ran = run_here("report", left.run, "-o", f"report.{format_}", **environment)
+    assert ran.code == 0, ran.err
     assert (tmp_path / f"report.{format_}").stat().st_size > 500
     assert told(left, tmp_path) == []

@@ -7,15 +7,14 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -25,11 +24,12 @@ from mnistlab.cli.search import TOP
 from mnistlab.console.summary import print_leaderboard
 from mnistlab.leaderboard import rank
 from mnistlab.store import read_events, read_lines, read_run
+from tests.cli.starting import MNISTLAB, of_ours, run_of, settings, wait_for, wait_until
+from tests.forked import forked
 from tests.terminals import PATIENCE, Terminal
 
 pytestmark = pytest.mark.e2e
 
-MNISTLAB = str(Path(sys.executable).parent / "mnistlab")
 SETTINGS = ("CI", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "MNISTLAB_UI", "MNISTLAB_FPS", "PYTHONUNBUFFERED")
 
 EXPERIMENT = """
@@ -97,12 +97,9 @@ WAYS = ("printed", "warned", "logged", "by descriptor 1", "by descriptor 2", "by
 
 
 @pytest.fixture
-def folder(digits: Path) -> Iterator[Path]:
-    """A folder with nothing but images, whose path is short enough for Ray's sockets."""
-    path = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
-    shutil.copytree(digits, path / "images")
-    yield path
-    shutil.rmtree(path)
+def folder(ended: Path, ray_home: Path) -> Path:
+    """A folder with images, whose path is short enough for Ray's sockets."""
+    return ray_home
 
 
 @pytest.fixture
@@ -113,27 +110,22 @@ def terminal() -> Iterator[Terminal]:
 
 
 def environ(folder: Path) -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in SETTINGS} | {
-        "TMPDIR": str(folder),
-        "TERM": "xterm-256color",
-    }
-
-
-def search(folder: Path, text: str, *arguments: str) -> list[str]:
-    (folder / "tiny.toml").write_text(text)
-    return [MNISTLAB, "search", "tiny.toml", *arguments]
+    there = {key: value for key, value in {**os.environ, **settings(folder)}.items() if key not in SETTINGS}
+    return there | {"TERM": "xterm-256color", "MNISTLAB_FPS": "4"}
 
 
 Started = Callable[..., subprocess.Popen]
 
 
 @pytest.fixture
-def on_a_terminal(folder: Path, terminal: Terminal) -> Iterator[Started]:
-    """Start a search on the terminal; whatever the test makes of it, it is gone afterwards."""
+def searching(folder: Path) -> Iterator[Started]:
+    """Start a search without Ray; whatever the test makes of it, it is gone afterwards."""
     started: list[subprocess.Popen] = []
 
-    def start(text: str, *arguments: str) -> subprocess.Popen:
-        started.append(terminal.run(search(folder, text, *arguments), folder, environ(folder)))
+    def start(text: str, *arguments: str, **streams: Any) -> subprocess.Popen:
+        (folder / "tiny.toml").write_text(text)
+        words = ["search", "tiny.toml", "--executor", "local", *arguments]
+        started.append(forked(words, folder, environ(folder), **streams))
         return started[-1]
 
     yield start
@@ -143,56 +135,18 @@ def on_a_terminal(folder: Path, terminal: Terminal) -> Iterator[Started]:
 
 
 @pytest.fixture
-def piped(folder: Path) -> Iterator[Started]:
-    """Start a search whose streams are pipes."""
-    started: list[subprocess.Popen] = []
+def on_a_terminal(terminal: Terminal, searching: Started) -> Started:
+    """Start a search on the terminal."""
 
     def start(text: str, *arguments: str) -> subprocess.Popen:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(search(folder, text, *arguments), cwd=folder, env=environ(folder), **pipes))
-        return started[-1]
+        at = terminal.slave
+        return searching(text, "--ui", "live", *arguments, terminal=True, stdin=at, stdout=at, stderr=at)
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-def only_run(folder: Path) -> Path:
-    (path,) = (folder / "runs").iterdir()
-    return path
-
-
-def happened(folder: Path, kind: type[events.Event]) -> bool:
-    runs = list((folder / "runs").glob("*/events.jsonl"))
-    return bool(runs) and any(isinstance(stamped.event, kind) for stamped in read_events(runs[0].parent))
-
-
-def wait_for(true: Callable[[], object], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert process.poll() is None, f"it ended with {process.returncode}"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines of processes that name the folder: those of its Ray."""
-    found: list[str] = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        found += [words] * (str(folder) in words)
-    return found
+    return start
 
 
 def assert_nothing_left(folder: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while processes_of(folder):
-        assert time.monotonic() < deadline, processes_of(folder)
-        time.sleep(0.2)
+    wait_until(lambda: not of_ours(folder))
     assert not list(folder.glob("mnistlab-*"))
 
 
@@ -230,21 +184,22 @@ def test_a_search_leaves_its_end_and_its_ranking_and_no_other_line(
     terminal: Terminal, folder: Path, on_a_terminal: Started
 ) -> None:
     (folder / "mnistlab_loud.py").write_text(PLUGIN)
-    text = LOUD.replace("top = 0", "top = 1\nseeds = 1")
+    text = LOUD.replace("top = 0", "top = 1\nseeds = 1").replace("epochs = 2", "epochs = 20")
     process = on_a_terminal(text, "--plugin", "mnistlab_loud.py")
-    terminal.until(lambda: any("starting Ray" in line for line in terminal.lines()))
-    assert terminal.cursor_hidden
+    terminal.until(lambda: terminal.cursor_hidden)
     terminal.resize(80, 24)
-    terminal.until(lambda: any("searching" in line for line in terminal.lines()))
+    terminal.until(lambda: b"searching" in terminal.raw)
     terminal.type("x\n")  # as people do who wait
     terminal.resize(90, 20)
     assert process.wait(timeout=PATIENCE) == 0
-    assert_ends(terminal, only_run(folder), 90, "done (2 complete)")
+    assert_ends(terminal, run_of(folder), 90, "done (2 complete)")
     assert_in_order(terminal)
-    log = (only_run(folder) / "driver.log").read_text()
+    log = (run_of(folder) / "driver.log").read_text()
     wanted = [f"{way} at import" for way in WAYS] + [f"{way} in the driver" for way in WAYS if way != "warned"]
     assert [words for words in wanted if words not in log] == []
     assert "\n".join(line for line in log.splitlines() if "NOISE" not in line and "warnings.warn" not in line) == ""
+    of_a_trial = (run_of(folder) / "trials" / "0000" / "log.txt").read_text()
+    assert [way for way in WAYS if way != "warned" and f"{way} in a worker" not in of_a_trial] == []
 
 
 # --- Ctrl-C, signals, a closed window -----------------------------------------------------------------------------
@@ -255,16 +210,13 @@ def test_whoever_stops_a_search_gets_what_there_is(
     terminal: Terminal, folder: Path, on_a_terminal: Started, how: str, code: int
 ) -> None:
     process = on_a_terminal(LONG)
-    wait_for(lambda: happened(folder, events.TrialEpoch), process)
-    moment = random.Random(folder.name).uniform(0.0, 2.0)
-    print(f"{how} {moment:.3f} s after the first epoch was seen")
-    time.sleep(moment)
+    wait_for(folder, "trial_epoch")
     if how == "Ctrl-C":
         terminal.type("\x03")
     else:
         process.terminate()
     assert process.wait(timeout=PATIENCE) == code
-    run = only_run(folder)
+    run = run_of(folder)
     assert_ends(terminal, run, 100, "interrupted")
     assert [line for line in terminal.everything() if line.startswith("   1  0000")]
     assert_in_order(terminal)
@@ -273,17 +225,42 @@ def test_whoever_stops_a_search_gets_what_there_is(
     assert_nothing_left(folder)
 
 
-def test_ctrl_c_twice_at_any_moment_ends_a_search_at_once_and_in_order(
-    terminal: Terminal, folder: Path, on_a_terminal: Started
+@pytest.mark.parametrize("kind", ["run_preparing", "trial_epoch"])
+def test_ctrl_c_twice_ends_a_search_at_once_and_in_order(
+    terminal: Terminal, folder: Path, on_a_terminal: Started, kind: str
 ) -> None:
     process = on_a_terminal(LONG)
-    terminal.until(lambda: "reading tiny.toml" in "".join(terminal.lines()))
-    moment, pause = random.Random(folder.name).uniform(0.0, 12.0), random.Random(folder.name).uniform(0.0, 0.5)
+    wait_for(folder, kind)
+    terminal.type("\x03")
+    insist(process)
+    assert_ended_at_once(terminal, folder, process)
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+def test_ctrl_c_twice_at_any_moment_ends_a_search_with_a_ray_at_once_and_in_order(
+    terminal: Terminal, folder: Path
+) -> None:
+    (folder / "tiny.toml").write_text(LONG)
+    process = terminal.run([MNISTLAB, "search", "tiny.toml"], folder, environ(folder))
+    terminal.until(lambda: b"reading tiny.toml" in terminal.raw)
+    draw = random.Random(folder.name)
+    moment, pause = draw.uniform(0.0, 12.0), draw.uniform(0.0, 0.5)
     print(f"Ctrl-C {moment:.3f} s after the start, and again {pause:.3f} s later")
     time.sleep(moment)
     terminal.type("\x03")
     time.sleep(pause)
-    terminal.type("\x03")
+    insist(process)
+    assert_ended_at_once(terminal, folder, process)
+
+
+def insist(process: subprocess.Popen) -> None:
+    """Send what a second Ctrl-C sends; typed after the end, it would take along what the terminal has not shown yet."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+
+
+def assert_ended_at_once(terminal: Terminal, folder: Path, process: subprocess.Popen) -> None:
     assert process.wait(timeout=PATIENCE) == 130
     assert "Traceback" not in "".join(terminal.everything())
     assert_in_order(terminal)
@@ -293,14 +270,27 @@ def test_ctrl_c_twice_at_any_moment_ends_a_search_at_once_and_in_order(
     assert_nothing_left(folder)
 
 
+def test_a_driver_that_is_killed_gives_the_terminal_back(
+    terminal: Terminal, folder: Path, on_a_terminal: Started
+) -> None:
+    process = on_a_terminal(LONG)
+    wait_for(folder, "trial_epoch")
+    terminal.until(lambda: terminal.cursor_hidden and not terminal.echoes)
+    process.kill()
+    again = f"go on with `mnistlab resume {run_of(folder).relative_to(folder)}"
+    terminal.until(lambda: again in "".join(terminal.lines()))  # it may fill two of them
+    assert not terminal.cursor_hidden
+    assert terminal.echoes
+
+
 def test_a_window_that_is_closed_stops_the_search_in_order(
     terminal: Terminal, folder: Path, on_a_terminal: Started
 ) -> None:
     process = on_a_terminal(LONG)
-    wait_for(lambda: happened(folder, events.TrialEpoch), process)
+    wait_for(folder, "trial_epoch")
     terminal.hang_up()
     assert process.wait(timeout=PATIENCE) == 143
-    run = only_run(folder)
+    run = run_of(folder)
     assert [trial.trial for trial in read_run(run).trials] == ["0000"]
     stream = [stamped.event for stamped in read_events(run)]
     assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
@@ -312,32 +302,34 @@ def test_a_window_that_is_closed_stops_the_search_in_order(
 # --- pipes --------------------------------------------------------------------------------------------------------
 
 
-def test_sigusr1_says_in_a_line_where_the_run_stands(folder: Path, piped: Started) -> None:
-    process = piped(LONG, "--set", "training.epochs=300")
-    wait_for(lambda: happened(folder, events.TrialEpoch), process)
+def test_sigusr1_says_in_a_line_where_the_run_stands(folder: Path, searching: Started) -> None:
+    process = searching(LONG)
+    wait_for(folder, "trial_epoch")
     process.send_signal(signal.SIGUSR1)
+    wait_for(folder, "status_asked")
+    process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     (said,) = [line for line in err.splitlines() if "status: " in line]
-    assert re.search(r"1 running \(000\d epoch \d+/300\), \d of 2 finished", said)
+    assert re.search(r"1 running \(000\d epoch \d+/2000\), \d of 2 finished", said)
     assert all(line.startswith("[") for line in err.splitlines())
     assert "\x1b" not in out + err
 
 
-def test_json_is_the_event_stream_and_nothing_else(folder: Path, piped: Started) -> None:
-    process = piped(EXPERIMENT, "--ui", "json")
+def test_json_is_the_event_stream_and_nothing_else(folder: Path, searching: Started) -> None:
+    process = searching(EXPERIMENT, "--ui", "json")
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
-    assert [json.loads(line) for line in out.splitlines()] == list(without_sums(only_run(folder)))
+    assert [json.loads(line) for line in out.splitlines()] == list(without_sums(run_of(folder)))
     assert "rank" in err  # the ranking is for people
     assert "run over" not in err
 
 
 @pytest.mark.parametrize(("ui", "first"), [("quiet", "Run tiny-"), ("json", '{"schema":"mnistlab.event/1","seq":1,')])
 def test_a_reader_that_goes_after_the_first_line_does_not_stop_the_search(
-    folder: Path, piped: Started, ui: str, first: str
+    folder: Path, searching: Started, ui: str, first: str
 ) -> None:
-    process = piped(EXPERIMENT, "--ui", ui)
+    process = searching(EXPERIMENT, "--ui", ui)
     assert process.stdout is not None
     assert process.stderr is not None
     assert process.stdout.readline().startswith(first)  # as `| head -1` does
@@ -347,11 +339,13 @@ def test_a_reader_that_goes_after_the_first_line_does_not_stop_the_search(
     assert "Traceback" not in err
     assert "Broken" not in err
     assert ui == "json" or err == ""
-    assert [trial.state for trial in read_run(only_run(folder)).trials] == ["complete"] * 2
-    assert [stamped.event.type for stamped in read_events(only_run(folder))][-1] == "run_finished"
+    assert [trial.state for trial in read_run(run_of(folder)).trials] == ["complete"] * 2
+    assert [stamped.event.type for stamped in read_events(run_of(folder))][-1] == "run_finished"
 
 
-@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(one, marks=pytest.mark.chaos) for one in ("0<&-", "1>&-")), "2>&-", "0<&- 1>&- 2>&-"]
+)
 def test_a_command_that_was_started_without_its_streams_works(folder: Path, closed: str) -> None:
     command = ["sh", "-c", f'exec "$0" plugins list --json {closed}', MNISTLAB]
     done = subprocess.run(command, cwd=folder, env=environ(folder), capture_output=True, text=True, check=False)
@@ -362,11 +356,10 @@ def test_a_command_that_was_started_without_its_streams_works(folder: Path, clos
 def test_a_reader_that_never_was_is_no_error(folder: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [MNISTLAB, "plugins", "list", "--json"]
-    done = subprocess.run(command, cwd=folder, env=environ(folder), stdout=writing, stderr=subprocess.PIPE, check=False)
+    process = forked(["plugins", "list", "--json"], folder, environ(folder), stdout=writing)
     os.close(writing)
-    assert done.stderr == b""
-    assert done.returncode == 1
+    assert process.communicate(timeout=PATIENCE)[1] == ""
+    assert process.returncode == 1
 
 
 def without_sums(run: Path) -> Iterator[dict[str, object]]:

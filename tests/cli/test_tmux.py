@@ -9,8 +9,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -20,8 +18,8 @@ from mnistlab.console.frame import frame
 from mnistlab.console.look import DRIVER_HINT, Look
 from mnistlab.console.state import ViewState, advance
 from mnistlab.store import read_events
-from tests.cli.test_terminal import EXPERIMENT, MNISTLAB, environ
-from tests.terminals import PATIENCE
+from tests.cli.starting import MNISTLAB, wait_until
+from tests.cli.test_terminal import EXPERIMENT, environ
 
 pytestmark = [
     pytest.mark.e2e,
@@ -56,10 +54,7 @@ class Tmux:
         return self("capture-pane", "-p", "-S", "-", "-t", window).rstrip("\n").splitlines()
 
     def until(self, true: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not true():
-            assert time.monotonic() < deadline, "\n".join(self.everything())
-            time.sleep(0.1)
+        wait_until(true)
 
     def shows(self, text: str, window: str = "s:0") -> bool:
         return text in "\n".join(self.screen(window))
@@ -72,12 +67,9 @@ class Tmux:
 
 
 @pytest.fixture
-def folder(digits: Path) -> Iterator[Path]:
-    """A folder with nothing but images, whose path is short enough for Ray's sockets."""
-    path = Path(tempfile.mkdtemp(prefix="m-", dir="/tmp"))
-    shutil.copytree(digits, path / "images")
-    yield path
-    shutil.rmtree(path)
+def folder(ray_home: Path) -> Path:
+    """A folder with images, whose path is short enough for Ray's sockets."""
+    return ray_home
 
 
 @pytest.fixture
@@ -110,7 +102,10 @@ while number < 1_000:
 """
 
 
-@pytest.mark.parametrize("size", [(60, 30), (140, 30), (100, 12), (45, 9), (160, 50)])
+@pytest.mark.parametrize(
+    "size",
+    [(45, 9), (160, 50), *(pytest.param(one, marks=pytest.mark.chaos) for one in ((60, 30), (140, 30), (100, 12)))],
+)
 def test_after_a_resize_nothing_of_the_old_frame_is_on_the_screen(
     folder: Path, tmux: Callable[[str], Tmux], size: tuple[int, int]
 ) -> None:
@@ -131,10 +126,20 @@ def test_after_a_resize_nothing_of_the_old_frame_is_on_the_screen(
 # --- a real search ------------------------------------------------------------------------------------------------
 
 
-def test_the_screen_says_what_the_events_say(folder: Path, tmux: Callable[[str], Tmux]) -> None:
-    text = EXPERIMENT.replace("epochs = 2", "epochs = 120").replace("trials = 2", "trials = 3")
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ("--executor local --ui live", 40),
+        pytest.param("", 120, marks=[pytest.mark.ray, pytest.mark.chaos]),
+    ],
+    ids=["local", "ray"],
+)
+def test_the_screen_says_what_the_events_say(
+    folder: Path, tmux: Callable[[str], Tmux], options: str, epochs: int
+) -> None:
+    text = EXPERIMENT.replace("epochs = 2", f"epochs = {epochs}").replace("trials = 2", "trials = 3")
     (folder / "tiny.toml").write_text(text)
-    shown = tmux(f"{MNISTLAB} search tiny.toml")
+    shown = tmux(f"{MNISTLAB} search tiny.toml {options}")
     shown.until(lambda: shown.shows("searching"))
     (run,) = (folder / "runs").iterdir()
     shown("new-window", "-d", "-t", "s:1", f"{MNISTLAB} watch {run.name}; echo code=$?; read wait")
@@ -158,7 +163,7 @@ def test_the_screen_says_what_the_events_say(folder: Path, tmux: Callable[[str],
         everything = shown.everything(window)
         assert everything[-1] == "code=0"
         assert shown.cursor_shows(window)
-    assert [line for line in shown.everything() if line.startswith("   1  000")]
+    assert [line for line in shown.everything() if re.match(r" *1=? +([\d-]+ +)?000\d ", line)]
     assert not [line for line in shown.screen() if re.search("searching|running|queued", line)]
 
 

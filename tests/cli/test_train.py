@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import DISTS, Ran
-
-pytestmark = pytest.mark.e2e
 
 TEXT = """
 name = "train"
@@ -61,11 +58,9 @@ def learnt(out: str) -> list[tuple[str, ...]]:
     return [match.groups() for match in map(re.compile(line).fullmatch, out.splitlines()) if match]
 
 
-def test_the_same_seed_gives_the_same_numbers(run_cli, tmp_path):
+def test_the_same_seed_gives_the_same_numbers(run_here, tmp_path):
     (tmp_path / "x.toml").write_text(TEXT)
-    options = (("--seed", 1), ("--set", "seed=1"))
-    with ThreadPoolExecutor(2) as pool:  # most of the time goes into imports
-        runs = list(pool.map(lambda seed: run_cli("train", "x.toml", "--threads", 1, *seed), options))
+    runs = [run_here("train", "x.toml", "--threads", 1, *seed) for seed in (("--seed", 1), ("--set", "seed=1"))]
     assert [ran.code for ran in runs] == [0, 0], runs[0].err
     one, again = (learnt(ran.out) for ran in runs)
     assert [epoch for epoch, *_ in one] == ["1", "2"]
@@ -76,21 +71,21 @@ def test_the_same_seed_gives_the_same_numbers(run_cli, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["x.toml"]  # no run directory, no ledger: nothing was opened
 
 
-def test_a_choice_that_the_experiment_leaves_is_told_and_can_be_made(run_cli, tmp_path):
+def test_a_choice_that_the_experiment_leaves_is_told_and_can_be_made(run_here, tmp_path):
     text = TEXT.replace("epochs = 2", "epochs = 1") + "[model.lenet]\n[optimizer.sgd]\n[optimizer.adamw]\n"
     (tmp_path / "x.toml").write_text(text)
-    ran = run_cli("train", "x.toml")
+    ran = run_here("train", "x.toml")
     assert ran.code == 0, ran.err
     assert ran.err.splitlines()[:2] == [
         "model mlp, the first of 2 models in the experiment; --model takes another: lenet",
         "optimizer sgd, the first of 2 optimizers in the experiment; --optimizer takes another: adamw",
     ]
     assert ran.err.splitlines()[2].startswith("mlp ")
-    other = run_cli("train", "x.toml", "--model", "lenet", "--optimizer", "adamw")
+    other = run_here("train", "x.toml", "--model", "lenet", "--optimizer", "adamw")
     assert other.code == 0, other.err
     (label,) = other.err.splitlines()
     assert re.match(r"lenet .* · adamw ", label)
-    wrong = run_cli("train", "x.toml", "--model", "lenett", "--optimizer", "adam")
+    wrong = run_here("train", "x.toml", "--model", "lenett", "--optimizer", "adam")
     assert wrong.code == 2
     assert wrong.err.splitlines() == [
         "mnistlab: train: 2 faults",
@@ -99,16 +94,16 @@ def test_a_choice_that_the_experiment_leaves_is_told_and_can_be_made(run_cli, tm
     ]
 
 
-def test_a_plugin_that_fails_is_shown_to_its_author(run_cli, tmp_path):
+def test_a_plugin_that_fails_is_shown_to_its_author(run_here, tmp_path):
     (tmp_path / "x.toml").write_text('name = "x"\n[data]\ndataset = "digits"\n[model.tiny-net]\n')
-    ran = run_cli("train", "x.toml", PYTHONPATH=str(DISTS / "healthy"))
+    ran = run_here("train", "x.toml", PYTHONPATH=str(DISTS / "healthy"))
     assert ran.code == 5
     assert "healthy_plugin.py" in ran.err
     assert ran.err.splitlines()[-1] == "mnistlab: the training failed (plugin): NotImplementedError()"
 
 
 @pytest.fixture
-def train_badly(run_cli, tmp_path):
+def train_badly(run_here, tmp_path):
     """Train a model of a plugin that is installed for this test alone."""
     (tmp_path / "bad_models.py").write_text(BAD_MODELS)
     info = tmp_path / "bad_models-1.0.dist-info"
@@ -118,7 +113,7 @@ def train_badly(run_cli, tmp_path):
 
     def train(model: str) -> Ran:
         (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n[model.{model}]\n')
-        return run_cli("train", "x.toml", PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
+        return run_here("train", "x.toml", PYTHONPATH=str(tmp_path), PYTHONDONTWRITEBYTECODE="1")
 
     return train
 
@@ -149,11 +144,17 @@ def test_a_model_of_another_number_of_classes_is_told_both_numbers(train_badly):
 
 
 @pytest.fixture
-def endless(tmp_path) -> Iterator[subprocess.Popen[str]]:
+def command(digits, tmp_path) -> list[str]:
+    """What is typed to train on files, which are there sooner than scikit-learn is."""
+    (tmp_path / "x.toml").write_text(TEXT.replace('"digits"', '"idx"\nvalidation = 300'))
+    return [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml", "--data-dir", str(digits)]
+
+
+@pytest.fixture
+def endless(command, tmp_path) -> Iterator[subprocess.Popen[str]]:
     """A training that goes on until it is stopped and has printed its first epoch."""
-    (tmp_path / "x.toml").write_text(TEXT)
     process = subprocess.Popen(
-        [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml", "--set", "training.epochs=100000"],
+        [*command, "--set", "training.epochs=100000"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
@@ -168,6 +169,7 @@ def endless(tmp_path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
+@pytest.mark.e2e
 def test_ctrl_c_ends_a_training_with_130_and_a_word(endless):
     endless.send_signal(signal.SIGINT)
     _, err = endless.communicate(timeout=60)
@@ -175,6 +177,7 @@ def test_ctrl_c_ends_a_training_with_130_and_a_word(endless):
     assert err.splitlines()[1:] == ["mnistlab: interrupted"]
 
 
+@pytest.mark.e2e
 def test_a_reader_that_goes_ends_a_training_without_a_word(endless):
     endless.stdout.close()
     err = endless.stderr.read()
@@ -183,16 +186,17 @@ def test_a_reader_that_goes_ends_a_training_without_a_word(endless):
     assert "failed" not in err
 
 
-def test_lines_for_a_pipe_reach_it_while_the_terminal_shows_a_bar(tmp_path):
-    (tmp_path / "x.toml").write_text(TEXT)
+@pytest.mark.e2e
+def test_lines_for_a_pipe_reach_it_while_the_terminal_shows_a_bar(command, run_here, tmp_path):
     terminal, ours = pty.openpty()
-    command = [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml"]
+    command = [*command, "--threads", "1"]
     try:
         done = subprocess.run(
             command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, stderr=ours, text=True, timeout=60
         )
-        assert len(learnt(done.stdout)) == 2
         assert b"training" in os.read(terminal, 100_000)
     finally:
         os.close(terminal)
         os.close(ours)
+    assert len(learnt(done.stdout)) == 2
+    assert learnt(done.stdout) == learnt(run_here(*command[1:]).out)  # the same seed in another process
