@@ -1,10 +1,10 @@
-"""One Ray for all tests of the search, with a plugin that fails on request, and a tiny dataset that can be learnt."""
+"""Tiny searches in this process or by one warm Ray, with a model that fails on request and images to be learnt."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +20,20 @@ from mnistlab.discovery import Selection, discover
 from mnistlab.registry import Registry, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
+from mnistlab.seal import sealed
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search
-from mnistlab.tuning.job import Search
+from mnistlab.tuning.job import Executor, Search
+from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.machine import Machine, Share, room
+from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.past import NOTHING, past_of
+from mnistlab.tuning.tune import RAY_TUNE
 from tests.conftest import PACKAGES
 
 DISTS = Path(__file__).parent / "dists"
+MACHINE = Machine(cpus=2, gpus=0)
 
 
 @contextmanager
@@ -59,10 +64,10 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="package")
 def ray_session(loads: Path) -> Iterator[None]:
-    """One Ray for this package's tests; it ends with them, because other packages' tests start their own."""
+    """One warm Ray, from the first test of this package that asks for it until others' tests come, which may fork."""
     with ExitStack() as stack:
         with moody_on_the_path():  # Ray's workers inherit what is set when it starts
-            stack.enter_context(cluster(None, Machine(cpus=2, gpus=0)))
+            stack.enter_context(cluster(None, MACHINE))
         yield
 
 
@@ -108,15 +113,18 @@ RunTiny = Callable[..., Ran]
 
 
 @pytest.fixture
-def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) -> RunTiny:
+def run_tiny(request: pytest.FixtureRequest, loads: Path, registry: Registry, tiny: Path, tmp_path: Path) -> RunTiny:
     """Run a search of the given TOML text (without its data table) on the tiny dataset.
 
+    It runs in this process; with `executor=RAY_TUNE` by the warm Ray of this package, in tests of the tier `ray` alone.
     `stop_after` asks it to stop once so many epochs have been reported, however long the workers took to start.
     """
+    by_ray = request.node.get_closest_marker("ray") is not None
 
     def run(
         text: str,
         *,
+        executor: Executor = LOCAL,
         parallel: int = 1,
         stopping: Callable[[], bool] = lambda: False,
         stop_after: int | None = None,
@@ -124,10 +132,15 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
         dataset: str = "idx",
         goes_on: Ran | None = None,
         again: bool = False,
+        plugins: Registry = registry,
     ) -> Ran:
+        assert by_ray or executor is LOCAL, "a test that uses Ray is of the tier `ray`"
+        assert parallel == 1 or executor is RAY_TUNE, "in this process one trial runs at a time"
+        if executor is RAY_TUNE:
+            request.getfixturevalue("ray_session")
         file = tmp_path / "x.toml"
         file.write_text(f'name = "tiny"\n[data]\ndataset = "{dataset}"\nvalidation = 32\n' + text)
-        wanted = experiment.load(file, (), registry)
+        wanted = experiment.load(file, (), plugins)
         place = DataPlace(data_dir=tiny, cache=tmp_path / "cache", offline=True)
         stream: list[events.Event] = []
         path = goes_on.path if goes_on else create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
@@ -140,37 +153,46 @@ def run_tiny(ray_session: None, registry: Registry, tiny: Path, tmp_path: Path) 
             store.append(event)
             stream.append(event)
 
-        found = find_data(wanted, place)
-
         def asked() -> bool:
             epochs = sum(isinstance(event, events.TrialEpoch) for event in stream)
             return stopping() or (stop_after is not None and epochs >= stop_after)
 
-        portion = Share(cpus=1, gpus=0.0, parallel=parallel)
-        larger = room(Machine(cpus=2, gpus=0), portion)
+        portion = executor.portion(Share(cpus=1, gpus=0.0, parallel=parallel))
+        larger = room(MACHINE, portion)
+        shared = shared_of(
+            find_data(wanted, place), place, portion, plugins.selection, wanted.spec.search, more_room=bool(larger)
+        )
         search = Search(
             spec=wanted.spec,
             space=wanted.space,
-            # Every epoch's state is kept, so that what goes on does not begin anew.
-            shared=replace(
-                shared_of(found, place, portion, registry.selection, wanted.spec.search, more_room=larger is not None),
-                checkpoint_seconds=0.0,
-            ),
+            shared=replace(shared, checkpoint_seconds=0.0),  # each epoch's state is kept: what goes on needs it
             share=portion,
             room=larger,
-            registry=registry,
+            registry=plugins,
             store=store,
             emit=emit,
             stopping=asked,
+            nodes=Nodes(executor.alive, say=lambda text: emit(events.Warned(message=text))),
+            executor=executor,
         )
+        joined = nullcontext() if executor is RAY_TUNE else executor.joined(None, MACHINE, "")
         try:
             there = read_run(path).trials if goes_on else ()
             results = [one for one in there if past.trials[one.trial].state]
-            run_search(search, results, past)
-            if then is not None:
-                then(search, results)
+            with joined, sealed():
+                run_search(search, results, past)
+                if then is not None:
+                    then(search, results)
         finally:
             store.close()
         return Ran(results, stream, path)
 
     return run
+
+
+def starts(ran: Ran, trial: str) -> list[events.TrialStarted]:
+    return [event for event in ran.stream if isinstance(event, events.TrialStarted) and event.trial == trial]
+
+
+def mood_of(ran: Ran, name: str) -> str:
+    return next(one.trial for one in ran.results if one.plan["model"]["config"]["mood"] == name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,17 @@ def gone_on(
     return tasks, more, asked
 
 
-@pytest.mark.parametrize("addition", ADDITIONS)
-@pytest.mark.parametrize("algorithm", ["tpe", "random", "cmaes", "qmc", "gp", "nsga2"])
+def pairs(first: list[Any], second: list[Any]) -> list[Any]:
+    """All pairs: of these the first of either with all of the other, the rest for `make chaos` alone."""
+    long = list(itertools.product(first[1:], second[1:]))
+    short = [one for one in itertools.product(first, second) if one not in long]
+    return [*short, *(pytest.param(*one, marks=pytest.mark.chaos) for one in long)]
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize(
+    ("algorithm", "addition"), pairs(["cmaes", "tpe", "random", "qmc", "gp", "nsga2"], list(ADDITIONS))
+)
 def test_a_sampler_knows_what_was_tried_and_proposes_in_the_larger_space(
     tmp_path: Path, registry: Registry, algorithm: str, addition: str
 ) -> None:
@@ -105,8 +115,8 @@ def is_new(plan: dict[str, Any]) -> bool:
     return names or plan["training"]["batch_size"] == 8 or plan["model"]["config"].get("gain") == 2.0
 
 
-@pytest.mark.parametrize("first", [3, 8])
-@pytest.mark.parametrize("addition", ADDITIONS)
+@pytest.mark.simulated
+@pytest.mark.parametrize(("first", "addition"), pairs([8, 3], list(ADDITIONS)))
 def test_a_grid_tries_every_point_that_was_added_and_none_again(
     tmp_path: Path, registry: Registry, addition: str, first: int
 ) -> None:
@@ -140,7 +150,7 @@ def test_a_grid_that_is_gone_on_with_as_it_is_is_told_the_same_again(tmp_path: P
     assert plans(again) == [plans(tasks)[1], plans(tasks)[4]]
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 @pytest.mark.parametrize("algorithm", ["tpe", "grid", "cmaes", "random"])
 def test_a_search_goes_on_in_a_larger_space(run_tiny: RunTiny, algorithm: str) -> None:
     text = space(algorithm, "none", "") if algorithm != "grid" else FINITE.replace("TRIALS", "4")

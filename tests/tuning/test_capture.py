@@ -11,6 +11,8 @@ import pytest
 
 from mnistlab.tuning.capture import MAX_CHUNK
 
+pytestmark = pytest.mark.simulated
+
 PREPARE = """
 import ctypes, json, os, subprocess, sys, traceback
 answer = os.fdopen(os.dup(1), "w")

@@ -1,4 +1,4 @@
-"""Confirmation with a real Ray: fresh seeds, failures that are answers, a test set that opens once or not at all."""
+"""Confirmation: fresh seeds, failures that are answers, a test set that opens once or not at all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning.driver import Search, best_trials
-from mnistlab.tuning.replicates import ReplicateTask, train_replicate
 from tests.tuning.conftest import RunTiny
-from tests.tuning.test_search import SEARCHED, moods
+from tests.tuning.test_search import moods
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.simulated
 
 CONFIRM = "\n[confirm]\ntop = {top}\nseeds = {seeds}\n"
 
@@ -47,7 +46,7 @@ def test_a_plan_that_was_tried_twice_is_confirmed_once() -> None:
 
 def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: RunTiny) -> None:
     text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=2)
-    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    ran = run_tiny(text, then=lambda search, trials: confirm(search, trials, "the command"))
     kinds = [event.type for event in ran.stream]
     confirming = kinds[kinds.index("confirmation_started") :]
     epochs = ran.results[0].plan["training"]["epochs"]
@@ -101,21 +100,6 @@ def test_a_run_that_is_asked_to_stop_leaves_the_test_set_sealed(run_tiny: RunTin
     ran = run_tiny(text, then=stop_then_confirm, stopping=lambda: bool(stop))
     assert ran.of(events.ConfirmationStarted)
     assert not ran.of(events.TestOpened)
-
-
-def test_a_changed_plan_gives_the_same_numbers_when_it_is_trained_again(run_tiny: RunTiny) -> None:
-    """A trial of a population went on from another's weights; its plan and seed alone repeat what came of it."""
-    text = SEARCHED.format(trials=4, algorithm="random", scheduler="pbt", extra="").replace("epochs = 4", "epochs = 8")
-    shared = []
-    ran = run_tiny(text, parallel=2, then=lambda search, trials: shared.append(search.shared))
-    changed = next(result for result in ran.results if result.plan.get("changes"))
-    import ray
-
-    task = ReplicateTask(changed.trial, 1, changed.seed, dict(changed.plan))
-    *_, last = ray.remote(train_replicate).options(num_cpus=1).remote(shared[0], task)
-    answer = ray.get(last)
-    assert answer.cause == ""
-    assert answer.history[-1]["val_loss"] == changed.metrics["val_loss"]
 
 
 def again(search: Search, **confirm_as: object) -> Search:
@@ -237,7 +221,7 @@ def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: Ru
         made.append(search)
         confirm(search, trials, "the command")
 
-    ran = run_tiny(text, parallel=2, then=race)
+    ran = run_tiny(text, then=race)
     (dropped,) = [event for event in ran.stream if isinstance(event, events.PlanDropped)]
     assert (dropped.trial, dropped.seeds) == ("0001", 3)
     assert dropped.leader in {"0000", "0002"}
@@ -255,7 +239,7 @@ def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: Ru
 
 def test_the_champion_is_trained_once_more_on_all_images_and_tested_in_the_same_opening(run_tiny: RunTiny) -> None:
     text = moods("good", "stuck", scheduler="none") + CONFIRM.format(top=2, seeds=1) + "refit = true\n"
-    ran = run_tiny(text, parallel=2, then=lambda search, trials: confirm(search, trials, "the command"))
+    ran = run_tiny(text, then=lambda search, trials: confirm(search, trials, "the command"))
     record = read_run(ran.path)
     assert [(r.trial, r.replicate) for r in record.replicates] == [("0000", 1), ("0001", 1)]
     (refit,) = record.refits

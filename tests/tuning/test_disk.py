@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +19,10 @@ from mnistlab.results import RunRecord, TrialResult
 from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.tuning import disk, study
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import Search
+from mnistlab.tuning.job import Executor, Search
+from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.study import open_study
+from mnistlab.tuning.tune import RAY_TUNE
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
@@ -44,7 +47,7 @@ def test_a_disk_that_can_not_be_asked_is_not_nearly_full(tmp_path: Path) -> None
     assert shortage(tmp_path / "missing") == ""
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 def test_no_trial_is_begun_on_a_disk_that_is_nearly_full(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +78,7 @@ def full_once(monkeypatch: pytest.MonkeyPatch, runs: Path, kind: str, count: int
     monkeypatch.setattr(disk.shutil, "disk_usage", usage)
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 def test_a_search_whose_last_trial_leaves_little_disk_has_come_to_its_end(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -85,7 +88,7 @@ def test_a_search_whose_last_trial_leaves_little_disk_has_come_to_its_end(
     assert ran.of(events.Warned) == []
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 def test_the_test_set_is_not_opened_in_vain_and_its_models_are_kept_for_later(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -111,16 +114,24 @@ def test_the_test_set_is_not_opened_in_vain_and_its_models_are_kept_for_later(
     assert check(ran.path).sound
 
 
-@pytest.mark.ray
+def refused(executor: Executor, kind: type[events.Event], *marks: pytest.MarkDecorator) -> Any:
+    return pytest.param(executor, kind, marks=marks, id=f"{kind.__name__}-{'local' if executor is LOCAL else 'ray'}")
+
+
 @pytest.mark.parametrize(
-    "kind",
+    ("executor", "kind"),
     [
-        events.TrialStarted,
-        *(pytest.param(kind, marks=pytest.mark.chaos) for kind in (events.TrialEpoch, events.TrialFinished)),
+        *(
+            refused(LOCAL, kind, pytest.mark.simulated)
+            for kind in (events.TrialStarted, events.TrialEpoch, events.TrialFinished)
+        ),
+        refused(RAY_TUNE, events.TrialStarted, pytest.mark.ray),  # Tune wraps the error in one of its own
+        refused(RAY_TUNE, events.TrialEpoch, pytest.mark.ray, pytest.mark.chaos),
+        refused(RAY_TUNE, events.TrialFinished, pytest.mark.ray, pytest.mark.chaos),
     ],
 )
 def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
-    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: type[events.Event]
+    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, executor: Executor, kind: type[events.Event]
 ) -> None:
     append, refusals = RunWriter.append, list[events.Event]()
 
@@ -132,11 +143,11 @@ def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
 
     monkeypatch.setattr(RunWriter, "append", refuse_once)
     with pytest.raises(RunWriteError, match="No space left on device"):
-        run_tiny(moods("good", "stuck", scheduler="none"), parallel=2)
+        run_tiny(moods("good", "stuck", scheduler="none"), executor=executor)
     (run,) = (tmp_path / "runs").iterdir()
     assert check(run).sound
     there = Ran([], [], run)
-    ran = run_tiny(moods("good", "stuck", scheduler="none"), parallel=2, goes_on=there)
+    ran = run_tiny(moods("good", "stuck", scheduler="none"), executor=executor, goes_on=there)
     assert sorted((one.trial, one.state) for one in read_run(ran.path).trials) == [
         ("0000", "complete"),
         ("0001", "complete"),
@@ -147,7 +158,7 @@ def test_a_write_that_is_refused_once_ends_the_search_with_its_own_words(
 def test_a_study_that_another_program_has_locked_is_told_in_our_words(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study, "BUSY_SECONDS", 3.0)
+    monkeypatch.setattr(study, "BUSY_SECONDS", 1.5)
     file = tmp_path / "x.toml"
     file.write_text('name = "x"\n[model.mlp]\n[optimizer.sgd]\n')
     path, wanted = tmp_path / "study.db", experiment.load(file, (), registry)
@@ -158,11 +169,11 @@ def test_a_study_that_another_program_has_locked_is_told_in_our_words(
         opened.ask()
     with pytest.raises(RunWriteError, match=r"can't write .*study\.db: database is locked"):
         open_study(path, wanted.spec, wanted.space)
-    threading.Timer(1.0, lambda: other.execute("ROLLBACK")).start()
+    threading.Timer(0.3, lambda: other.execute("ROLLBACK")).start()
     assert opened.ask().number == 0  # SQLite waits for some seconds
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 def test_a_study_that_the_disk_refuses_ends_the_search_with_a_sound_run(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from mnistlab.errors import ResourceError
 from mnistlab.tuning import folders
 from mnistlab.tuning.folders import private_folder
 
+pytestmark = pytest.mark.simulated
+
 DRIVER = """
 import sys, time
 from mnistlab.tuning.folders import private_folder

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.simulated
+
 BODY = """
 import os, socket, tempfile
 from mnistlab.tuning.forks import keep_from_children

@@ -17,9 +17,11 @@ import torch
 from mnistlab import training
 from mnistlab.causes import cause_named
 from mnistlab.tuning import gpu, worker
+from mnistlab.tuning.capture import NotCaptured
 from mnistlab.tuning.gpu import Given
 from mnistlab.tuning.leaving import LastWords
 from mnistlab.tuning.losses import Loss, Retries
+from mnistlab.tuning.watch import Watch
 
 GIB = 2**30
 
@@ -51,7 +53,7 @@ class Machine:
     def gives(self, *ids: str, share: float = 0.25) -> torch.device:
         """Give a task GPUs, as Ray does, and return the device on which it would train."""
         self.resources = {"ids": list(ids), "share": share}
-        return worker.device_of(SimpleNamespace(cpus=1, gpus=0.25))  # type: ignore[arg-type]
+        return worker.device_of(SimpleNamespace(cpus=1, gpus=0.25, here=None))  # type: ignore[arg-type]
 
     def _is_available(self) -> bool:
         self.seen = os.environ["CUDA_VISIBLE_DEVICES"] if self.seen is None else self.seen
@@ -103,7 +105,7 @@ def test_several_gpus_are_the_same_in_any_order(machine: Machine) -> None:
 def test_a_task_without_gpus_asks_neither_ray_nor_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "given", lambda: pytest.fail("Ray was asked"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("CUDA was asked"))
-    assert worker.device_of(SimpleNamespace(cpus=1, gpus=0.0)) == torch.device("cpu")  # type: ignore[arg-type]
+    assert worker.device_of(SimpleNamespace(cpus=1, gpus=0.0, here=None)) == torch.device("cpu")  # type: ignore[arg-type]
 
 
 def test_a_process_that_ends_for_its_gpu_counts_against_nobody() -> None:
@@ -153,16 +155,15 @@ def test_between_two_trials_nothing_of_the_first_is_kept_from_other_processes(
 
     first = Network()
     kept, freed = weakref.ref(first), list[bool]()
-    trial: Any = worker.PlanTrainable.__new__(worker.PlanTrainable)
+    shared: Any = SimpleNamespace(checkpoint_seconds=1.0, trial_seconds=None, more_nodes=False)
+    trial: Any = worker.Worker(shared, NotCaptured(), Watch(None))
     trial._training, trial._failure = first, None
-    trial._shared = SimpleNamespace(checkpoint_seconds=1.0, trial_seconds=None, more_nodes=False)
-    trial._watch = SimpleNamespace(begin=lambda *_: None)
     del first
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(kept() is None))
     monkeypatch.setattr(worker, "judged", lambda *_, **__: "plugin")
     monkeypatch.setattr(worker, "ready", lambda _shared: _raise(RuntimeError("the next trial begins")))
-    trial._begin({"task": "{}"})
+    trial.begin("{}")
     assert freed == [True]
 
 
@@ -193,6 +194,7 @@ for trial in range(2):
 """
 
 
+@pytest.mark.simulated
 def test_operations_without_a_deterministic_form_are_named_once_in_the_log_of_each_trial(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     command = [sys.executable, "-c", f"import os; os.dup2({writer}, 4)\n{TRIALS}", str(tmp_path / "log")]

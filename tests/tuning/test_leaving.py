@@ -16,9 +16,12 @@ import torch
 
 from mnistlab.errors import DataError, MissingPluginError
 from mnistlab.tuning import leaving, replicates, worker
+from mnistlab.tuning.capture import NotCaptured
 from mnistlab.tuning.leaving import MARK, LackError, LastWords, device_is_lost, judged, lacking, last_words, leave
 from mnistlab.tuning.losses import Leftover, Loss, log_of, loss_of
-from mnistlab.tuning.worker import NoRoomError, PlanTrainable
+from mnistlab.tuning.trainable import PlanTrainable
+from mnistlab.tuning.watch import Watch
+from mnistlab.tuning.worker import NoRoomError, Worker
 
 ASSERT = torch.AcceleratorError("CUDA error: device-side assert triggered")
 
@@ -115,7 +118,7 @@ def test_what_a_worker_could_not_get_ready_names_the_cause(
     for name in ("select", "device_of", "data_for"):
         monkeypatch.setattr(worker, name, lambda *_, name=name: get(name))
     with pytest.raises(LackError) if cause else nullcontext() as caught:
-        assert worker.ready(cast("Any", SimpleNamespace(plugins=None))) == ("select", "data_for")
+        assert worker.ready(cast("Any", SimpleNamespace(plugins=None, here=None))) == ("select", "data_for")
     assert not cause or judged(cast("Any", caught).value) == cause
 
 
@@ -171,12 +174,11 @@ def test_a_process_without_a_gpu_asks_none(monkeypatch: pytest.MonkeyPatch) -> N
 # --- what a worker does -------------------------------------------------------------------------------------------
 
 
-def failed(error: BaseException, **shared: object) -> PlanTrainable:
+def failed(error: BaseException, **shared: object) -> Worker:
     """A trial in a worker that has failed by `error`."""
-    one = cast("Any", PlanTrainable.__new__(PlanTrainable))
-    one._shared = SimpleNamespace(**{"more_nodes": False, "more_room": False, **shared})
+    common = SimpleNamespace(**{"more_nodes": False, "more_room": False, "here": None, **shared})
+    one: Any = Worker(cast("Any", common), NotCaptured(), Watch(None))
     one._training, one._task = None, {"plan": {"training": {"epochs": 2}}, "seed": 0}
-    one._capture = SimpleNamespace(take=lambda: "")
     one._fail(error)
     return one
 
@@ -232,7 +234,7 @@ def test_a_replicates_process_is_given_no_other_task_after_such_a_failure(
     nothing = SimpleNamespace(begin=lambda _: None, remove=lambda: None, take=lambda: "")
     monkeypatch.setattr(replicates, "_watched", lambda *_: (nothing, nothing))
     monkeypatch.setattr(replicates, "_trained", fails)
-    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False)
+    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False, here=None)
     answers = list[Any]()
     with suppress(LeftError):
         answers += replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
@@ -249,9 +251,10 @@ def test_a_checkpoint_that_the_disk_refuses_ends_the_process(
     one = cast("Any", failed(ValueError("x")))
     one._failure, one._training = None, SimpleNamespace(epoch=1)
     one._watch = SimpleNamespace(over=nullcontext)
+    process: Any = SimpleNamespace(_worker=one)
     monkeypatch.setattr(worker.training, "state", lambda _: {})
     monkeypatch.setattr(worker.weights, "pack", lambda _: b"state")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(LeftError):
-        one.save_checkpoint(str(tmp_path))
+        PlanTrainable.save_checkpoint(process, str(tmp_path))
     assert json.loads(log.read_text().rpartition(MARK)[2])["cause"] == "disk"

@@ -11,6 +11,8 @@ import pytest
 
 from mnistlab.tuning import leftovers
 
+pytestmark = pytest.mark.simulated
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from mnistlab import events
+from mnistlab.checkpoints import write_checkpoint
 from mnistlab.errors import RunWriteError
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
+from mnistlab.store import RunWriter
 from mnistlab.tuning.losses import Leftover, Retries
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.past import PastTrial
@@ -86,16 +88,18 @@ def test_what_the_study_refuses_is_noted(tells: str, tmp_path: Path, registry: R
 
 
 class Bridge:
-    """As much of a bridge as a recorder asks, noting which trials are to go on, and whether with more room."""
+    """As much of a bridge as a recorder asks, noting which trials go on, from what, and whether with more room."""
 
     def __init__(self, going_on: dict[str, PastTrial] | None = None) -> None:
         self.going_on, self.gone_on, self.failed = going_on or {}, list[tuple[str, bool]](), list[str]()
+        self.states = list[bytes | None]()
 
     def number(self, _trial_id: str) -> int:
         return 0
 
-    def goes_on(self, trial_id: str, _one: PastTrial, _state: bytes | None, *, room: bool) -> None:
+    def goes_on(self, trial_id: str, _one: PastTrial, state: bytes | None, *, room: bool) -> None:
         self.gone_on.append((trial_id, room))
+        self.states.append(state)
 
     def fails(self, trial_id: str, _lost: object) -> None:
         self.failed.append(trial_id)
@@ -104,6 +108,19 @@ class Bridge:
 def tune_trial(**task: object) -> Any:
     whole = {"seed": 1, "plan": {"model": {"name": "mlp", "config": {}}, "optimizer": {}, "transforms": []}} | task
     return SimpleNamespace(trial_id="t", config={"task": json.dumps(whole)})
+
+
+def test_a_trial_that_loses_its_worker_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    emitted, bridge = list[events.Event](), Bridge()
+    made = recorder(lambda _: None, [], emitted)
+    made._spec.search.trial_timeout = None  # type: ignore[misc]
+    made._bridge = bridge  # type: ignore[assignment]
+    with closing(RunWriter(tmp_path)) as store:
+        made._store = store
+        write_checkpoint(store, "0000", 1, "val_accuracy", 0.9, b"state")
+        made.on_trial_error(1, [], tune_trial())
+    assert bridge.states == [b"state"]
+    assert [one.epoch for one in emitted if isinstance(one, events.TrialWaiting)] == [1]
 
 
 def test_a_trial_that_had_all_of_a_device_gets_all_of_one_again_when_it_loses_its_worker(

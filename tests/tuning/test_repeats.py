@@ -100,8 +100,14 @@ def test_a_sampler_that_insists_gets_another_seed_of_its_plan(
     assert {trial.user_attrs["repeats"] for trial in refused} == {"0000"}
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
-    ("cause", "least", "most"), [("nan", 0.0, 0.6), ("plugin", 0.0, 0.6), ("timeout", 0.0, 0.6), ("hang", 0.8, 1.0)]
+    ("cause", "least", "most"),
+    [
+        ("nan", 0.0, 0.6),
+        ("hang", 0.8, 1.0),
+        *(pytest.param(cause, 0.0, 0.6, marks=pytest.mark.chaos) for cause in ("plugin", "timeout")),
+    ],
 )
 def test_tpe_keeps_away_from_plans_that_are_infeasible_and_passes_over_the_faults_of_machines(
     tmp_path: Path, registry: Registry, cause: str, least: float, most: float
@@ -129,9 +135,9 @@ def test_a_sampler_that_makes_no_use_of_infeasible_plans_says_nothing_of_it(
     assert [str(one.message) for one in said if "onstraint" in str(one.message)] == []
 
 
-@pytest.mark.ray
+@pytest.mark.simulated
 def test_a_search_of_a_small_space_ends_early_and_its_events_say_so(run_tiny: RunTiny) -> None:
-    ran = run_tiny(THREE.replace('"grid"', '"random"'), parallel=2)
+    ran = run_tiny(THREE.replace('"grid"', '"random"'))
     assert len({canonical(result.plan) for result in ran.results}) == 3
     assert sorted(ran.trials) == list(range(len(ran.results)))
     named = {t.user_attrs.get("trial", f"{t.number:04}"): t for t in ran.study if t.state != TrialState.FAIL}

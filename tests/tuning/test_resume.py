@@ -25,7 +25,7 @@ from tests.tuning.test_search import moods
 
 __all__ = ["running"]  # a fixture
 
-pytestmark = pytest.mark.ray
+pytestmark = pytest.mark.simulated
 
 SPACE = """
 
@@ -156,33 +156,6 @@ def test_trials_count_as_proposed_in_the_order_of_their_numbers(run_tiny: RunTin
     path.write_bytes(encode_line({key: value for key, value in other.items() if key != "crc"}) + b"".join(lines))
     past = past_of(read_events(whole.path))
     assert [step.trial for step in past.steps if step.kind == "started"] == ["0000", "0001"]
-
-
-def test_two_workers_lose_nothing_and_number_on(run_tiny: RunTiny) -> None:
-    text = space()
-    first = run_tiny(text, parallel=2, stop_after=7)
-    ended = {name: one for name, one in all_found(first.path).items() if one["state"] != "interrupted"}
-    second = run_tiny(text, parallel=2, goes_on=first)
-    after = all_found(second.path)
-    assert sorted(after) == [f"{number:04}" for number in range(6)]
-    assert all(one["state"] in {"complete", "pruned"} for one in after.values())
-    assert {name: after[name] for name in ended} == ended
-    assert TrialState.RUNNING not in {trial.state for trial in second.study}
-    told = [trial for trial in second.study if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}]
-    assert len(told) == 6
-
-
-def test_a_population_goes_on(run_tiny: RunTiny) -> None:
-    text = space("random", "pbt", "")
-    first = run_tiny(text, parallel=2, stop_after=17)
-    changed = {r.trial: r.plan for r in first.results if r.state == "interrupted" and r.plan.get("changes")}
-    assert changed, "no trial had taken over another one's settings before the cut"
-    second = run_tiny(text, parallel=2, goes_on=first)
-    started = {event.trial: event for event in second.of(events.TrialStarted)}
-    assert {trial: started[trial].plan for trial in changed} == changed
-    results = read_run(second.path).trials
-    assert [result.state for result in results] == ["complete"] * 6
-    assert all(len(result.history) == 4 for result in results)
 
 
 def test_more_trials_continue_what_there_is(run_tiny: RunTiny) -> None:

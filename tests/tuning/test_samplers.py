@@ -21,6 +21,8 @@ from tests.simulated import worker
 from tests.simulated.curves import Fate
 from tests.simulated.memory import SPACES, Searched, searched
 
+pytestmark = pytest.mark.simulated
+
 UP, DOWN = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 TRIALS = 16
 START = batch(TRIALS, 10)

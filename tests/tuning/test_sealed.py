@@ -10,12 +10,12 @@ import pytest
 from mnistlab.confirm import confirm
 from mnistlab.identity import plan_sha256
 from mnistlab.store import read_lines, read_run
+from mnistlab.tuning.tune import RAY_TUNE
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 
-pytestmark = pytest.mark.ray
 
-
+@pytest.mark.simulated
 def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run_tiny: RunTiny, loads: Path) -> None:
     loads.write_text("")
     before: list[str] = []
@@ -25,16 +25,17 @@ def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run
         confirm(search, trials, "the command")
 
     text = moods("good", "stuck", scheduler="none") + "\n[confirm]\ntop = 2\nseeds = 1\n"
-    run_tiny(text, parallel=2, then=look_then_confirm, dataset="watched")
+    run_tiny(text, then=look_then_confirm, dataset="watched")
     assert "load train" in before
     assert before.count("prepare") == 1  # the driver's; the workers read no more than what they train on
     assert "load test" not in before
     assert "load test" in loads.read_text().splitlines()
 
 
+@pytest.mark.ray
 def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(run_tiny: RunTiny, loads: Path) -> None:
     loads.write_text("")
-    ran = run_tiny(moods("curious", "good", scheduler="none"), parallel=2, dataset="watched")
+    ran = run_tiny(moods("curious", "good", scheduler="none"), executor=RAY_TUNE, dataset="watched")
     failed = next(result for result in ran.results if result.plan["model"]["config"]["mood"] == "curious")
     assert (failed.state, failed.cause) == ("failed", "plugin")
     assert "dataset 'watched' was asked for its test images, but the test set is sealed" in failed.message
@@ -42,6 +43,7 @@ def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(run_tiny: Run
     assert "load test" not in loads.read_text().splitlines()
 
 
+@pytest.mark.simulated
 def test_the_ledger_names_command_plan_seed_weights_and_time_of_every_model(run_tiny: RunTiny) -> None:
     text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nseeds = 1\n"
     ran = run_tiny(text, then=lambda search, trials: confirm(search, trials, "the command"))

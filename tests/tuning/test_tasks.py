@@ -1,38 +1,27 @@
-"""Tasks that lose their workers or lack memory: what becomes of them, without Ray and with it."""
+"""Tasks that lose their workers or lack memory: what becomes of them, by a Ray that is played."""
 
 from __future__ import annotations
 
 import json
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from ray.exceptions import WorkerCrashedError
 
-from mnistlab import events
-from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, MachineError
-from mnistlab.fsck import check
-from mnistlab.results import TrialResult
-from mnistlab.store import read_lines, read_run
-from mnistlab.tuning import replicates, tasks
+from mnistlab.tuning import remote, replicates
 from mnistlab.tuning.answers import Answer, Progress
-from mnistlab.tuning.job import Search
 from mnistlab.tuning.leaving import MARK
 from mnistlab.tuning.losses import BROKEN_FOR
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.nodes import Nodes, NoNodeError
 from mnistlab.tuning.tasks import run_tasks
-from tests.tuning.conftest import Ran, RunTiny
-from tests.tuning.test_confirm import CONFIRM
-from tests.tuning.test_search import moods
 
 DUMP = "Timeout (0:00:02)!\nThread 0x00007f (most recent call first):\n"
 CRASH = WorkerCrashedError()
@@ -104,10 +93,11 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         **ways: Any,
     ) -> tuple[FakeRay, list[Any], list[str]]:
         fake, told = FakeRay(scripts, logs or {}), list[str]()
-        monkeypatch.setattr(tasks, "ray", fake)
-        monkeypatch.setattr(tasks, "taken", lambda name: fake.logs.get(name, ""))
+        monkeypatch.setattr(remote, "ray", fake)
+        monkeypatch.setattr(remote, "taken", lambda name: fake.logs.get(name, ""))
         shared = _Shared()
         search: Any = SimpleNamespace(
+            executor=SimpleNamespace(streams=remote.streams),
             shared=shared,
             share=Share(1, 0.0, parallel),
             room=room,
@@ -195,103 +185,6 @@ def test_what_runs_is_given_up_once_a_stop_is_asked_for(run: Run) -> None:
     assert fake.given[-1][0] == "cancelled"
 
 
-# --- with Ray -----------------------------------------------------------------------------------------------------
-
-
-def confirmed_as(mood: str, **plan: Any) -> Callable[[Search, list[TrialResult]], None]:
-    """Confirm the one trial as if its model had another mood."""
-
-    def then(search: Search, trials: list[TrialResult]) -> None:
-        other = json.loads(json.dumps(dict(trials[0].plan)))
-        other["model"]["config"]["mood"] = mood
-        other["training"] |= plan
-        confirm(search, [replace(trials[0], plan=other)], "the command")
-
-    return then
-
-
-def anew(ran: Ran) -> list[str]:
-    return [
-        event.message for event in ran.stream if isinstance(event, events.Warned) and "begins anew" in event.message
-    ]
-
-
-@pytest.mark.ray
-def test_a_replicate_that_hangs_is_ended_once_with_its_stacks_in_the_log(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none", stall_timeout="6s") + CONFIRM.format(top=1, seeds=1)
-    ran = run_tiny(text, then=confirmed_as("sleep"))
-    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
-    assert (failed.cause, "the stacks of its threads are in its log" in failed.message) == ("hang", True)
-    assert anew(ran) == []
-    log = (ran.path / failed.log).read_text()
-    assert "[replicate 1]" in log
-    assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
-    (result,) = read_run(ran.path).replicates
-    assert (result.cause, result.message) == (failed.cause, failed.message)
-    assert not ran.of(events.TestOpened)
-    assert check(ran.path).findings == ()
-
-
-@pytest.mark.ray
-def test_a_replicate_that_has_had_its_time_ends(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none", trial_timeout="3s") + CONFIRM.format(top=1, seeds=1)
-    ran = run_tiny(text, then=confirmed_as("slow", epochs=400))
-    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
-    assert failed.cause == "timeout"
-    assert "TimeLimitError" in (ran.path / failed.log).read_text()
-
-
-@pytest.mark.ray
-def test_a_replicate_whose_worker_is_killed_begins_anew(run_tiny: RunTiny) -> None:
-    killed: list[int] = []
-
-    def kill_in_the_second_epoch(search: Search, trials: list[TrialResult]) -> None:
-        def emit(event: events.Event) -> None:
-            search.emit(event)
-            if isinstance(event, events.ReplicateEpoch) and event.epoch == 2 and not killed:
-                for process in psutil.Process().children(recursive=True):
-                    with suppress(psutil.Error):
-                        if (process.cmdline() or [""])[0].startswith("ray::train_replicate"):
-                            killed.append(process.pid)
-                            process.kill()
-
-        confirmed_as("slow")(replace(search, emit=emit), trials)
-
-    text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1)
-    ran = run_tiny(text, then=kill_in_the_second_epoch)
-    assert len(killed) == 1
-    assert [event.epoch for event in ran.stream if isinstance(event, events.ReplicateEpoch)] == [1, 2, 3, 4]
-    assert len(ran.of(events.ReplicateStarted)) == len(ran.of(events.ReplicateFinished)) == 1
-    (said,) = anew(ran)
-    assert said.startswith("trial 0000, replicate 1 begins anew: worker lost")
-    record = read_run(ran.path)
-    assert [(one.cause, len(one.history), one.test is not None) for one in record.replicates] == [("", 4, True)]
-    assert check(ran.path).findings == ()
-
-
-@pytest.mark.ray
-def test_a_replicate_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1)
-    ran = run_tiny(text, parallel=2, then=confirmed_as("memory"))
-    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
-    assert failed.cause == "memory"
-    assert [said.split(":")[0] for said in anew(ran)] == ["trial 0000, replicate 1 begins anew with all of a device"]
-    assert (ran.path / failed.log).read_text().count("device out of memory, says the test") >= 2
-
-
-@pytest.mark.ray
-def test_a_model_that_hangs_on_the_test_set_is_on_the_record_with_its_stacks(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none", stall_timeout="6s") + CONFIRM.format(top=1, seeds=1)
-    ran = run_tiny(text, then=confirmed_as("shy"))
-    opened, failed = read_lines(ran.path / "test_ledger.jsonl")
-    assert (opened["type"], failed["type"], failed["cause"]) == ("opened", "failed", "hang")
-    log = (ran.path / "trials" / "0000" / "log.txt").read_text()
-    assert "[replicate 1 on the test set]" in log
-    assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
-    *_, warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
-    assert warned.endswith(f"could not be evaluated on the test set: {failed['message']}")
-
-
 def ends_by(cause: str, node: str) -> str:
     return f"{MARK}{json.dumps({'cause': cause, 'message': f'{cause}!', 'place': f'{node}/'})}\n"
 
@@ -361,6 +254,6 @@ def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.Monk
     monkeypatch.setattr(replicates, "_trained", out_of_memory)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(all(one() is None for one in trained)))
-    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False)
+    shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False, here=None)
     *_, answer = replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
     assert (answer.cause, freed) == ("memory", [True])

@@ -173,6 +173,7 @@ def test_tensorboard_gets_every_epoch_of_trials_and_replicates(tmp_path: Path) -
     assert scalars(tmp_path / "tensorboard" / "0000-replicate-1")["ray/tune/val_accuracy"] == [(1, 0.7)]
 
 
+@pytest.mark.simulated  # it imports a lot, and has a database
 def test_mlflow_gets_settings_metrics_and_how_it_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     client = pytest.importorskip("mlflow.tracking", reason="needs the extra mnistlab[trackers]").MlflowClient
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address := f"sqlite:///{tmp_path / 'there.db'}")

@@ -11,6 +11,8 @@ import pytest
 from mnistlab.tuning import watch
 from mnistlab.tuning.watch import was_ended
 
+pytestmark = pytest.mark.simulated
+
 PREPARE = """
 import sys, time
 from mnistlab.tuning.watch import Watch

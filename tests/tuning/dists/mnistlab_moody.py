@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimizer would import it, for seconds in which its step would seem to hang
 from torch import nn
 
 from mnistlab.api import (
@@ -182,10 +183,11 @@ def eat_memory() -> None:
 
 
 def leave_a_child() -> None:
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         time.sleep(1e6)
         os._exit(0)
-    note_in("MOODY_CHILDREN", "forked")
+    note_in("MOODY_CHILDREN", str(child))
     os._exit(7)
 
 
