@@ -36,9 +36,24 @@ FILES = (
 WHOLE = tuple(name for name in FILES if not name.endswith("jsonl"))
 
 
+EVERY = pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.chaos)])
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return whole_run(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    """A copy: whoever goes on with a run writes into it, and each further event would take its time."""
+    return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def cuts(size: int, every: int) -> list[int]:
+    """Return where to cut a file: at each of its last bytes, and at one of so many of those before them."""
+    last = max(0, size - 12)
+    return [*range(max(0, size - 400), last, every), *range(last, size)]
 
 
 def seen_by_readers(run: Path) -> tuple[RunRecord | str, list[Any]]:
@@ -63,10 +78,11 @@ def with_content(path: Path, content: bytes, look: Callable[[], Any]) -> Any:
         path.write_bytes(whole)
 
 
+@EVERY
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_file_that_is_cut_at_any_byte_is_refused(run: Path, name: str) -> None:
+def test_a_whole_file_that_is_cut_at_any_byte_is_refused(run: Path, name: str, every: int) -> None:
     whole, good = (run / name).read_bytes(), read_run(run)
-    for end in range(max(0, len(whole) - 400), len(whole)):
+    for end in cuts(len(whole), every):
         found = with_content(run / name, whole[:end], lambda: (faults(run), seen_by_readers(run)[0]))
         if end == len(whole) - 1 and name.endswith("json"):  # only the line break at its end is missing
             assert found == ([], good)
@@ -75,12 +91,13 @@ def test_a_whole_file_that_is_cut_at_any_byte_is_refused(run: Path, name: str) -
             assert name.endswith("safetensors") or isinstance(found[1], str), end
 
 
+@EVERY
 @pytest.mark.parametrize("name", ["events.jsonl", "confirmation.jsonl", "test_ledger.jsonl"])
 def test_lines_that_are_cut_at_any_byte_keep_all_that_is_whole_and_are_gone_on_with(
-    run: Path, name: str, tmp_path: Path
+    run: Path, name: str, every: int
 ) -> None:
     whole = (run / name).read_bytes()
-    for end in range(max(0, len(whole) - 400), len(whole)):
+    for end in cuts(len(whole), every):
         content = whole[:end]
 
         def look() -> tuple[int, list[Any]]:
@@ -110,9 +127,10 @@ def gone_on_with(run: Path) -> None:
     assert (last.seq, last.event) == (told.seq, told.event) == (len(stream) + 1, told.event)
 
 
-def test_every_flipped_bit_is_found_or_changes_nothing(run: Path) -> None:
+@pytest.mark.parametrize("flips", [60, pytest.param(1000, marks=pytest.mark.chaos)])
+def test_every_flipped_bit_is_found_or_changes_nothing(run: Path, flips: int) -> None:
     draw, good = random.Random(20261125), seen_by_readers(run)
-    for _ in range(200):
+    for _ in range(flips):
         name = draw.choice(FILES)
         content = bytearray((run / name).read_bytes())
         place = draw.randrange(len(content))
@@ -122,6 +140,7 @@ def test_every_flipped_bit_is_found_or_changes_nothing(run: Path) -> None:
             assert seen == good, (name, place)
 
 
+@pytest.mark.simulated
 def test_a_short_write_is_told_and_nothing_half_written_counts(tmp_path: Path) -> None:
     """A limit on a file's size gives a short write, then an error; it is set in a child, for pytest's sake."""
     for size in (0, 1, 90, 300, 700, 1500, 3000):
@@ -166,6 +185,7 @@ print([one for one in check(path).findings if one.mend or "jsonl" not in one.fil
 """
 
 
+@pytest.mark.simulated
 def test_a_file_system_that_is_full_is_told_and_gone_on_with_once_there_is_room(tmp_path: Path) -> None:
     shell = f'mount -t tmpfs -o size=256k none {tmp_path} && exec "$0" -c "$1" {tmp_path}'
     allowed = subprocess.run(
@@ -202,6 +222,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.simulated
 def test_readers_see_only_whole_things_during_a_write_and_a_second_writer_names_the_first(tmp_path: Path) -> None:
     path = create_run(tmp_path, "x", DAY)
     first = subprocess.Popen(

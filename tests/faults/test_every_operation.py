@@ -17,6 +17,7 @@ from mnistlab.lines import read_lines
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from tests.faults.sample import DAY, attempt, faults, write_run
 
+AFTER = {f"after-{one}" for one in durable.OPERATIONS} - {"after-replace"}
 FAILING = ("open", "make-folder", "write", "fsync", "replace", "fsync-folder")
 
 
@@ -35,8 +36,15 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
     return counted
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
-@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "from-then-on"])
+@pytest.mark.parametrize(
+    ("for_ever", "code"),
+    [
+        pytest.param(False, errno.ENOSPC, id="once-ENOSPC"),
+        pytest.param(True, errno.EIO, id="from-then-on-EIO"),
+        pytest.param(False, errno.EIO, id="once-EIO", marks=pytest.mark.chaos),
+        pytest.param(True, errno.ENOSPC, id="from-then-on-ENOSPC", marks=pytest.mark.chaos),
+    ],
+)
 @pytest.mark.parametrize("operation", FAILING)
 def test_whichever_operation_fails_the_error_names_path_and_reason_and_nothing_half_written_counts(
     operation: str, for_ever: bool, code: int, passed: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +85,12 @@ def died(work: object, crash_at: str) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("point", durable.POINTS)
+# After one operation is before the next one: what there is to find on the disk is nearly always the same.
+LONG = [pytest.param(one, marks=pytest.mark.chaos) for one in durable.POINTS if one in AFTER]
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("point", [*(one for one in durable.POINTS if one not in AFTER), *LONG])
 def test_whoever_is_killed_at_any_point_leaves_a_sound_directory_that_can_be_gone_on_with(
     point: str, passed: Counter[str], tmp_path: Path
 ) -> None:
@@ -97,6 +110,7 @@ def test_whoever_is_killed_at_any_point_leaves_a_sound_directory_that_can_be_gon
             read_run(path)
 
 
+@pytest.mark.simulated
 def test_what_was_acknowledged_before_the_kill_is_there_after_it(passed: Counter[str], tmp_path: Path) -> None:
     for number in range(1, passed["before-write"] + 1, 4):
         path, said = create_run(tmp_path, "x", DAY), tmp_path / f"said-{number}"

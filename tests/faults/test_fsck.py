@@ -16,20 +16,14 @@ from typer.testing import CliRunner
 
 from mnistlab import events
 from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
-from mnistlab.cli.main import app, main
+from mnistlab.cli.main import app
 from mnistlab.fsck import check, repair
 from mnistlab.lines import decode_line, encode_file, encode_line
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import RunWriter, create_run, read_run
-from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, whole_run, write_trial
+from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, write_trial
 
 CHECKING = importlib.import_module("mnistlab.fsck.check")  # `mnistlab.fsck.check` itself is the function
-GOLDEN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return whole_run(tmp_path / "runs")
 
 
 def fsck(*arguments: object) -> tuple[int, str]:
@@ -56,37 +50,6 @@ def said(run: Path) -> str:
 def test_a_run_is_sound_and_what_was_looked_at_is_counted(run: Path) -> None:
     code, text = fsck(run)
     assert (code, text) == (0, f"{run}: sound (17 files, 21 events, 5 results, 1 weights looked at)\n")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "report RUN",
-        "leaderboard RUN",
-        "resume RUN",
-        "retry RUN --failed",
-        "confirm RUN",
-        "compare RUN:0000 RUN:0001",
-        "reproduce RUN 0000",
-        "export RUN",
-    ],
-)
-@pytest.mark.parametrize("file", ["run.json", "trials/0000/result.json"])
-def test_whoever_finds_a_run_damaged_is_told_who_says_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, file: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = Path("runs", "golden")
-    shutil.copytree(GOLDEN, run)
-    content = bytearray((run / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    (run / file).write_bytes(content)
-    with pytest.raises(SystemExit) as ended:
-        main(command.replace("RUN", "golden").split())
-    said = capsys.readouterr().err
-    assert ended.value.code == 6
-    assert said.startswith(f"mnistlab: {run}/{file} is damaged: ")
-    assert said.endswith(f"\nNext: mnistlab fsck {run}\n")
 
 
 def test_what_can_be_mended_is_offered_and_nothing_else(run: Path) -> None:
@@ -377,107 +340,3 @@ RECORDINGS = sorted((Path(__file__).parents[1] / "recordings").glob("*.jsonl"))
 def test_the_events_of_real_runs_under_all_kinds_of_schedulers_are_one_story(path: Path, tmp_path: Path) -> None:
     shutil.copy(path, tmp_path / "events.jsonl")
     assert [one for one in check(tmp_path).findings if one.file == "events.jsonl"] == []
-
-
-# --- a run of this format, kept for good --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def golden(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(GOLDEN, tmp_path / "runs" / "golden"))
-
-
-def test_the_kept_run_reads_and_only_its_weights_which_were_left_out_are_missed(golden: Path) -> None:
-    record = read_run(golden)
-    assert [one.state for one in record.trials] == ["complete"] * 3
-    assert record.test_openings == 1
-    report = check(golden)
-    assert {one.file for one in report.findings} == {
-        f"trials/0002/replicates/{number}/weights.safetensors" for number in (1, 2)
-    }
-    assert (report.events, report.results) == (42, 5)
-
-
-def test_the_kept_run_is_ranked_and_reported(golden: Path, tmp_path: Path) -> None:
-    ranking = CliRunner().invoke(app, ["leaderboard", str(golden)])
-    assert ranking.exit_code == 0
-    assert "1  0002   confirmed" in ranking.output
-    page = tmp_path / "report.html"
-    done = CliRunner().invoke(app, ["report", str(golden), "-o", str(page)])
-    assert done.exit_code == 0, done.output
-    assert "golden-2026-11-25-1" in page.read_text()
-
-
-# --- amended runs -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def amended(run: Path) -> Path:
-    """The run gone on with in a larger space, twice."""
-
-    def work(writer: RunWriter) -> None:
-        about: dict[str, Any] = {"command": "mnistlab resume sample", "trials": 9, "parallel": 1, "devices": "1 CPU"}
-        for number in (2, 3):
-            assert writer.write_amended({**read_run(run).run, "amended": {"training.batch_size": [number]}}) == number
-            writer.append(
-                events.RunResumed(**about, counts={}, amended={"training.batch_size": [number]}, record=number)
-            )
-
-    attempt(run, work)
-    return run
-
-
-def test_the_records_of_amendments_are_a_runs_own(amended: Path) -> None:
-    assert check(amended).findings == ()
-    assert read_run(amended).number == 3
-
-
-@pytest.mark.parametrize("name", ["run-2.json", "run-3.json"])
-def test_a_damaged_record_of_an_amendment_is_a_fault_and_stays_where_it_is(amended: Path, name: str) -> None:
-    content = (amended / name).read_bytes()
-    (amended / name).write_bytes(content.replace(b"sample", b"simple"))
-    (found,) = faults(amended)
-    assert (found.file, found.mend) == (name, "")
-    assert found.message == "is damaged: its checksum is not that of what it holds"
-    assert repair(amended) == ()
-    assert (amended / name).exists()
-
-
-def test_a_record_that_is_lost_is_named_by_the_event_that_tells_of_it(amended: Path) -> None:
-    (amended / "run-3.json").unlink()
-    (found,) = faults(amended)
-    assert found.file == "run-3.json"
-    assert found.message == f"is missing, but line {events_of(amended)} of events.jsonl says that the run went on by it"
-
-
-def test_a_gap_between_records_is_a_fault(amended: Path) -> None:
-    (amended / "run-2.json").unlink()
-    assert {(one.file, one.message.split(":")[0]) for one in faults(amended)} == {
-        ("run-3.json", "follows a record that is missing"),
-        (
-            "run-2.json",
-            f"is missing, but line {events_of(amended) - 1} of events.jsonl says that the run went on by it",
-        ),
-    }
-
-
-def events_of(run: Path) -> int:
-    return len((run / "events.jsonl").read_bytes().splitlines())
-
-
-@pytest.mark.parametrize("key", ["run", "seed", "metric", "created", "dataset"])
-def test_a_record_of_another_run_is_a_fault(amended: Path, key: str) -> None:
-    body = {key: value for key, value in json.loads((amended / "run-3.json").read_bytes()).items() if key != "crc"}
-    (amended / "run-3.json").write_bytes(encode_file(body | {key: "other"}))
-    (found,) = faults(amended)
-    assert (found.file, found.message) == (
-        "run-3.json",
-        f"is of another run than the records before it: its {key} is another one",
-    )
-
-
-def test_what_a_writer_that_died_has_left_of_a_record_is_removed(amended: Path) -> None:
-    (amended / "run-4.json.tmp-99").write_bytes(b"{")
-    (found,) = check(amended).findings
-    assert (found.level, found.mend) == ("note", "remove")
-    assert repair(amended) == ("run-4.json.tmp-99: removed",)

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mnistlab import events
@@ -21,11 +21,12 @@ from mnistlab.lines import decode_line, encode_file, encode_line, is_as_written
 from mnistlab.results import ReplicateResult, to_json
 from mnistlab.spec import read, validate
 from mnistlab.store import RESULT_SCHEMA, read_events
+from tests.faults.conftest import FAULTS
 from tests.faults.sample import result
 
-FUZZ = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+pytestmark = pytest.mark.usefixtures("form")
+
+FUZZ = settings.get_profile(FAULTS)
 DEEP = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

@@ -122,4 +122,9 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=25, stateful_step_count=20, deadline=None, derandomize=True)
+TestStoreMachine.settings = settings(max_examples=12, stateful_step_count=20, deadline=None, derandomize=True)
+
+
+@pytest.mark.chaos
+class TestStoreMachineAtLength(StoreMachine.TestCase):
+    settings = settings(TestStoreMachine.settings, max_examples=400)

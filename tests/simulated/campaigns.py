@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from mnistlab import durable
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check, repair
-from mnistlab.store import read_run
+from tests.faults.sample import MEMORY
 from tests.simulated.checks import Promises, outcome, unfinished
 from tests.simulated.controller import World
 from tests.simulated.driving import SCHEDULERS, Case, Driven, Drives, Fault, clear, drawn_case
@@ -92,29 +95,58 @@ def killed_at_point(folder: Path, point: str, first: int = 1, unflushed: float |
 
     At first each is counted from a driver's start, where it prepares, then from the last epoch of a trial, where it
     keeps a state and ends; there the power may fail as well, and leave the share `unflushed` of what was not flushed.
-    With one worker the run has to come to the same end as one that nobody kills.
     """
-    whole, cut = Drives(folder / "whole", SMALL), Drives(folder / "cut", SMALL)
-    whole.to_the_end()
-    ends = [(one.trial, len(one.history)) for one in read_run(whole.path).trials]
-    promises, tally = Promises(cut), Tally(runs=1)
+    faults = list[Fault]()
     for number in range(first, first + 3):
-        for after in (None, ends[number % len(ends)]):
-            promises.before()
-            fault = Fault("point", at=0, point=f"{point}:{number}")
-            fault = replace(fault, at=-1, after=after, unflushed=unflushed) if after else fault
-            driven = cut.go(fault)
-            tally.note(str(fault), driven.killed, promises.broken(driven, power=fault.unflushed is not None))
+        faults += [at_the_start(point, number), at_an_end(point, number, unflushed)]
+    return killed_at(folder, faults)
+
+
+def at_the_start(point: str, number: int = 1) -> Fault:
+    """A kill at the passing `number` of a point, counted from a driver's start."""
+    return Fault("point", at=0, point=f"{point}:{number}")
+
+
+def at_an_end(point: str, number: int, unflushed: float | None = None) -> Fault:
+    """A kill at the passing `number` of a point, counted from the last epoch of a trial."""
+    ends = [(one.trial, len(one.history)) for one in whole(SMALL).found["trials"].values()]
+    return Fault("point", at=-1, point=f"{point}:{number}", after=ends[number % len(ends)], unflushed=unflushed)
+
+
+def killed_at(folder: Path, faults: Iterable[Fault]) -> Tally:
+    """Kill one driver after the other by its fault; with one worker the run has to end as one that nobody kills."""
+    cut = Drives(folder / "cut", SMALL)
+    promises, tally = Promises(cut), Tally(runs=1)
+    for fault in faults:
+        promises.before()
+        driven = cut.go(fault)
+        tally.note(str(fault), driven.killed, promises.broken(driven, power=fault.unflushed is not None))
     promises.before()
-    broken = [*promises.broken(cut.go()), *unfinished(cut, SMALL.trials), *_differing(cut, whole)]
-    tally.note(f"{point}, at the end", False, broken)
+    broken = [*promises.broken(cut.go()), *unfinished(cut, SMALL.trials), *_differing(cut)]
+    tally.note("at the end", False, broken)
     clear(folder)
     return tally
 
 
-def _differing(cut: Drives, whole: Drives) -> Iterator[str]:
+@dataclass(frozen=True)
+class Whole:
+    """What a search comes to that nobody cuts: how many events it tells, and what it finds."""
+
+    events: int
+    found: Mapping[str, Any]
+
+
+@cache
+def whole(case: Case) -> Whole:
+    """Drive a case without a cut, once for all that is compared with it."""
+    with tempfile.TemporaryDirectory(prefix="mnistlab-", dir=MEMORY) as folder:
+        drives = Drives(Path(folder), case)
+        return Whole(len(drives.to_the_end().told), outcome(drives.path))
+
+
+def _differing(cut: Drives) -> Iterator[str]:
     """Yield what a run that was cut has found otherwise than the whole one."""
-    here, there = outcome(cut.path), outcome(whole.path)
+    here, there = outcome(cut.path), whole(cut.case).found
     yield from (f"other {what} than without the cuts" for what in here if here[what] != there[what])
 
 
@@ -124,16 +156,15 @@ def _differing(cut: Drives, whole: Drives) -> Iterator[str]:
 def cut_and_compared(folder: Path, seed: int) -> Tally:
     """Cut a drawn search with one worker up to three times, anywhere; it has to find what it would have without."""
     case, tally = drawn_case(seed), Tally(runs=1)
-    whole, cut = Drives(folder / "whole", case), Drives(folder / "cut", case)
-    events = len(whole.to_the_end().told)
+    cut = Drives(folder / "cut", case)
     promises = Promises(cut)
-    for fault in drawn_faults(seed, events):
+    for fault in drawn_faults(seed, whole(case).events):
         promises.before()
         driven = cut.go(fault)
         hit = driven.killed or driven.code in {ExitCode.INTERRUPTED, ExitCode.TERMINATED}
         tally.note(f"seed {seed}, {fault}", hit, promises.broken(driven, power=fault.unflushed is not None))
     promises.before()
-    broken = [*promises.broken(cut.to_the_end()), *_differing(cut, whole)]
+    broken = [*promises.broken(cut.to_the_end()), *_differing(cut)]
     tally.note(f"seed {seed}, at the end", False, broken)
     clear(folder)
     return tally

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from mnistlab.errors import MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.registry import Registry, select
 from mnistlab.reopen import reopen_search
-from mnistlab.tuning.driver import run_search
+from mnistlab.tuning.executors import EXECUTORS
 from mnistlab.tuning.machine import Machine
 from tests.simulated.controller import World, simulated
 
@@ -87,6 +88,10 @@ class Case:
     parallel: int = 1
     world: World = field(default_factory=World)
 
+    def __hash__(self) -> int:
+        """Equal cases are equal keys; the nodes of a world are a dictionary, which has no hash of its own."""
+        return hash(repr(self))
+
     @property
     def text(self) -> str:
         space = FINITE if self.algorithm == "grid" else ENDLESS
@@ -127,6 +132,15 @@ def registry() -> Registry:
     return select(Selection(only_built_in=True))
 
 
+@cache
+def warm() -> None:
+    """Search once in this process: what a driver compiles and imports for itself its children then find done."""
+    registry()
+    one = Case(trials=2, epochs=1, world=World(failing=0.0))
+    with tempfile.TemporaryDirectory() as folder, without_ray(one, Path(folder)):
+        _search(Path(folder), one, lambda _path: nullcontext(lambda _stamped: None))
+
+
 @dataclass
 class Driven:
     """What came of a driver: how its process ended, and what it had been told was written, in order."""
@@ -148,7 +162,7 @@ class Drives:
         self.root, self.case, self._pause = root, case, pause
         self._witness = root / "told"
         root.mkdir(parents=True, exist_ok=True)
-        registry()
+        warm()
 
     @property
     def path(self) -> Path:
@@ -214,16 +228,23 @@ class Drives:
     def _drive(self, fault: Fault) -> int:
         with quiet(), without_ray(self.case, self.root, fault):
             view = partial(_witnessed, self._witness, fault, self._pause)
-            options = run.Options(runs=self.root / "runs", place=place(self.root), address=None, command="simulated")
             if self.begun:
-                found = reopen_search(self.path, options.place)
-                finished = run.resume(found, options, view)
+                options = options_in(self.root)
+                finished = run.resume(reopen_search(self.path, options.place), options, view)
             else:
                 (self.root / "flushed").unlink(missing_ok=True)
-                file = self.root / "x.toml"
-                file.write_text(self.case.text)
-                finished = run.search(experiment.load(file, (), registry()), options, registry(), view)
+                finished = _search(self.root, self.case, view)
             return int(finished.exit_code) if finished else NOTHING_TO_DO
+
+
+def _search(root: Path, case: Case, view: run.View) -> run.Finished:
+    file = root / "x.toml"
+    file.write_text(case.text)
+    return run.search(experiment.load(file, (), registry()), options_in(root), registry(), view)
+
+
+def options_in(root: Path, command: str = "simulated") -> run.Options:
+    return run.Options(runs=root / "runs", place=place(root), address=None, command=command)
 
 
 def place(root: Path) -> DataPlace:
@@ -242,14 +263,11 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def without_ray(case: Case, root: Path, fault: Fault = NO_FAULT) -> Iterator[None]:
     """Put the simulation in Ray's place, and in the process whatever the fault needs."""
-    there = Machine(cpus=case.parallel, gpus=0.0)
-    carried_out = partial(run_search, executor=simulated(case.world))
     if fault.is_due(0, None):
         _happen(fault)
     with (
-        patch.object(run, "cluster", lambda *_: nullcontext(there)),
-        patch.object(run, "run_search", carried_out),
-        patch.object(run, "alive_nodes", lambda *_: {name: name for name in case.world.nodes} or {"one": "127.0.0.1"}),
+        patch.dict(EXECUTORS, ray=simulated(case.world, case.parallel)),
+        patch.object(run, "this_machine", lambda: Machine(cpus=case.parallel, gpus=0.0)),
         patch.object(durable, "fsync", _noting(root / "flushed")),
     ):
         yield

@@ -20,10 +20,11 @@ from mnistlab.events import Stamped, TrialEpoch
 from mnistlab.reopen import reopen_search
 from mnistlab.tuning import tune
 from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.executors import EXECUTORS
 from mnistlab.tuning.machine import Machine
 from tests.simulated.checks import outcome
 from tests.simulated.controller import World
-from tests.simulated.driving import Case, Drives, place, registry
+from tests.simulated.driving import Case, Drives, options_in, registry
 from tests.simulated.worker import Worker, WorkerDiedError
 
 pytestmark = pytest.mark.ray
@@ -73,7 +74,7 @@ def in_ray(simulated: list[dict[str, Any]]) -> Iterator[None]:
     one = Machine(cpus=1, gpus=0.0)
     with (
         cluster(None, one),
-        patch.object(run, "cluster", lambda *_: nullcontext(one)),
+        patch.dict(EXECUTORS, ray=replace(EXECUTORS["ray"], joined=lambda *_: nullcontext(one))),
         patch.object(tune, "PlanTrainable", SimulatedTrainable),
     ):
         yield
@@ -84,7 +85,7 @@ def by_tune(folder: Path, case: Case, stop_after: int = 0) -> Path:
     folder.mkdir()
     file = folder / "x.toml"
     file.write_text(case.text)
-    options = run.Options(runs=folder / "runs", place=place(folder), address=None, command="by Tune")
+    options = options_in(folder, "by Tune")
     path = run.search(experiment.load(file, (), registry()), options, registry(), stopping_view(stop_after)).path
     if stop_after:
         run.resume(reopen_search(path, options.place), options, stopping_view(0))

@@ -17,7 +17,9 @@ from mnistlab.fsck import check
 from mnistlab.reopen import reopen_search
 from mnistlab.store import read_run
 from tests.simulated.controller import World
-from tests.simulated.driving import Case, place, registry, without_ray
+from tests.simulated.driving import Case, options_in, registry, without_ray
+
+pytestmark = pytest.mark.simulated
 
 
 @dataclass
@@ -46,7 +48,7 @@ Drive = Callable[[Case], Searched]
 @pytest.fixture
 def drive(tmp_path: Path) -> Drive:
     """Search in a world, or resume what an earlier call has left."""
-    options = run.Options(runs=tmp_path / "runs", place=place(tmp_path), address=None, command="simulated")
+    options = options_in(tmp_path)
 
     def drive(case: Case) -> Searched:
         done, there = Searched(tmp_path), list((tmp_path / "runs").glob("*"))
@@ -68,7 +70,7 @@ def drive(tmp_path: Path) -> Drive:
     return drive
 
 
-CASE = Case("random", "asha", trials=12, epochs=3, parallel=3, world=World(failing=0.0))
+CASE = Case("random", "asha", trials=8, epochs=3, parallel=3, world=World(failing=0.0))
 
 
 def in_world(**about: object) -> Case:

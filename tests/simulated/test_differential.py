@@ -8,8 +8,12 @@ import pytest
 
 from tests.simulated.campaigns import cut_and_compared
 
-SHORT, LONG = 12, 100
-SEEDS = [*range(SHORT), *(pytest.param(seed, marks=pytest.mark.chaos) for seed in range(SHORT, LONG))]
+pytestmark = pytest.mark.simulated
+
+# Each way to cut, with the power and without it, and with plans that fail, for every algorithm but two:
+# random is that of test_kills, gp takes as long as all the others together.
+SHORT, LONG = {0, 7, 9, 15, 19}, 100
+SEEDS = [pytest.param(seed, marks=[] if seed in SHORT else pytest.mark.chaos) for seed in range(LONG)]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

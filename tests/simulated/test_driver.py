@@ -5,11 +5,15 @@ from __future__ import annotations
 from contextlib import nullcontext
 from pathlib import Path
 
+import pytest
+
 from mnistlab import events, experiment, run
 from mnistlab.discovery import selection
 from mnistlab.reopen import reopen_search
 from tests.simulated.controller import World
-from tests.simulated.driving import Case, place, without_ray
+from tests.simulated.driving import Case, options_in, without_ray
+
+pytestmark = pytest.mark.simulated
 
 CURIOUS = """
 from pathlib import Path
@@ -32,7 +36,7 @@ def test_an_observer_that_asks_for_the_test_images_is_refused_in_a_search_and_af
     plugin.write_text(CURIOUS)
     file.write_text(CASE.text)
     opened, registry = experiment.open_with(file, (), selection([plugin]))
-    options = run.Options(runs=tmp_path / "runs", place=place(tmp_path), address=None, command="simulated")
+    options = options_in(tmp_path)
     told = list[events.Event]()
     view = nullcontext(lambda stamped: told.append(stamped.event))
     with without_ray(CASE, tmp_path):

@@ -11,7 +11,9 @@ from tests.simulated.controller import World
 from tests.simulated.driving import Case
 from tests.simulated.together import two_resumes, watched_search
 
-SHORT, LONG = 4, 20
+pytestmark = pytest.mark.simulated
+
+SHORT, LONG = 1, 20
 ROUNDS = [*range(SHORT), *(pytest.param(number, marks=pytest.mark.chaos) for number in range(SHORT, LONG))]
 CASE = Case("random", "asha", trials=12, epochs=6, parallel=2)
 

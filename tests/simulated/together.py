@@ -21,7 +21,7 @@ from mnistlab.reopen import reopen_search
 from mnistlab.report import page
 from mnistlab.report.run import read
 from mnistlab.store import read_events
-from tests.simulated.driving import Case, Drives, Fault, place
+from tests.simulated.driving import Case, Drives, Fault, options_in
 
 
 @dataclass
@@ -80,7 +80,7 @@ def ended(pid: int) -> bool:
 
 
 def _resume(drives: Drives) -> object:
-    options = run.Options(runs=drives.root / "runs", place=place(drives.root), address=None, command="a second one")
+    options = options_in(drives.root, "a second one")
     return run.resume(reopen_search(drives.path, options.place), options, _nobody_looks_on)
 
 
