@@ -14,6 +14,8 @@ import pytest
 from mnistlab.console.guard import guarded
 from mnistlab.errors import MnistlabError
 
+pytestmark = pytest.mark.e2e
+
 # Each of these writes MARK in a way of its own. They run in processes of their own, as in a search.
 WAYS = {
     "print": "print('MARK')",
@@ -122,7 +124,9 @@ print(len(os.listdir("/proc/self/fd")) - before)
     assert (tmp_path / "driver.log").read_text().split() == [str(number) for number in range(20)]
 
 
-@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", ["1>&-", "2>&-", pytest.param("1>&- 2>&-", marks=pytest.mark.chaos), "0<&- 1>&- 2>&-"]
+)
 def test_a_stream_that_is_closed_from_the_start_takes_no_file_of_ours(run, tmp_path, closed):
     done = run(
         """

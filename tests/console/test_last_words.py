@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.terminals import Terminal
+
+pytestmark = pytest.mark.simulated
 
 PROGRAM = """
 import os, signal, subprocess, sys, time
@@ -44,11 +47,31 @@ def command(
 
 
 def said_of(folder: Path, body: str, **about: str) -> tuple[int, str]:
-    arguments, environ = command(folder, "quiet", body, **about)
-    done = subprocess.run(
-        arguments, check=False, cwd=folder, env=environ, stderr=subprocess.PIPE, text=True, timeout=120
-    )
-    return done.returncode, done.stderr
+    """Return how the program ends in a child of this process, and what stands on its standard error in the end."""
+    (_, _, program, *arguments), _ = command(folder, "quiet", body, **about)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(writing, 2)
+        os.close(writing)
+        os.chdir(folder)
+        sys.argv, sys.stderr = ["program", *arguments], open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        os._exit(ended_with(program))
+    os.close(writing)
+    with open(reading) as pipe:
+        said = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
+
+
+def ended_with(program: str) -> int:
+    try:
+        exec(compile(program, "program", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def test_of_a_process_that_ends_as_it_should_nothing_is_said(tmp_path: Path) -> None:
@@ -114,7 +137,8 @@ def test_a_ray_that_had_ended_before_another_one_is_not_blamed(tmp_path: Path) -
     assert (code, said) == (-signal.SIGKILL, f"mnistlab: this process was killed: {KEPT}")
 
 
-@pytest.mark.parametrize("kind", ["live", "full"])
+@pytest.mark.e2e
+@pytest.mark.parametrize("kind", [pytest.param("live", marks=pytest.mark.chaos), "full"])
 def test_a_terminal_that_was_drawn_on_is_given_back(
     terminal: Callable[..., Terminal], tmp_path: Path, kind: str
 ) -> None:
@@ -133,6 +157,7 @@ def test_a_terminal_that_was_drawn_on_is_given_back(
     assert shown.written().count("\x1b[?1049h") == shown.written().count("\x1b[?1049l") == (kind == "full")
 
 
+@pytest.mark.e2e
 def test_ctrl_c_is_the_searchs_own_and_nothing_is_said_of_it(terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     shown = terminal(width=120)
     body = "try: time.sleep(600)\n    except KeyboardInterrupt: pass"

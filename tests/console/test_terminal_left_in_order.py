@@ -14,6 +14,8 @@ import pytest
 from mnistlab.console.guard import Streams
 from mnistlab.console.ui import Ui, open_view
 
+pytestmark = pytest.mark.e2e
+
 PROGRAM = """
 import sys, time
 from datetime import UTC, datetime
@@ -28,8 +30,13 @@ with open_view(Ui(sys.argv[1], color=True, fps=4.0)) as handle:
 """
 
 
-@pytest.mark.parametrize("kind", ["live", "full"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -2), (signal.SIGHUP, 143)])
+WAYS = [(signal.SIGTERM, 143, "full"), (signal.SIGINT, -2, "live"), (signal.SIGHUP, 143, "live")]
+OTHERS = [(signal.SIGTERM, 143, "live"), (signal.SIGINT, -2, "full"), (signal.SIGHUP, 143, "full")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "kind"), [*WAYS, *(pytest.param(*one, marks=pytest.mark.chaos) for one in OTHERS)]
+)
 def test_a_signal_that_ends_the_process_leaves_the_terminal_in_order(terminal, tmp_path, kind, number, code):
     shown = terminal()
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

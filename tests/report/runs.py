@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from mnistlab import events as ev
+from mnistlab.report import run
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
@@ -83,7 +85,7 @@ def record(count: int = 24, **changes: Any) -> RunRecord:
     trials = [trial(i, 0.90 + 0.003 * (i * 7 % 29), STATES[i % len(STATES)]) for i in range(count)]
     best = [i for i in range(count) if STATES[i % len(STATES)] == "complete"][:2]
     replicates = [replicate(i, seed, 480 + place - seed) for place, i in enumerate(best) for seed in (1, 2, 3)]
-    run: dict[str, Any] = {
+    about: dict[str, Any] = {
         "run": "made-up",
         "experiment": {"search": {"algorithm": "tpe", "scheduler": "asha"}, "confirm": {"seeds": 3}, "data": {}},
         "seed": 0,
@@ -110,7 +112,12 @@ def record(count: int = 24, **changes: Any) -> RunRecord:
         "machine": {"device": "2 CPUs"},
         "versions": {"mnistlab": "0.1.0"},
     }  # fmt: skip
-    fields: dict[str, Any] = {"trials": tuple(trials), "replicates": tuple(replicates), "run": run, "test_openings": 1}
+    fields: dict[str, Any] = {
+        "trials": tuple(trials),
+        "replicates": tuple(replicates),
+        "run": about,
+        "test_openings": 1,
+    }
     return RunRecord(path="runs/made-up", **(fields | changes))
 
 
@@ -182,7 +189,7 @@ def evil(count: int = 12, text: str = EVIL) -> RunRecord:
         for number, one in enumerate(whole.trials)
     ]
     data = {**whole.run["dataset"], "name": text, "requested": text, "fallback": text, "split": text, "source": text}
-    run = {
+    about = {
         **whole.run,
         "run": text,
         "rule": text,
@@ -194,7 +201,7 @@ def evil(count: int = 12, text: str = EVIL) -> RunRecord:
         "versions": {text: text},
     }
     return RunRecord(
-        path=text, run=run, trials=tuple(trials), replicates=whole.replicates, test_openings=whole.test_openings
+        path=text, run=about, trials=tuple(trials), replicates=whole.replicates, test_openings=whole.test_openings
     )
 
 
@@ -215,3 +222,18 @@ def evaluated(classes: tuple[str, ...] = tuple("0123456789"), images: int = 400,
         agreement=1.0,
         votes=Votes(wrong=wrong, models=models),
     )
+
+
+@cache
+def whole_page() -> run.RunPage:
+    """The page of a whole run whose models were asked: its charts take a second and more, so it is made once."""
+    of = record()
+    return run.page("r0", of, stream(of), lambda *_: evaluated())
+
+
+@cache
+def evil_page() -> run.RunPage:
+    """The page of a run whose every word is an attack, also once."""
+    of = evil(24)
+    classes = tuple(f"{EVIL}{number}" for number in range(10))
+    return run.page("r0", of, stream(of), lambda *_: evaluated(classes))

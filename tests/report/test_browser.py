@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from mnistlab.report import page, run
-from tests.report.runs import EVIL, evaluated, evil, record, stream
+from tests.report.runs import evaluated, evil_page, record, stream, whole_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives the browser")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-core")
 
+pytestmark = pytest.mark.e2e
+
+OTHER_LOOKS = [("dark", 1280), ("light", 390)]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -33,20 +36,24 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    of = record()
-    file = tmp_path_factory.mktemp("report") / "report.html"
-    source = page.html([run.page("r0", of, stream(of), lambda *_: evaluated())])
-    file.write_text(source, encoding="utf-8")
-    return file
+    return written(tmp_path_factory, whole_page())
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with fewer trials and yet every kind of thing: axe looks at each element of it."""
+    of = record(10)
+    return written(tmp_path_factory, run.page("r0", of, stream(of), lambda *_: evaluated()))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    of = evil(24)
-    classes = tuple(f"{EVIL}{number}" for number in range(10))
-    file = tmp_path_factory.mktemp("hostile") / "report.html"
-    source = page.html([run.page("r0", of, stream(of), lambda *_: evaluated(classes))])
-    file.write_text(source, encoding="utf-8")
+    return written(tmp_path_factory, evil_page())
+
+
+def written(tmp_path_factory: pytest.TempPathFactory, shown: run.RunPage) -> Path:
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    file.write_text(page.html([shown]), encoding="utf-8")
     return file
 
 
@@ -158,22 +165,22 @@ def test_everything_can_be_read_with_scripts_switched_off(browser: Any, report: 
     assert opened.page.get_by_text("mnistlab reproduce made-up 0003").is_visible()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_axe_finds_nothing_serious(browser: Any, report: Path, scheme: str, width: int) -> None:
+LOOKS = [("light", 1280), ("dark", 390), *(pytest.param(*one, marks=pytest.mark.chaos) for one in OTHER_LOOKS)]
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_no_page_is_wider_than_its_window_and_axe_finds_nothing_serious(
+    browser: Any, small: Path, scheme: str, width: int
+) -> None:
     # axe comes in by a script of its own, which the page's policy rightly refuses: it is lifted for this test alone
     opened = with_live_charts(
-        browser, report, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
+        browser, small, color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
     )
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     opened.page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     found = axe.Axe().run(opened.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]})
     serious = [one for one in found.response["violations"] if one["impact"] in {"serious", "critical"}]
     assert not serious, [(one["id"], [node["target"] for node in one["nodes"][:3]]) for one in serious]
-
-
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_page_is_never_wider_than_the_window(browser: Any, report: Path, width: int) -> None:
-    opened = with_live_charts(browser, report, viewport={"width": width, "height": 900})
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_on_paper_the_numbers_below_the_charts_are_there(browser: Any, report: Path) -> None:

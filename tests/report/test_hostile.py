@@ -9,28 +9,23 @@ import pytest
 
 from mnistlab.report import page, run
 from tests.report.pages import Page
-from tests.report.runs import EVIL, evaluated, evil, record, stream
+from tests.report.runs import EVIL, evil, evil_page, whole_page
 
 TAGS = {"script", "img", "input"}
 
 
 @pytest.fixture(scope="module")
 def source() -> str:
-    of = evil(24)
-    classes = tuple(f"{EVIL}{number}" for number in range(10))
-    return page.html([run.page("r0", of, stream(of), lambda *_: evaluated(classes))], script="/* */")
+    return page.html([evil_page()], script="/* */")
 
 
 @pytest.fixture(scope="module")
 def markdown() -> str:
-    of = evil(24)
-    classes = tuple(f"{EVIL}{number}" for number in range(10))
-    return page.markdown([run.page("r0", of, stream(of), lambda *_: evaluated(classes))])
+    return page.markdown([evil_page()])
 
 
 def test_no_element_and_no_attribute_comes_from_a_plugin(source: str) -> None:
-    harmless = record(24)
-    ours = Page(page.html([run.page("r0", harmless, stream(harmless), lambda *_: evaluated())], script="/* */"))
+    ours = Page(page.html([whole_page()], script="/* */"))
     known = {(one.tag, name) for one in ours.elements for name in one.attributes}
     shown = Page(source)
     assert {one.tag for one in shown.elements} <= {one.tag for one in ours.elements} | {"p"}

@@ -24,7 +24,7 @@ COMMAND = f"mnistlab search '{HERE}/exp.toml' --data-dir '{HERE}/mnist' --set 'd
 
 def told(where: str = f"{HERE}/runs/made-up") -> RunRecord:
     """A run that says wherever it can in which folder it was made."""
-    of = record()
+    of = record(6)
     data = {**of.run["dataset"], "source": f"{HERE}/mnist (fetched)", "fallback": f"there is none in {HERE}/mnist"}
     experiment = {**of.run["experiment"], "data": {"dataset": "idx", "idx": {"folder": f"{HERE}/own"}}}
     why = {"bad 1.0 (bad)": f"ImportError: cannot import name 'x' from 'bad' ({where}/plugins/bad.py)"}
