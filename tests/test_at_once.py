@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mnistlab.cli.check import check
 from mnistlab.reopen import reopen_search
 from mnistlab.store import read_events
 from mnistlab.tuning import machine
+from mnistlab.tuning.executors import EXECUTORS
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.machine import Machine
 from tests.simulated.driving import registry
@@ -41,7 +43,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
 
         return note
 
-    monkeypatch.setattr(run, "cluster", lambda *_: nullcontext(Machine(26, 2, gpu_gib=80.0)))
+    there = replace(EXECUTORS["ray"], joined=lambda *_: nullcontext(Machine(26, 2, gpu_gib=80.0)))
+    monkeypatch.setitem(EXECUTORS, "ray", there)
     monkeypatch.setattr(run, "run_search", noting("search"))
     monkeypatch.setattr(run, "confirm", noting("confirm"))
     monkeypatch.setattr(run, "go_on", lambda *_: None)

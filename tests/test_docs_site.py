@@ -13,6 +13,7 @@ import mnistlab
 from mnistlab import api, hooks, testing
 from tests.test_api_surface import public
 
+pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,4 +1,6 @@
-"""What the documents tell their reader to type is typed: each page in order, in a project of its own, by a real shell.
+"""What the documents tell their reader to type is typed: each page in order, in a project of its own.
+
+The commands run in the process of the tests; one page, and in the long form all of them, is typed into a real shell.
 
 Every `sh` line of every page is either typed here or stands in `NOT_TYPED` with the reason why it can't be.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import WriteFour
+from tests.conftest import Ran, RunCli, WriteFour
 from tests.test_docs import FENCE, PAGES, ROOT
 
 TYPED = (
@@ -86,13 +89,23 @@ def save_files(page: Path, project: Path) -> None:
             (project / (named[-1] if named else "test_shown.py")).write_text(match[2], encoding="utf-8")
 
 
-def type_in(project: Path, line: str) -> subprocess.CompletedProcess[str]:
+def type_in(project: Path, line: str) -> Ran:
     """Type a line as the reader would: in bash, with the installed commands on the path and a home of one's own."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "HOME": str(project / "home"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
+    done = subprocess.run(
         ["bash", "-ec", line], cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def read_as_bash_does(project: Path, line: str) -> tuple[dict[str, str], list[str]]:
+    """Return what a line puts into the environment and the words of its command, with a home of one's own."""
+    home = str(project / "home")
+    words = [re.sub(r"(^|=)~(?=/)", rf"\g<1>{home}", word) for word in shlex.split(line, comments=True)]
+    command = next(i for i, word in enumerate(words) if "=" not in word)
+    assignments = (word.partition("=") for word in words[:command])
+    return {"HOME": home} | {name: value for name, _, value in assignments}, words[command:]
 
 
 @pytest.fixture
@@ -105,21 +118,52 @@ def project(tmp_path: Path, write_four: WriteFour) -> Path:
     return tmp_path
 
 
-@pytest.mark.e2e
-@pytest.mark.parametrize("page", TYPED)
-def test_what_a_page_tells_its_reader_to_type_works(page: str, project: Path, request: pytest.FixtureRequest) -> None:
+def lines_to_type(page: str, project: Path, request: pytest.FixtureRequest) -> list[str]:
+    """The lines of a page whose files lie in the project, in the order in which they work."""
     lines = [line for line in lines_of(ROOT / page) if not excused(line)]
     if any("~/data" in line for line in lines):
         (project / "home" / "data").mkdir()
         (project / "home" / "data" / "mnist").symlink_to(request.getfixturevalue("mnist_folder"))
     save_files(ROOT / page, project)
     ranked = [line for line in lines if line == "mnistlab leaderboard"]  # of the tutorial, after its `make search`
-    for line in [*(line for line in lines if line not in ranked), *ranked]:
-        done = type_in(project, as_typed(line))
-        assert done.returncode == 0, f"{page}: {line}\n{done.stdout}\n{done.stderr}"
-    if (project / "test_shown.py").exists():
-        done = type_in(project, "pytest -q test_shown.py")
-        assert done.returncode == 0, done.stdout + done.stderr
+    return [as_typed(line) for line in (*(line for line in lines if line not in ranked), *ranked)]
+
+
+@pytest.mark.simulated
+@pytest.mark.parametrize("page", TYPED)
+def test_what_a_page_tells_its_reader_to_type_works(
+    page: str, project: Path, run_here: RunCli, request: pytest.FixtureRequest
+) -> None:
+    for line in lines_to_type(page, project, request):
+        environment, (program, *arguments) = read_as_bash_does(project, line)
+        if program == "mnistlab":
+            local = ("--executor", "local") if arguments[0] == "search" else ()
+            done = run_here(*arguments, *local, **environment)
+            assert done.code == 0, f"{page}: {line}\n{done.out}\n{done.err}"
+        else:
+            assert line == "pytest test_shade.py"  # a test below types it
+
+
+@pytest.mark.e2e
+def test_the_tests_that_pages_show_pass(project: Path) -> None:
+    for page in ("docs/first-plugin.md", "docs/howto/write-and-test-a-plugin.md"):
+        save_files(ROOT / page, project)
+    assert "pytest test_shade.py" in lines_of(ROOT / page)
+    done = type_in(project, "pytest -q test_shade.py test_shown.py")
+    assert done.code == 0, done.out + done.err
+
+
+IN_A_SHELL = [
+    pytest.param(page, marks=() if page.endswith("watch-a-search.md") else pytest.mark.chaos) for page in TYPED
+]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("page", IN_A_SHELL)
+def test_it_works_in_a_real_shell(page: str, project: Path, request: pytest.FixtureRequest) -> None:
+    for line in lines_to_type(page, project, request):
+        done = type_in(project, line)
+        assert done.code == 0, f"{page}: {line}\n{done.out}\n{done.err}"
 
 
 def test_every_line_shown_is_typed_or_excused() -> None:

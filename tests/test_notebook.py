@@ -50,7 +50,8 @@ def interrupt():
     os.killpg(os.getpgid(0), signal.SIGINT)
 
 threading.Thread(target=interrupt, daemon=True).start()
-cut = mnistlab.search("experiments/quick.toml", trials=2, set={"name": "long", "training.epochs": 2000})
+settings = {"name": "long", "training.epochs": 2000}
+cut = mnistlab.search("experiments/quick.toml", trials=2, set=settings, executor="local")
 print(cut.exit_code, cut.outcome, sorted(cut.trials["state"].unique()))
 """
 
@@ -89,7 +90,9 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     folder = tmp_path_factory.mktemp("notebook")
     (folder / "experiments").mkdir()
     (folder / "experiments" / "quick.toml").write_text(QUICK)
-    cells = [nbformat.v4.new_code_cell(source.replace("trials=4", "trials=2")) for source in [*SHOWN, INTERRUPTED]]
+    quickly = ("trials=4)", 'trials=2, executor="local")')
+    assert quickly[0] in SHOWN[0]
+    cells = [nbformat.v4.new_code_cell(source.replace(*quickly)) for source in [*SHOWN, INTERRUPTED]]
     with pytest.MonkeyPatch.context() as patch:
         for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MNISTLAB_CACHE"):
             patch.setenv(name, str(folder / name.lower()))

@@ -165,12 +165,13 @@ def board_of(losses: list[list[np.ndarray[Any, Any]]], *, kept: bool) -> Leaderb
 
 
 @pytest.mark.parametrize("tail", [0.0, 1.0])
-def test_equal_plans_are_told_apart_by_the_loss_in_at_most_one_ranking_of_twenty(tail: float):
+@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.chaos)])
+def test_equal_plans_are_told_apart_by_the_loss_in_at_most_one_ranking_of_twenty(count: int, tail: float):
     rng = np.random.default_rng(61)
-    drawn = [crossed(rng, 2, 5, tail=tail) for _ in range(200)]
+    drawn = [crossed(rng, 2, 5, tail=tail) for _ in range(count)]
     now, before = ([board_of(losses, kept=kept) for losses in drawn] for kept in (True, False))
-    assert sum(not board.tied for board in now) <= 15  # 5 % are 10, with a standard deviation of 3
-    assert sum(not board.tied for board in before) >= 40  # seeds know nothing of images
+    assert sum(not board.tied for board in now) <= 0.075 * count  # 5 %, with a standard deviation of 1.5 % of 200
+    assert sum(not board.tied for board in before) >= 0.2 * count  # seeds know nothing of images
     assert {board.seeds_only for board in now} == {False}
     assert {board.seeds_only for board in before} == {True}
 

@@ -343,6 +343,7 @@ def test_elsewhere_it_is_what_the_command_line_shows(
 # --- what it costs ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.e2e
 def test_importing_mnistlab_imports_nothing_heavy_until_it_is_used() -> None:
     look = f"""
 import sys, mnistlab

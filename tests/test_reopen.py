@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from mnistlab.errors import PluginError, RunDirectoryError, SpecError
 from mnistlab.reopen import Reopened, reopen_search
 from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter, read_run
-from mnistlab.tuning.machine import Machine
 
 ASSET = Path(__file__).parent / "assets" / "run-of-format-1"
 FILE = """
@@ -138,15 +136,10 @@ def test_where_only_the_confirmation_is_left_no_trial_is_taken_up_again_nor_forg
         ),
     )
 
-    @contextmanager
-    def cluster(*_: object) -> Iterator[Machine]:
-        yield Machine(cpus=2, gpus=0.0)
-
     confirmed: list[list[str]] = []
-    monkeypatch.setattr(runner, "cluster", cluster)
     monkeypatch.setattr(runner, "run_search", lambda *_: pytest.fail("there is no time to search"))
     monkeypatch.setattr(runner, "confirm", lambda _job, trials, *_: confirmed.append([one.trial for one in trials]))
-    options = runner.Options(runs=run.parent, place=place, address=None, command="mnistlab resume")
+    options = runner.Options(runs=run.parent, place=place, address=None, command="mnistlab resume", executor="local")
     seen: list[events.Event] = []
     view = nullcontext(lambda stamped: seen.append(stamped.event))
     done = runner.resume(reopen_search(run, place), options, lambda _: view, again=again)

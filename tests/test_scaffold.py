@@ -35,25 +35,39 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     return done.stdout
 
 
+def name_of(kind: str) -> str:
+    return f"tiny-{kind}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_new_package_is_complete_and_passes_its_own_test(kind, tmp_path):
-    written = create("tiny-thing", kind, tmp_path)
-    root = tmp_path / "mnistlab-tiny-thing"
+def test_a_new_package_is_complete(kind, tmp_path):
+    written = create(name_of(kind), kind, tmp_path)
+    root, module = tmp_path / f"mnistlab-tiny-{kind}", f"mnistlab_tiny_{kind}"
     assert {str(path.relative_to(root)) for path in written} == files_of(root)
     assert files_of(root) == {
         ".github/workflows/ci.yml",
         ".gitignore",
         "README.md",
         "experiment.toml",
-        "mnistlab_tiny_thing/__init__.py",
-        "mnistlab_tiny_thing/py.typed",
+        f"{module}/__init__.py",
+        f"{module}/py.typed",
         "pyproject.toml",
         "tests/test_contract.py",
     }
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"] == {"mnistlab.v1": {"tiny-thing": "mnistlab_tiny_thing"}}
-    shown = run(sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", cwd=root, PYTHONPATH=str(root))
-    assert f"test_its_summary_is_a_sentence[{kind}-tiny-thing]" in shown
+    assert project["entry-points"] == {"mnistlab.v1": {name_of(kind): module}}
+
+
+@pytest.mark.e2e
+def test_new_packages_pass_their_own_tests(tmp_path):
+    for kind in KINDS:
+        create(name_of(kind), kind, tmp_path)
+    roots = sorted(tmp_path.iterdir())
+    # Each has a file of tests of the same name, which other ways of importing them would not tell apart.
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "--import-mode=importlib")
+    shown = run(*pytest_, *roots, cwd=tmp_path, PYTHONPATH=os.pathsep.join(map(str, roots)))
+    for kind in KINDS:
+        assert f"test_its_summary_is_a_sentence[{kind}-{name_of(kind)}]" in shown
 
 
 PYRIGHT = """
@@ -64,14 +78,14 @@ exclude = ["**/tests"]
 """
 
 
+@pytest.mark.e2e
 def test_new_packages_are_clean_however_long_their_names(tmp_path):
     """By the ruff settings of their own, and by strict pyright."""
     binaries = Path(sys.executable).parent
     for kind in KINDS:
         create(kind.ljust(64, "x"), kind, tmp_path)
-    for root in tmp_path.iterdir():
-        run(binaries / "ruff", "check", "--no-cache", "--extend-select", "I,B,UP,W,E501", ".", cwd=root)
-        run(binaries / "ruff", "format", "--no-cache", "--check", ".", cwd=root)
+    run(binaries / "ruff", "check", "--no-cache", "--extend-select", "I,B,UP,W,E501", ".", cwd=tmp_path)
+    run(binaries / "ruff", "format", "--no-cache", "--check", ".", cwd=tmp_path)
     (tmp_path / "pyproject.toml").write_text(PYRIGHT)
     run(binaries / "pyright", "--pythonpath", sys.executable, cwd=tmp_path)
 
@@ -195,12 +209,12 @@ def test_a_folder_that_is_none_is_told(tmp_path):
 
 
 @pytest.mark.e2e
-def test_a_new_package_is_built_installed_tested_and_searched(run_cli, tmp_path):
+def test_a_new_package_is_built_installed_tested_and_searched(run_here, tmp_path):
     """The whole way of a plugin author, in an environment of its own that is lent what is installed beside mnistlab.
 
     So a dependency that the new package forgot to declare would not be noticed here.
     """
-    ran = run_cli("plugins", "new", "tiny-thing", "--kind", "model")
+    ran = run_here("plugins", "new", "tiny-thing", "--kind", "model")
     assert ran.code == 0, ran.err
     root = tmp_path / "mnistlab-tiny-thing"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
@@ -227,7 +241,8 @@ def test_a_new_package_is_built_installed_tested_and_searched(run_cli, tmp_path)
     run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=root)
     checked = run(python, "-m", "mnistlab", "plugins", "check", "mnistlab-tiny-thing", "--strict", cwd=root)
     assert "One hidden layer." in checked
-    shown = run(python, "-m", "mnistlab", "search", "experiment.toml", "--trials", 2, cwd=root, OMP_NUM_THREADS="1")
+    search = ("search", "experiment.toml", "--trials", 2, "--executor", "local")
+    shown = run(python, "-m", "mnistlab", *search, cwd=root, OMP_NUM_THREADS="1")
     assert "Plugins: mnistlab-tiny-thing:tiny-thing 0.1.0, mnistlab:adamw " in shown
     (record,) = root.glob("runs/*/run.json")
     assert json.loads(record.read_text())["plugins"]["mnistlab-tiny-thing"] == "0.1.0"

@@ -228,16 +228,18 @@ def test_the_interval_of_a_mean_covers_what_it_says():
 # --- the bootstrap ------------------------------------------------------------------------------------------------
 
 
-def test_the_bootstrap_covers_where_seeds_are_many_and_errors_are_the_plans_own():
+@pytest.mark.parametrize("count", [80, pytest.param(200, marks=pytest.mark.chaos)])
+def test_the_bootstrap_covers_where_seeds_are_many_and_errors_are_the_plans_own(count: int):
     rng = np.random.default_rng(35)
-    drawn = (outcomes(rng, seeds=20, sd=0.0, edge=0.002, own=1.0) for _ in range(200))
+    drawn = (outcomes(rng, seeds=20, sd=0.0, edge=0.002, own=1.0) for _ in range(count))
     hits = [0.002 in paired_bootstrap(a, b, rng, resamples=300).interval for a, b in drawn]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
 
 
-def test_the_bootstrap_covers_too_much_where_errors_are_single_accidents():
+@pytest.mark.parametrize("count", [25, pytest.param(60, marks=pytest.mark.chaos)])
+def test_the_bootstrap_covers_too_much_where_errors_are_single_accidents(count: int):
     rng = np.random.default_rng(36)
-    drawn = (outcomes(rng, seeds=10, sd=0.000_5, edge=0.001, own=0.5) for _ in range(60))
+    drawn = (outcomes(rng, seeds=10, sd=0.000_5, edge=0.001, own=0.5) for _ in range(count))
     assert np.mean([0.001 in paired_bootstrap(a, b, rng, resamples=200).interval for a, b in drawn]) >= 0.95
 
 
@@ -378,10 +380,11 @@ def gap_outcomes(rng: np.random.Generator, seeds: int, gap: float) -> tuple[np.n
 
 
 @pytest.mark.parametrize("seeds", [2, 5])
-def test_the_selection_gap_is_covered(seeds: int):
+@pytest.mark.parametrize("count", [120, pytest.param(400, marks=pytest.mark.chaos)])
+def test_the_selection_gap_is_covered(count: int, seeds: int):
     rng = np.random.default_rng(47)
-    truth = float(np.mean([v.mean() - t.mean() for v, t in (gap_outcomes(rng, 5, 0.005) for _ in range(1_000))]))
-    hits = [truth in selection_gap(*gap_outcomes(rng, seeds, 0.005)).interval for _ in range(400)]
+    truth = float(np.mean([v.mean() - t.mean() for v, t in (gap_outcomes(rng, 5, 0.005) for _ in range(600))]))
+    hits = [truth in selection_gap(*gap_outcomes(rng, seeds, 0.005)).interval for _ in range(count)]
     assert np.mean(hits) >= 0.93  # the images' part is an upper bound: it may cover more
 
 

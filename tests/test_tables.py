@@ -263,6 +263,7 @@ def test_people_read_percentages_and_machines_shares():
     assert ",0.9512," in csv_text([part])
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("name", ["plain", "hostile", "unicode"])
 def test_latex_compiles(name, tmp_path):
     if not (shutil.which("pdflatex") and _has_styles()):

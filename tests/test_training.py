@@ -21,6 +21,7 @@ from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
 from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
+from mnistlab.seeds import Stream, derive
 from mnistlab.weights import load_weights, pack, pack_weights, unpack
 
 seen: list[torch.Tensor] = []
@@ -236,6 +237,13 @@ def test_same_plan_and_seed_give_the_same_numbers_and_another_seed_others(plan, 
     torch.rand(3)  # whatever the process did before must not matter
     assert run(plan(transforms=("watch",)), 5, data, registry) == one
     assert run(plan(transforms=("watch",)), 6, data, registry) != one
+
+
+def test_no_two_random_streams_of_a_training_begin_alike(plan, data, registry) -> None:
+    begun = training.begin(plan(), 5, data, registry)
+    seeds = [begun.order.initial_seed(), begun.draws.initial_seed()]
+    seeds += [derive(5, stream) for stream in (Stream.WEIGHTS, Stream.PREDICTION)]
+    assert len(set(seeds)) == 4
 
 
 def test_a_saved_training_goes_on_bit_for_bit(plan, data, registry) -> None:

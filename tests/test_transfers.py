@@ -13,11 +13,12 @@ from torch import nn
 
 from mnistlab import training
 from mnistlab.data.device import DeviceData
-from mnistlab.registry import Registry, installed
+from mnistlab.discovery import selection
+from mnistlab.registry import Registry, select
 from mnistlab.testing.transfers import GPU, Traffic, pretended_gpu
 from tests.small import SHAPE, plan_of
 
-OFFERS = [offer for plugin in installed().plugins for offer in plugin.offers if offer.distribution == "mnistlab"]
+OFFERS = [offer for plugin in select(selection(only_built_in=True)).plugins for offer in plugin.offers]
 BUILT_IN = {kind: [o.name for o in OFFERS if o.kind == kind] for kind in ("model", "transform", "optimizer")}
 
 
