@@ -16,6 +16,8 @@ from pathlib import Path
 
 # Two processes share two cores: threads of theirs would wait for each other. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What asks Ray without having one would start one, from whose threads no test could be forked any more.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 
 import numpy as np
 import pytest
