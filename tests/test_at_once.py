@@ -45,6 +45,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Given:
 
     there = replace(EXECUTORS["ray"], joined=lambda *_: nullcontext(Machine(26, 2, gpu_gib=80.0)))
     monkeypatch.setitem(EXECUTORS, "ray", there)
+    monkeypatch.setattr(run, "require_shared", lambda *_: None)  # asks the nodes of a real Ray
     monkeypatch.setattr(run, "run_search", noting("search"))
     monkeypatch.setattr(run, "confirm", noting("confirm"))
     monkeypatch.setattr(run, "go_on", lambda *_: None)

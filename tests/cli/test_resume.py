@@ -31,7 +31,7 @@ def test_a_killed_search_is_gone_on_with(ray_home: Path) -> None:
     assert code == 0, err
     assert "going on with the run: " in err
     assert "leads with mean test accuracy" in out
-    check_whole(ray_home)
+    check_whole(ray_home, trials=3, replicates=1)
     assert ended.items() <= {one.trial: one for one in read_run(run).trials}.items()
 
 
