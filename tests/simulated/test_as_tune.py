@@ -124,6 +124,7 @@ def test_ray_tune_comes_to_the_same_end(
     assert found(by_tune(tmp_path / "tune", CASES[number])) == simulated[number]
 
 
+@pytest.mark.chaos  # a search by Ray and one by `local` are compared in tests/tuning/test_by_ray.py
 def test_ray_tune_comes_to_the_same_end_after_a_stop(
     simulated: list[dict[str, Any]], in_ray: None, tmp_path: Path
 ) -> None:

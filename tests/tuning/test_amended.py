@@ -151,7 +151,9 @@ def test_a_grid_that_is_gone_on_with_as_it_is_is_told_the_same_again(tmp_path: P
 
 
 @pytest.mark.simulated
-@pytest.mark.parametrize("algorithm", ["tpe", "grid", "cmaes", "random"])
+@pytest.mark.parametrize(
+    "algorithm", ["tpe", "grid", *(pytest.param(n, marks=pytest.mark.chaos) for n in ("cmaes", "random"))]
+)
 def test_a_search_goes_on_in_a_larger_space(run_tiny: RunTiny, algorithm: str) -> None:
     text = space(algorithm, "none", "") if algorithm != "grid" else FINITE.replace("TRIALS", "4")
     first = run_tiny(text, stop_after=6)

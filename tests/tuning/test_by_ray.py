@@ -100,6 +100,7 @@ def test_two_workers_lose_nothing_and_number_on(run_tiny: RunTiny) -> None:
     assert len(told) == 6
 
 
+@pytest.mark.chaos
 def test_a_population_goes_on(run_tiny: RunTiny) -> None:
     text = space("random", "pbt", "")
     first = run_tiny(text, parallel=2, stop_after=17, executor=RAY_TUNE)

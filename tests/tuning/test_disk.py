@@ -125,7 +125,9 @@ def refused(executor: Executor, kind: type[events.Event], *marks: pytest.MarkDec
             refused(LOCAL, kind, pytest.mark.simulated)
             for kind in (events.TrialStarted, events.TrialEpoch, events.TrialFinished)
         ),
-        refused(RAY_TUNE, events.TrialStarted, pytest.mark.ray),  # Tune wraps the error in one of its own
+        refused(
+            RAY_TUNE, events.TrialStarted, pytest.mark.ray, pytest.mark.chaos
+        ),  # Tune wraps the error in one of its own
         refused(RAY_TUNE, events.TrialEpoch, pytest.mark.ray, pytest.mark.chaos),
         refused(RAY_TUNE, events.TrialFinished, pytest.mark.ray, pytest.mark.chaos),
     ],

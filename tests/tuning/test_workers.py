@@ -206,6 +206,7 @@ algorithm = "random"
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # in Tune's own loop without a Ray: above
 def test_two_trials_run_side_by_side_once_the_slower_of_two_workers_is_up(
     run_tiny: RunTiny, loads: Path, tmp_path: Path
 ) -> None:
