@@ -1,4 +1,4 @@
-"""The command in a process of its own, as a shell starts it, but without the seconds that its imports take.
+"""The command, or a program, in a process of its own, as a shell starts it, but without the seconds of its imports.
 
 The process is forked from this one, which has imported everything already. Descriptors, streams, signals, environment,
 current folder and session are its own, so that it can be killed, interrupted, cut off from its readers, or given a
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import termios
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,13 +39,40 @@ def forked(
     `streams` are those of `subprocess.Popen`, pipes unless it is told otherwise; with `terminal`, that of standard
     input controls the process.
     """
-    words, pipes = [str(word) for word in arguments], dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    words = ["mnistlab", *map(str, arguments)]
+    return _start(words, lambda: _command(words, dict(environ)), cwd, environ, terminal=terminal, **streams)
+
+
+def python(body: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as `python -c` does, to its end; what it imports is there already."""
+    words = ["-c", *arguments]
+
+    def run() -> None:
+        sys.argv = words
+        exec(compile(body, "<string>", "exec"), {"__name__": "__main__"})
+
+    faulthandler.cancel_dump_traceback_later()  # pytest's, whose lock the program could never take
+    process = _start(words, run, Path.cwd(), {**os.environ, **environ})
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _start(
+    words: list[str],
+    body: Callable[[], None],
+    cwd: Path,
+    environ: Mapping[str, str],
+    *,
+    terminal: bool = False,
+    **streams: Any,
+) -> subprocess.Popen[str]:
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
 
     def instead_of_a_program() -> NoReturn:
-        os._exit(_code(words, dict(environ), terminal=terminal))
+        os._exit(_code(body, environ, terminal=terminal))
 
     return subprocess.Popen(
-        ["mnistlab", *words],
+        words,
         executable=sys.executable,
         cwd=cwd,
         text=True,
@@ -56,27 +83,33 @@ def forked(
     )
 
 
-def _code(words: list[str], environ: dict[str, str], *, terminal: bool) -> int:
-    """Be the command from its start to its end; return its exit code."""
+def _code(body: Callable[[], None], environ: Mapping[str, str], *, terminal: bool) -> int:
+    """Be a new process from its start to its end; return its exit code."""
     code: object = 1
     try:
         _become_new(environ, terminal=terminal)
-        asked = environ.get("PYTHONPATH", "").split(os.pathsep)
-        there = [folder for folder in asked if os.path.normpath(folder) not in map(os.path.normpath, sys.path)]
-        with started_in(Path.cwd(), {**environ, "PYTHONPATH": os.pathsep.join(there)}):
-            os.environ["PYTHONPATH"] = environ.get("PYTHONPATH", "")
-            sys.argv = ["mnistlab", *words]
-            try:
-                main()
-                code = 0
-            except SystemExit as ended:
-                code = ended.code
+        try:
+            body()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
     return int(str(code or 0))
 
 
-def _become_new(environ: dict[str, str], *, terminal: bool) -> None:
+def _command(words: list[str], environ: dict[str, str]) -> None:
+    """Be the command `mnistlab`."""
+    asked = environ.get("PYTHONPATH", "").split(os.pathsep)
+    there = [folder for folder in asked if os.path.normpath(folder) not in map(os.path.normpath, sys.path)]
+    with started_in(Path.cwd(), {**environ, "PYTHONPATH": os.pathsep.join(there)}):
+        os.environ["PYTHONPATH"] = environ.get("PYTHONPATH", "")
+        sys.argv = words
+        main()
+
+
+def _become_new(environ: Mapping[str, str], *, terminal: bool) -> None:
     """Forget what the process of the tests has open, and has set."""
     faulthandler.disable()
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # also that by which `Popen` waits for a program

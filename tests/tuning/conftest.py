@@ -119,7 +119,24 @@ def run_tiny(request: pytest.FixtureRequest, loads: Path, registry: Registry, ti
     It runs in this process; with `executor=RAY_TUNE` by the warm Ray of this package, in tests of the tier `ray` alone.
     `stop_after` asks it to stop once so many epochs have been reported, however long the workers took to start.
     """
-    by_ray = request.node.get_closest_marker("ray") is not None
+    return runner(request, registry, tiny, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run_tiny_once(
+    request: pytest.FixtureRequest,
+    loads: Path,
+    registry: Registry,
+    tiny: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> RunTiny:
+    """As `run_tiny`, for one search that several tests of the tier `ray` look at."""
+    return runner(request, registry, tiny, tmp_path_factory.mktemp("once"))
+
+
+def runner(request: pytest.FixtureRequest, registry: Registry, tiny: Path, folder: Path) -> RunTiny:
+    """Return what runs searches in a folder."""
+    by_ray = request.scope == "module" or request.node.get_closest_marker("ray") is not None
 
     def run(
         text: str,
@@ -138,12 +155,12 @@ def run_tiny(request: pytest.FixtureRequest, loads: Path, registry: Registry, ti
         assert parallel == 1 or executor is RAY_TUNE, "in this process one trial runs at a time"
         if executor is RAY_TUNE:
             request.getfixturevalue("ray_session")
-        file = tmp_path / "x.toml"
+        file = folder / "x.toml"
         file.write_text(f'name = "tiny"\n[data]\ndataset = "{dataset}"\nvalidation = 32\n' + text)
         wanted = experiment.load(file, (), plugins)
-        place = DataPlace(data_dir=tiny, cache=tmp_path / "cache", offline=True)
+        place = DataPlace(data_dir=tiny, cache=folder / "cache", offline=True)
         stream: list[events.Event] = []
-        path = goes_on.path if goes_on else create_run(tmp_path / "runs", "tiny", datetime.now(UTC))
+        path = goes_on.path if goes_on else create_run(folder / "runs", "tiny", datetime.now(UTC))
         past = past_of(read_events(path), again=again) if goes_on else NOTHING
         store = RunWriter(path)
         if not goes_on:

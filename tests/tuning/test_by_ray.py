@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TextIO
 
+import psutil
 import pytest
 from optuna.trial import TrialState
+from ray import cloudpickle
+from ray.tune.experiment import trial as tune_trial
 
 from mnistlab import events
 from mnistlab.discovery import selection
+from mnistlab.fsck import check
 from mnistlab.registry import Registry, select
-from mnistlab.store import read_run
+from mnistlab.results import TrialResult
+from mnistlab.store import read_events, read_run
 from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, train_replicate
 from mnistlab.tuning.tune import RAY_TUNE
 from mnistlab.tuning.worker import Here, Shared
-from tests.tuning.conftest import MACHINE, RunTiny
+from tests.tuning.conftest import MACHINE, Ran, RunTiny, mood_of, starts
 from tests.tuning.test_resume import all_found, rungs, space
 from tests.tuning.test_search import SEARCHED, moods
 
@@ -35,18 +47,100 @@ def test_a_search_that_is_given_up_interrupts_what_runs(run_tiny: RunTiny) -> No
     assert ran.study[0].user_attrs == {"interrupted": "search given up"}
 
 
-def test_what_a_trial_prints_goes_to_its_log_alone(run_tiny: RunTiny, capfd: pytest.CaptureFixture[str]) -> None:
-    ran = run_tiny(moods("noisy", "good", scheduler="none"), executor=RAY_TUNE)
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", "")
-    by_mood = {
-        result.plan["model"]["config"]["mood"]: ran.path / "trials" / result.trial / "log.txt" for result in ran.results
-    }
-    log = by_mood["noisy"].read_text()
+@pytest.fixture(scope="module")
+def mixed(run_tiny_once: RunTiny, loads: Path) -> Iterator[tuple[Ran, str]]:
+    """A search by one worker, of whose trials most are bad company; and what came through to this process's streams."""
+    for name in (loads, Path(os.environ["MOODY_CHILDREN"])):
+        name.unlink(missing_ok=True)
+    read = list[object]()  # Tune pickles what Ray says of a worker's death, and would read it back
+    text = moods("noisy", "curious", "fork", "loop", "good", scheduler="none", stall_timeout="8s")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile("w+") as said:
+        patch.setattr(tune_trial, "cloudpickle", SimpleNamespace(**{**vars(cloudpickle), "loads": read.append}))
+        with _written_to(said):
+            ran = run_tiny_once(text, executor=RAY_TUNE, dataset="watched")
+        said.seek(0)
+        assert read == []
+        yield ran, said.read()
+
+
+@contextmanager
+def _written_to(file: TextIO) -> Iterator[None]:
+    """Have this process and its children write into a file instead of its standard streams."""
+    before = {number: os.dup(number) for number in (1, 2)}
+    for number in before:
+        os.dup2(file.fileno(), number)
+    try:
+        with redirect_stdout(file), redirect_stderr(file):
+            yield
+    finally:
+        for number, copy in before.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+def the_trial(ran: Ran, mood: str) -> tuple[TrialResult, str]:
+    """Return the trial of a mood, and its log."""
+    result = ran.trials[int(mood_of(ran, mood))]
+    log = ran.path / "trials" / result.trial / "log.txt"
+    return result, log.read_text() if log.exists() else ""
+
+
+def test_what_a_trial_prints_goes_to_its_log_alone(mixed: tuple[Ran, str]) -> None:
+    ran, said = mixed
+    assert "the model" not in said
+    assert "descriptor" not in said
+    result, log = the_trial(ran, "noisy")
+    assert result.state == "complete"
     assert "\x1b[31mprinted by the model" in log
     assert "written to descriptor 2" in log
-    assert not by_mood["good"].exists()
+    assert the_trial(ran, "good")[1] == ""
     assert not list((ran.path / "ray").rglob("*.safetensors"))  # only a population leaves any
+
+
+def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(mixed: tuple[Ran, str], loads: Path) -> None:
+    failed, _ = the_trial(mixed[0], "curious")
+    assert (failed.state, failed.cause) == ("failed", "plugin")
+    assert "dataset 'watched' was asked for its test images, but the test set is sealed" in failed.message
+    assert "load train" in loads.read_text().splitlines()
+    assert "load test" not in loads.read_text().splitlines()
+
+
+def test_a_worker_that_is_killed_costs_its_trial_an_epoch_and_is_told_in_a_sentence(mixed: tuple[Ran, str]) -> None:
+    ran, _ = mixed
+    result, log = the_trial(ran, "fork")
+    assert [(one.attempt, one.epoch) for one in starts(ran, result.trial)] == [(1, 0), (2, 1)]  # from its checkpoint
+    assert (result.state, len(result.history)) == ("complete", 4)
+    told = [event.epoch for event in ran.stream if isinstance(event, events.TrialEpoch) and event.trial == result.trial]
+    assert told == [1, 2, 3, 4]
+    killed, _ = Path(os.environ["MOODY_CHILDREN"]).read_text().split()
+    warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    (said,) = [text for text in warned if text.startswith(f"trial {result.trial} ")]
+    assert said.endswith(f": worker lost: process {killed} on node 127.0.0.1 ended without a word")
+    assert "Worker exit type: SYSTEM_ERROR" in log
+    assert list(ran.path.glob("ray/**/error.pkl"))
+    assert [stamped.event for stamped in read_events(ran.path)] == ran.stream  # on disk as it was told to the views
+    assert check(ran.path).findings == ()
+
+
+def test_what_a_lost_worker_has_forked_ends_too(mixed: tuple[Ran, str]) -> None:
+    _, child = map(int, Path(os.environ["MOODY_CHILDREN"]).read_text().split())
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(child)
+
+
+def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_free_again(
+    mixed: tuple[Ran, str],
+) -> None:
+    ran, _ = mixed
+    result, log = the_trial(ran, "loop")
+    assert (result.state, result.cause, len(result.history)) == ("failed", "hang", 1)
+    assert len(starts(ran, result.trial)) == 1  # it is not tried again
+    assert "most recent call first" in log
+    assert "mnistlab_moody.py" in log
+    assert the_trial(ran, "good")[0].state == "complete"
+    assert ran.study[result.number].state == TrialState.FAIL
 
 
 @pytest.mark.chaos

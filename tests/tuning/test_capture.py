@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from mnistlab.tuning.capture import MAX_CHUNK
+from tests.forked import python
 
 pytestmark = pytest.mark.simulated
 
@@ -20,6 +18,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from mnistlab.tuning.capture import MAX_CHUNK, Capture
 capture = Capture(Path(mkdtemp()) / "logs" / "first.log")
+sys.stdout.reconfigure(line_buffering=True)  # as in Ray's workers
 print("before")
 sys.stdout.flush()
 capture.start()
@@ -27,20 +26,14 @@ taken = []
 """
 FINISH = """
 json.dump(taken, answer)
+answer.flush()
 """
 
 
 def taken(body: str) -> list[str]:
     """Run `body`, which appends to `taken`, and return that; what went to the real standard output stands first."""
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE + body + FINISH],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-        env={**os.environ, "PYTHONUTF8": "1"},
-    )
-    assert done.stderr == ""
+    done = python(PREPARE + body + FINISH)
+    assert (done.returncode, done.stderr) == (0, "")
     before, _, answer = done.stdout.partition("\n")
     assert before == "before"
     return json.loads(answer)

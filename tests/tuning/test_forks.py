@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+
+from tests.forked import python
 
 pytestmark = pytest.mark.simulated
 
@@ -36,7 +35,7 @@ print(" ".join(name for name in names if os.path.exists(f"/proc/self/fd/{globals
 
 
 def test_a_forked_process_keeps_what_multiprocessing_hands_down_and_no_other_socket() -> None:
-    done = subprocess.run([sys.executable, "-c", BODY], capture_output=True, text=True, timeout=60, check=True)
+    done = python(BODY)
     child, parent = done.stdout.splitlines()
     assert child == "one other"
     assert parent == "server client accepted tcp one other"

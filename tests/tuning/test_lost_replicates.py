@@ -52,27 +52,37 @@ def test_a_replicate_that_has_had_its_time_ends(run_tiny: RunTiny) -> None:
     assert "TimeLimitError" in (ran.path / failed.log).read_text()
 
 
-@pytest.mark.ray
-def test_replicates_whose_workers_are_killed_begin_anew(run_tiny: RunTiny) -> None:
+@pytest.fixture(scope="module")
+def wounded(run_tiny_once: RunTiny) -> tuple[Ran, list[int]]:
+    """A confirmation by one worker in which a model hangs while it is trained, and one on the test set.
+
+    The worker of a third one is killed, whose process id stands beside the search.
+    """
     killed: list[int] = []
 
     def kill_in_the_second_epoch(search: Search, trials: list[TrialResult]) -> None:
         def emit(event: events.Event) -> None:
             search.emit(event)
-            if isinstance(event, events.ReplicateEpoch) and event.epoch == 2 and not killed:
+            if isinstance(event, events.ReplicateEpoch) and (event.trial, event.epoch) == ("0002", 2) and not killed:
                 killed.extend(kill_workers("ray::train_replicate"))
 
-        confirmed_as("slow")(replace(search, emit=emit), trials)
+        confirmed_as("sleep", "shy", "slow")(replace(search, emit=emit), sorted(trials, key=lambda one: one.number))
 
-    text = moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=2)
-    ran = run_tiny(text, parallel=2, then=kill_in_the_second_epoch, executor=RAY_TUNE)
-    told = [(event.replicate, event.epoch) for event in ran.stream if isinstance(event, events.ReplicateEpoch)]
-    assert sorted(told) == [(number, epoch) for number in (1, 2) for epoch in (1, 2, 3, 4)]
-    assert len(ran.of(events.ReplicateStarted)) == len(ran.of(events.ReplicateFinished)) == 2
-    assert 1 <= len(anew(ran)) <= len(killed) <= 2  # the other one may be at its end already
-    assert all(" begins anew: worker lost" in said for said in anew(ran))
+    text = moods("good", "stuck", "noisy", scheduler="none", stall_timeout="8s") + CONFIRM.format(top=3, seeds=1)
+    return run_tiny_once(text, then=kill_in_the_second_epoch, executor=RAY_TUNE), killed
+
+
+@pytest.mark.ray
+def test_a_replicate_whose_worker_is_killed_begins_anew(wounded: tuple[Ran, list[int]]) -> None:
+    ran, killed = wounded
+    told = [one.epoch for one in ran.stream if isinstance(one, events.ReplicateEpoch) and one.trial == "0002"]
+    assert told == [1, 2, 3, 4]
+    (said,) = anew(ran)
+    assert said == "trial 0002, replicate 1 begins anew: worker lost: its process ended without a word"
+    assert len(killed) == 1
     record = read_run(ran.path)
-    assert [(one.cause, len(one.history), one.test is not None) for one in record.replicates] == [("", 4, True)] * 2
+    (one,) = [one for one in record.replicates if one.trial == "0002"]
+    assert (one.cause, len(one.history), one.test is not None) == ("", 4, True)
     assert check(ran.path).findings == ()
 
 
@@ -88,21 +98,24 @@ def test_a_replicate_without_memory_is_tried_once_more_with_all_of_it(run_tiny: 
 
 
 @pytest.mark.ray
-def test_what_hangs_in_a_confirmation_is_ended_once_and_on_the_record_with_its_stacks(run_tiny: RunTiny) -> None:
-    """One model hangs while it is trained, the other one on the test set."""
-    text = moods("good", "stuck", scheduler="none", stall_timeout="8s") + CONFIRM.format(top=2, seeds=1)
-    ran = run_tiny(text, then=confirmed_as("sleep", "shy"), executor=RAY_TUNE)
+def test_what_hangs_in_a_confirmation_is_ended_once_and_on_the_record_with_its_stacks(
+    wounded: tuple[Ran, list[int]],
+) -> None:
+    ran, _ = wounded
     (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
-    assert (failed.cause, "the stacks of its threads are in its log" in failed.message) == ("hang", True)
-    assert anew(ran) == []
-    opened, tested = read_lines(ran.path / "test_ledger.jsonl")
-    assert (opened["type"], tested["type"], tested["cause"]) == ("opened", "failed", "hang")
-    logs = {name: (ran.path / "trials" / name / "log.txt").read_text() for name in (failed.trial, tested["trial"])}
-    for log, part in zip(logs.values(), ("[replicate 1]", "[replicate 1 on the test set]"), strict=True):
+    assert (failed.trial, failed.cause) == ("0000", "hang")
+    assert "the stacks of its threads are in its log" in failed.message
+    opened, *tested = read_lines(ran.path / "test_ledger.jsonl")
+    assert opened["type"] == "opened"
+    assert {one["trial"]: (one["type"], one.get("cause")) for one in tested} == {
+        "0001": ("failed", "hang"),
+        "0002": ("evaluated", None),
+    }
+    for name, part in (("0000", "[replicate 1]"), ("0001", "[replicate 1 on the test set]")):
+        log = (ran.path / "trials" / name / "log.txt").read_text()
         assert part in log
         assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
+    (shy,) = [one for one in tested if one["trial"] == "0001"]
     *_, warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
-    assert warned.endswith(f"could not be evaluated on the test set: {tested['message']}")
-    results = {one.trial: one.cause for one in read_run(ran.path).replicates}
-    assert results == {failed.trial: "hang", tested["trial"]: ""}
-    assert check(ran.path).findings == ()
+    assert warned.endswith(f"could not be evaluated on the test set: {shy['message']}")
+    assert {one.trial: one.cause for one in read_run(ran.path).replicates} == {"0000": "hang", "0001": "", "0002": ""}

@@ -87,31 +87,6 @@ def kill_workers(name: str) -> list[int]:
     return killed
 
 
-def test_a_worker_that_is_killed_costs_its_trial_an_epoch_and_is_told_in_a_sentence(
-    run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    read, killed = list[object](), list[int]()  # Tune pickles what Ray says of each, and would read it back
-    monkeypatch.setattr(tune_trial, "cloudpickle", SimpleNamespace(**{**vars(cloudpickle), "loads": read.append}))
-
-    def kill_in_the_third_epoch() -> bool:
-        if not killed and list(tmp_path.glob("runs/*/trials/0000/checkpoints/epoch-00002.*")):
-            killed.extend(kill_workers("ResourceTrainable.train"))
-        return False
-
-    ran = run_tiny(moods("slow", scheduler="none"), stopping=kill_in_the_third_epoch, executor=RAY_TUNE)
-    (again,) = starts(ran, "0000")[1:]
-    assert again.epoch >= 2  # from its checkpoint
-    assert [(one.state, len(one.history)) for one in ran.results] == [("complete", 4)]
-    assert [event.epoch for event in ran.stream if isinstance(event, events.TrialEpoch)] == [1, 2, 3, 4]
-    (said,) = [event.message for event in ran.stream if isinstance(event, events.Warned)]
-    assert said.endswith(f": worker lost: process {killed[0]} on node 127.0.0.1 ended without a word")
-    assert "Worker exit type: SYSTEM_ERROR" in (ran.path / "trials" / "0000" / "log.txt").read_text()
-    assert list(ran.path.glob("ray/**/error.pkl"))
-    assert read == []
-    assert [stamped.event for stamped in read_events(ran.path)] == ran.stream  # on disk as it was told to the views
-    assert check(ran.path).findings == ()
-
-
 @pytest.mark.chaos
 def test_a_worker_that_always_dies_costs_its_trial_alone_after_three_more(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +117,8 @@ def test_a_population_goes_on_when_it_loses_a_worker(run_tiny: RunTiny) -> None:
     assert again == deaths.read_text().count("died") == 2
 
 
-@pytest.mark.parametrize("name", ["loop", *long_form("lock", "deaf", "sleep")])
+@pytest.mark.chaos  # "loop" is tried in test_by_ray.py
+@pytest.mark.parametrize("name", ["lock", "deaf", "sleep"])
 def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_free_again(
     run_tiny: RunTiny, name: str
 ) -> None:
@@ -193,17 +169,3 @@ def test_a_trial_without_memory_is_tried_once_more_with_all_of_it(run_tiny: RunT
     (end,) = (n for n, event in enumerate(ran.stream) if isinstance(event, events.TrialFailed) and event.trial == trial)
     between = [event for event in ran.stream[again:end] if isinstance(event, events.TrialEpoch)]
     assert all(event.trial == trial for event in between)
-
-
-def test_what_a_lost_worker_has_forked_ends_too(run_tiny: RunTiny) -> None:
-    noted = Path(os.environ["MOODY_CHILDREN"])
-    noted.unlink(missing_ok=True)
-    text = moods("fork", scheduler="none").replace("epochs = 4", "epochs = 2")
-    ran = run_tiny(text, executor=RAY_TUNE)
-    assert len(starts(ran, "0000")) == 2  # the first worker has died in the second epoch
-    assert [one.state for one in ran.results] == ["complete"]
-    (child,) = map(int, noted.read_text().split())
-    deadline = time.monotonic() + 60
-    while psutil.pid_exists(child) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not psutil.pid_exists(child)

@@ -10,7 +10,6 @@ import pytest
 from mnistlab.confirm import confirm
 from mnistlab.identity import plan_sha256
 from mnistlab.store import read_lines, read_run
-from mnistlab.tuning.tune import RAY_TUNE
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 
@@ -30,17 +29,6 @@ def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run
     assert before.count("prepare") == 1  # the driver's; the workers read no more than what they train on
     assert "load test" not in before
     assert "load test" in loads.read_text().splitlines()
-
-
-@pytest.mark.ray
-def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(run_tiny: RunTiny, loads: Path) -> None:
-    loads.write_text("")
-    ran = run_tiny(moods("curious", "good", scheduler="none"), executor=RAY_TUNE, dataset="watched")
-    failed = next(result for result in ran.results if result.plan["model"]["config"]["mood"] == "curious")
-    assert (failed.state, failed.cause) == ("failed", "plugin")
-    assert "dataset 'watched' was asked for its test images, but the test set is sealed" in failed.message
-    assert "load train" in loads.read_text().splitlines()
-    assert "load test" not in loads.read_text().splitlines()
 
 
 @pytest.mark.simulated

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from mnistlab.tuning import watch
 from mnistlab.tuning.watch import was_ended
+from tests.forked import python
 
 pytestmark = pytest.mark.simulated
 
@@ -21,9 +20,7 @@ watch = Watch(sys.stdout.fileno(), stall=0.5)
 
 
 def ends(body: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", PREPARE + body], check=False, capture_output=True, text=True, timeout=60
-    )
+    done = python(PREPARE + body)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -37,7 +34,7 @@ with watch.over():
     )
     assert code == 1
     assert was_ended(said)
-    assert "in <module>" in said
+    assert 'File "<string>", line 8 in <module>' in said
 
 
 @pytest.mark.parametrize(
