@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torch._dynamo  # every fork that trains would import it with its first optimizer
 
 from mnistlab import run as _imported_before  # noqa: F401 - and what a search imports with it
 from mnistlab.cli.main import main

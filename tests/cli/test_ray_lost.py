@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,8 @@ import pytest
 
 from mnistlab.errors import ExitCode
 from mnistlab.fsck import check
-from mnistlab.store import read_events
+from mnistlab.results import TrialResult
+from mnistlab.store import read_events, read_run
 from tests.cli.starting import (
     MNISTLAB,
     check_whole,
@@ -57,7 +59,7 @@ def check_gone_on_with(ray_home: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["raylet", pytest.param("gcs_server", marks=pytest.mark.chaos)])
-def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(ray_home: Path, part: str) -> None:
+def test_a_search_that_loses_its_ray_and_then_its_driver_comes_to_its_end(ray_home: Path, part: str) -> None:
     driver = start_on_ray(ray_home, "search", "tiny.toml")
     wait_for(ray_home, "trial_epoch")
     part_of(driver.pid, part).kill()
@@ -75,7 +77,26 @@ def test_a_search_that_loses_its_ray_says_so_and_can_be_gone_on_with(ray_home: P
         assert re.search(rf"run over: broken off: {what} \(", err)
         code, said, _ = end(start_local(ray_home, "status", plain=False))
         assert re.search(r"Run over: broken off: Ray's .*, exit code 75\.\nNext: mnistlab resume runs/", said)
+    wait_until(lambda: not of_ours(ray_home))
+    assert check(run_of(ray_home)).sound
+    check_killed_driver(ray_home)
+
+
+def check_killed_driver(ray_home: Path) -> None:
+    """A driver that takes the run up with a Ray, and is killed, loses nothing that has ended."""
+    before = ended(ray_home)
+    driver = start_on_ray(ray_home, "resume", run_of(ray_home).name)
+    wait_until(lambda: len(ended(ray_home)) > len(before), driver)
+    driver.send_signal(signal.SIGKILL)
+    _, err = driver.communicate()
+    assert "going on with the run: " in err
+    found = ended(ray_home)
     check_gone_on_with(ray_home)
+    assert before.items() <= found.items() <= ended(ray_home).items()
+
+
+def ended(ray_home: Path) -> dict[str, TrialResult]:
+    return {one.trial: one for one in read_run(run_of(ray_home)).trials if one.state != "interrupted"}
 
 
 @pytest.mark.chaos

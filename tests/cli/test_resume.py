@@ -12,30 +12,12 @@ import pytest
 from mnistlab import events
 from mnistlab.lines import encode_file
 from mnistlab.store import RunWriter, read_events, read_run
-from tests.cli.starting import check_whole, end, of_ours, run_of, start, start_on_ray, wait_for, wait_until
+from tests.cli.starting import check_whole, end, run_of, start, wait_for
 
 pytestmark = pytest.mark.simulated
 
 
-@pytest.mark.ray
-def test_a_killed_search_is_gone_on_with(ray_home: Path) -> None:
-    less = ("--trials", "3", "--set", "training.epochs=3", "--set", "confirm.seeds=1")
-    search = start_on_ray(ray_home, "search", "tiny.toml", *less)
-    wait_for(ray_home, "trial_finished")
-    search.send_signal(signal.SIGKILL)
-    search.communicate()
-    run = run_of(ray_home)
-    ended = {one.trial: one for one in read_run(run).trials}
-    wait_until(lambda: not of_ours(ray_home))  # a Ray whose driver has died goes by itself
-    code, out, err = end(start_on_ray(ray_home, "resume", run.name))
-    assert code == 0, err
-    assert "going on with the run: " in err
-    assert "leads with mean test accuracy" in out
-    check_whole(ray_home, trials=3, replicates=1)
-    assert ended.items() <= {one.trial: one for one in read_run(run).trials}.items()
-
-
-def test_a_killed_search_is_gone_on_with_in_one_process_and_says_what_to_type(home: Path) -> None:
+def test_a_killed_search_is_gone_on_with_and_says_what_to_type(home: Path) -> None:
     search = start(home, "search", "tiny.toml")
     wait_for(home, "trial_finished")
     search.send_signal(signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DISTS, Ran
+from tests.forked import forked
 
 TEXT = """
 name = "train"
@@ -147,20 +148,13 @@ def test_a_model_of_another_number_of_classes_is_told_both_numbers(train_badly):
 def command(digits, tmp_path) -> list[str]:
     """What is typed to train on files, which are there sooner than scikit-learn is."""
     (tmp_path / "x.toml").write_text(TEXT.replace('"digits"', '"idx"\nvalidation = 300'))
-    return [str(Path(sys.executable).parent / "mnistlab"), "train", "x.toml", "--data-dir", str(digits)]
+    return ["train", "x.toml", "--data-dir", str(digits)]
 
 
 @pytest.fixture
 def endless(command, tmp_path) -> Iterator[subprocess.Popen[str]]:
     """A training that goes on until it is stopped and has printed its first epoch."""
-    process = subprocess.Popen(
-        [*command, "--set", "training.epochs=100000"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = forked([*command, "--set", "training.epochs=100000"], tmp_path, os.environ)
     try:
         assert process.stdout.readline().startswith("epoch 1/100000")
         yield process
@@ -169,7 +163,7 @@ def endless(command, tmp_path) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-@pytest.mark.e2e
+@pytest.mark.simulated
 def test_ctrl_c_ends_a_training_with_130_and_a_word(endless):
     endless.send_signal(signal.SIGINT)
     _, err = endless.communicate(timeout=60)
@@ -177,7 +171,7 @@ def test_ctrl_c_ends_a_training_with_130_and_a_word(endless):
     assert err.splitlines()[1:] == ["mnistlab: interrupted"]
 
 
-@pytest.mark.e2e
+@pytest.mark.simulated
 def test_a_reader_that_goes_ends_a_training_without_a_word(endless):
     endless.stdout.close()
     err = endless.stderr.read()
@@ -192,11 +186,17 @@ def test_lines_for_a_pipe_reach_it_while_the_terminal_shows_a_bar(command, run_h
     command = [*command, "--threads", "1"]
     try:
         done = subprocess.run(
-            command, check=True, cwd=tmp_path, stdout=subprocess.PIPE, stderr=ours, text=True, timeout=60
+            [Path(sys.executable).parent / "mnistlab", *command],
+            check=True,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=ours,
+            text=True,
+            timeout=60,
         )
         assert b"training" in os.read(terminal, 100_000)
     finally:
         os.close(terminal)
         os.close(ours)
     assert len(learnt(done.stdout)) == 2
-    assert learnt(done.stdout) == learnt(run_here(*command[1:]).out)  # the same seed in another process
+    assert learnt(done.stdout) == learnt(run_here(*command).out)  # the same seed in another process

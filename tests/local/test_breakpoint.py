@@ -1,4 +1,4 @@
-"""A breakpoint in a plugin, by the installed command: the debugger speaks with the user, and the search goes on."""
+"""A breakpoint in a plugin: the debugger speaks with the user, and the search goes on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.forked import forked
 
 pytestmark = pytest.mark.e2e
 LEFT_BY_RAY = {"PYTHONBREAKPOINT": "ray.util.rpdb._driver_set_trace"}  # to the children of a process that was in a Ray
@@ -45,20 +47,20 @@ top = 0
 """
 
 
-def debugged(folder: Path, images: Path, typed: str) -> subprocess.CompletedProcess[str]:
-    """A search with the plugin, in whose debugger a user has typed something."""
+def debugged(folder: Path, images: Path) -> tuple[str, ...]:
+    """Return the arguments of a search with the plugin."""
     (folder / "looked.py").write_text(PLUGIN)
     (folder / "x.toml").write_text(FILE)
-    mnistlab = Path(sys.executable).parent / "mnistlab"
-    command = [mnistlab, "search", "x.toml", "--executor", "local", "--plugin", "looked.py", "--data-dir", images]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **LEFT_BY_RAY}
-    return subprocess.run(
-        command, cwd=folder, env=environment, input=typed, capture_output=True, text=True, timeout=120, check=False
-    )
+    return ("search", "x.toml", "--executor", "local", "--plugin", "looked.py", "--data-dir", str(images))
 
 
 def test_a_breakpoint_in_a_plugin_stops_before_the_user_and_the_search_goes_on(tmp_path: Path, tiny: Path) -> None:
-    done = debugged(tmp_path, tiny, "p looked_at * 1000\nc\nc\n")
+    command = [Path(sys.executable).parent / "mnistlab", *debugged(tmp_path, tiny)]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", **LEFT_BY_RAY}
+    typed = "p looked_at * 1000\nc\nc\n"
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, input=typed, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("(Pdb)") == 3
     assert "64000" in done.stderr  # what the user asked for
@@ -66,7 +68,8 @@ def test_a_breakpoint_in_a_plugin_stops_before_the_user_and_the_search_goes_on(t
 
 
 def test_who_quits_the_debugger_ends_the_search_and_is_told_how_to_resume_it(tmp_path: Path, tiny: Path) -> None:
-    done = debugged(tmp_path, tiny, "q\n")
-    assert done.returncode == 130, done.stderr
+    process = forked(debugged(tmp_path, tiny), tmp_path, {**os.environ, **LEFT_BY_RAY}, stdin=subprocess.PIPE)
+    out, err = process.communicate("q\n", timeout=120)
+    assert process.returncode == 130, err
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"Next: mnistlab resume runs/{run.name} --executor local\n" in done.stdout
+    assert f"Next: mnistlab resume runs/{run.name} --executor local\n" in out
