@@ -50,9 +50,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in set(left_out)]
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Have no collection of garbage look at the thousands of tests: each trial ends with one."""
+    _keep_what_there_is()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Nor at what a file of tests has imported."""
+    if nextitem is not None and nextitem.path != item.path:
+        _keep_what_there_is()
+
+
+def _keep_what_there_is() -> None:
     gc.collect()
     gc.freeze()
 
