@@ -47,6 +47,24 @@ top = 1
 seeds = 2
 """
 
+MOODY = """
+name = "tiny"
+[data]
+dataset = "idx"
+validation = 300
+[data.idx]
+folder = "images"
+[model.moody]
+mood = "raise"
+[optimizer.adamw]
+[training]
+epochs = 2000
+batch_size = 64
+[search]
+trials = 3
+scheduler = "none"
+"""
+
 
 def settings(home: Path) -> dict[str, str]:
     """What is set for commands that are typed in `home`: what they cache and what Ray keeps lies there too."""

@@ -57,7 +57,18 @@ def _answers(host: str, port: int) -> bool:
 @pytest.mark.ray
 def test_a_named_cluster_is_joined_and_left_running(head: tuple[str, dict[str, str]], ray_home: Path) -> None:
     address, credentials = head
-    less = ("--trials", "2", "--set", "training.epochs=2", "--set", "confirm.seeds=1", "--set", "confirm.top=1")
+    less = (
+        "--trials",
+        "2",
+        "--set",
+        "training.epochs=2",
+        "--set",
+        "confirm.seeds=1",
+        "--set",
+        "confirm.top=1",
+        "--set",
+        "resources.max_parallel=1",
+    )
     code, out, err = end(start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *less, **credentials))
     assert code == 0, err
     assert "confirmed" in out

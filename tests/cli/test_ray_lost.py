@@ -60,7 +60,7 @@ def check_gone_on_with(ray_home: Path) -> None:
 
 @pytest.mark.parametrize("part", ["raylet", pytest.param("gcs_server", marks=pytest.mark.chaos)])
 def test_a_search_that_loses_its_ray_and_then_its_driver_comes_to_its_end(ray_home: Path, part: str) -> None:
-    driver = start_on_ray(ray_home, "search", "tiny.toml")
+    driver = start_on_ray(ray_home, "search", "tiny.toml", "--set", "resources.max_parallel=1")
     wait_for(ray_home, "trial_epoch")
     part_of(driver.pid, part).kill()
     killed = time.monotonic()

@@ -38,17 +38,15 @@ def test_once_it_is_over_nothing_is_left_to_do_and_nothing_is_written(finished: 
     assert "nothing is left to do: each of 2 trials has ended" in err
 
 
-def test_a_search_that_was_asked_to_stop_says_how_it_goes_on_and_does(home: Path) -> None:
-    search = start(home, "search", "tiny.toml", "--set", "training.epochs=15")
-    wait_for(home, "trial_epoch", 3)
-    search.send_signal(signal.SIGINT)
-    code, out, err = end(search)
-    assert code == 130
-    assert f"Next: mnistlab resume {run_of(home).relative_to(home)}" in out
-    code, out, err = end(start(home, "resume", run_of(home).name, "--trials", "5"))
+def test_a_search_that_was_asked_to_stop_says_how_it_goes_on_and_does(
+    asked_to_stop: tuple[Path, str], interrupted: Path
+) -> None:
+    run = run_of(interrupted)
+    assert f"Next: mnistlab resume {run.relative_to(interrupted)}" in asked_to_stop[1]
+    code, _, err = end(start(interrupted, "resume", run.name, "--trials", "5"))
     assert code == 0, err
-    check_whole(home)
-    (resumed,) = [s.event for s in read_events(run_of(home)) if isinstance(s.event, events.RunResumed)]
+    check_whole(interrupted)
+    (resumed,) = [s.event for s in read_events(run) if isinstance(s.event, events.RunResumed)]
     assert resumed.changes == {"search.trials": 5}
     assert resumed.again
 

@@ -20,7 +20,7 @@ from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
-from tests.cli.starting import end, home_for_ray, of_ours, run_of, start, start_on_ray, wait_for, wait_until
+from tests.cli.starting import MOODY, end, home_for_ray, of_ours, run_of, start, start_on_ray, wait_for, wait_until
 from tests.conftest import RunCli
 from tests.tuning.conftest import DISTS
 
@@ -66,6 +66,7 @@ def build(config, shape):
 def mnistlab_models():
     return [Model(name="line", config=Line, build=build, summary="One hidden layer.")]
 '''
+ONE = ("--set", "resources.max_parallel=1")
 Whole = tuple[Path, str, str, int]
 
 
@@ -166,33 +167,9 @@ def test_leaderboard_prints_the_same_ranking_again(whole: Whole) -> None:
     assert set(rows + plugins) <= set(again.splitlines())
 
 
-MOODY = """
-name = "tiny"
-[data]
-dataset = "idx"
-validation = 300
-[data.idx]
-folder = "images"
-[model.moody]
-mood = "raise"
-[optimizer.adamw]
-[training]
-epochs = 2000
-batch_size = 64
-[search]
-trials = 3
-scheduler = "none"
-"""
-
-
 @pytest.mark.simulated
-def test_a_run_in_which_everything_fails_says_so(home: Path) -> None:
-    (home / "tiny.toml").write_text(MOODY)
-    code, out, err = end(start(home, "search", "tiny.toml", PYTHONPATH=str(DISTS)))
-    assert code == 1, err
-    assert "this plan can't be built" in out + err
-    assert "Traceback" not in out + err
-    run = run_of(home)
+def test_a_run_in_which_everything_fails_says_so(failed: Path) -> None:
+    run = run_of(failed)
     assert not (run / "test_ledger.jsonl").exists()
     assert [s.event for s in read_events(run)][-1].outcome == "no trial succeeded: 3 trials failed (plugin 3)"
 
@@ -244,7 +221,7 @@ def test_an_interrupt_keeps_what_there_is(home: Path, signals: list[signal.Signa
 def test_an_interrupt_keeps_what_there_is_with_a_ray(
     ray_home: Path, number: signal.Signals, code: int, reason: str
 ) -> None:
-    process = start_on_ray(ray_home, "search", "tiny.toml", "--set", "training.epochs=2000")
+    process = start_on_ray(ray_home, "search", "tiny.toml", "--set", "training.epochs=2000", *ONE)
     wait_for(ray_home, "trial_epoch")
     send(process, number)
     check_interrupted(ray_home, process, code, reason, twice=False)
