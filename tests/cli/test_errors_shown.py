@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import FOUR_NAMES, RunCli
+from tests.conftest import FOUR_NAMES
 
 GOOD = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'
 
@@ -16,10 +16,10 @@ GOOD = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'
 def wrong(run_here, tmp_path):
     """Run a command that has to fail with `code`, leaving the folder as it was; returns what it says."""
 
-    def run(code: int, *arguments: object, text: str = GOOD, by: RunCli = run_here, **environment: str) -> str:
+    def run(code: int, *arguments: object, text: str = GOOD, **environment: str) -> str:
         (tmp_path / "x.toml").write_text(text)
         before = sorted(os.listdir(tmp_path))
-        ran = by(*arguments, **environment)
+        ran = run_here(*arguments, **environment)
         assert ran.code == code, ran.err
         assert "Traceback" not in ran.err + ran.out
         assert sorted(os.listdir(tmp_path)) == before  # no run directory for a search that never began
@@ -28,11 +28,10 @@ def wrong(run_here, tmp_path):
     return run
 
 
-@pytest.mark.e2e
-def test_all_faults_of_a_file_of_its_overrides_and_of_options_come_at_once(wrong, run_cli):
+def test_all_faults_of_a_file_of_its_overrides_and_of_options_come_at_once(wrong):
     text = 'name = "X"\n"\\u001b[31mred" = 1\n[data]\ndataset = "digits"\n[model.ccn]\n[optimizer.sgd]\nlr = "fast"\n'
     options = ("--trials", 0, "--set", "confirm.seeds=many", "--time-budget", "soon")
-    said = wrong(2, "search", "x.toml", *options, text=text, by=run_cli)
+    said = wrong(2, "search", "x.toml", *options, text=text)
     lines = said.splitlines()
     assert lines[0] == "mnistlab: x.toml: 7 faults"
     places = (

@@ -53,13 +53,12 @@ def made_by_hand(root: Path, name: str, *accuracies: float, split: str = "", con
     return path
 
 
-@pytest.mark.e2e
-def test_a_damaged_run_does_not_hide_the_others(run_cli, tmp_path):
+def test_a_damaged_run_does_not_hide_the_others(run_here, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.5, 0.75)
     damaged = made_by_hand(tmp_path / "runs", "damaged", 0.5)
     (damaged / "trials/0000/result.json").write_text('{"schema": "mnistlab.result/1"')
     made_by_hand(tmp_path / "runs", "other", 0.625)
-    ran = run_cli("leaderboard")
+    ran = run_here("leaderboard")
     assert ran.code == 6
     assert "Traceback" not in ran.err
     assert f"mnistlab: {Path('runs', damaged.name)}/trials/0000/result.json is damaged" in ran.err
@@ -143,11 +142,10 @@ def test_what_can_not_be_done_is_said(run_here, tmp_path, options: list[str], sa
     assert "known:" not in ran.err  # nothing is listed twice
 
 
-@pytest.mark.e2e
-def test_two_runs_are_compared(run_cli, tmp_path):
+def test_two_runs_are_compared(run_here, tmp_path):
     made_by_hand(tmp_path / "runs", "first", 0.95, split="1a2b", confirmed=True)
     made_by_hand(tmp_path / "runs", "second", 0.2, 0.6, split="1a2b", confirmed=True)
-    ran = run_cli("compare", "first-2026-11-22-1", "runs/second-2026-11-22-1:0000")
+    ran = run_here("compare", "first-2026-11-22-1", "runs/second-2026-11-22-1:0000")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines() == [
         "A: first-2026-11-22-1:0000",

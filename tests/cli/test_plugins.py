@@ -47,10 +47,9 @@ def test_list_as_json(run_here):
     assert listed["evil[red]<b>\x1b[31m/-/x"]["status"] == "failed"
 
 
-@pytest.mark.e2e
-def test_check_says_what_there_is_and_why_something_is_not(run_cli):
+def test_check_says_what_there_is_and_why_something_is_not(run_here):
     path = on_path("healthy", "import-error", "other-api", "observer", "marks")
-    ran = run_cli("plugins", "check", PYTHONPATH=path, MNISTLAB_DISABLE="marks_plugin", COLUMNS="200")
+    ran = run_here("plugins", "check", PYTHONPATH=path, MNISTLAB_DISABLE="marks_plugin", COLUMNS="200")
     assert ran.code == 5
     shown = rows(ran.out)
     assert shown[0] == ["kind", "name", "summary", "distribution", "version", "status"]
@@ -131,9 +130,8 @@ def test_info_as_json_and_of_a_file(run_here, tmp_path):
     assert facts["settings"] == [{"setting": "width", "domain": "integer 8..64", "default": "16", "meaning": ""}]
 
 
-@pytest.mark.e2e
-def test_info_of_an_unknown_name(run_cli):
-    ran = run_cli("plugins", "info", "lenett", PYTHONPATH=on_path("import-error"))
+def test_info_of_an_unknown_name(run_here):
+    ran = run_here("plugins", "info", "lenett", PYTHONPATH=on_path("import-error"))
     assert ran.code == 5
     assert ran.err.startswith("mnistlab: no installed plugin offers 'lenett'; did you mean 'lenet'?; import-error 1.0")
 

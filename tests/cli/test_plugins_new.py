@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 
-
-@pytest.mark.e2e
-def test_it_prints_what_it_wrote_and_where(run_cli, tmp_path):
+def test_it_prints_what_it_wrote_and_where(run_here, tmp_path):
     (tmp_path / "elsewhere").mkdir()
-    ran = run_cli("plugins", "new", "my-shade", "--kind", "transform", "--in", "elsewhere")
+    ran = run_here("plugins", "new", "my-shade", "--kind", "transform", "--in", "elsewhere")
     assert (ran.code, ran.err) == (0, "")
     root = tmp_path / "elsewhere" / "mnistlab-my-shade"
     assert sorted(tmp_path / line for line in ran.out.splitlines()) == sorted(p for p in root.rglob("*") if p.is_file())

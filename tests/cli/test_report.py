@@ -13,9 +13,8 @@ from tests.report.pages import Page
 RUN = Path(__file__).parents[1] / "recordings" / "quick-run"
 
 
-@pytest.mark.e2e
-def test_a_report_is_one_file_that_says_where_it_lies(tmp_path: Path, run_cli: RunCli) -> None:
-    done = run_cli("report", str(RUN))
+def test_a_report_is_one_file_that_says_where_it_lies(tmp_path: Path, run_here: RunCli) -> None:
+    done = run_here("report", str(RUN))
     assert (done.code, done.out) == (0, "Written: report.html\n"), done.err
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     shown = Page((tmp_path / "report.html").read_text(encoding="utf-8"))

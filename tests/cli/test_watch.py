@@ -41,9 +41,8 @@ def cut(run: Path, at: float) -> None:
     stream.write_bytes(b"".join(stream.read_bytes().splitlines(keepends=True)[:count]))
 
 
-@pytest.mark.e2e
-def test_status_says_where_a_run_stands(recorded: Path, run_cli: RunCli) -> None:
-    done = run_cli("status")
+def test_status_says_where_a_run_stands(recorded: Path, run_here: RunCli) -> None:
+    done = run_here("status")
     assert (done.code, done.err) == (0, "")
     assert "over 14/14 · 1m34s" in done.out
     assert "best 98.33 %  trial 0006" in done.out
@@ -147,9 +146,8 @@ def test_replay_keeps_the_pace(recorded: Path, run_here: RunCli, monkeypatch: py
     assert sum(slept) == pytest.approx(last / 40)
 
 
-@pytest.mark.e2e
-def test_a_replay_as_json_is_the_stream(recorded: Path, run_cli: RunCli) -> None:
-    done = run_cli("replay", "--speed", "100000", "--ui", "json")
+def test_a_replay_as_json_is_the_stream(recorded: Path, run_here: RunCli) -> None:
+    done = run_here("replay", "--speed", "100000", "--ui", "json")
     told = [json.loads(line) for line in done.out.splitlines()]
     kept = [json.loads(line) for line in (recorded / "events.jsonl").read_text().splitlines()]
     assert [one["seq"] for one in told] == [one["seq"] for one in kept]
