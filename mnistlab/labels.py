@@ -15,6 +15,7 @@ Scalar = bool | int | float | str
 Plan = Mapping[str, Any]
 
 ACCURACIES = frozenset({"val_accuracy", "train_accuracy", "test_accuracy"})
+EXECUTOR_NAMES = ("ray", "local")  # the first carries out a search unless another is named; see tuning/executors.py
 NAMES = frozenset({"model", "optimizer"})  # the settings that `names` tells already
 
 
@@ -147,14 +148,14 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
-def resume_command(run: object, executor: str = "ray") -> str:
+def resume_command(run: object, executor: str = EXECUTOR_NAMES[0]) -> str:
     """Return the command that goes on with a run by the same executor, as a shell takes it."""
     return f"mnistlab resume {shlex.quote(str(run))}{by_executor(executor)}"
 
 
 def by_executor(executor: str) -> str:
     """Return the option that names an executor; "" for the one that is taken without it."""
-    return f" --executor {executor}" if executor != "ray" else ""
+    return f" --executor {executor}" if executor != EXECUTOR_NAMES[0] else ""
 
 
 def counted(count: int, noun: str) -> str:

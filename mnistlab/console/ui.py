@@ -20,7 +20,7 @@ from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, RunStarted, Stamped, to_json
-from mnistlab.labels import resume_command
+from mnistlab.labels import EXECUTOR_NAMES, resume_command
 from mnistlab.lastwords import last_words, note_begun
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
@@ -41,10 +41,11 @@ class Ui:
     fps: float = FPS
 
 
-def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str]) -> Ui:
+def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str], executor: str = EXECUTOR_NAMES[0]) -> Ui:
     """Return the view and whether it is coloured; `auto` asks MNISTLAB_UI first and then looks at the stream.
 
-    Live needs an interactive terminal of at least 60 x 10 that can move its cursor, outside continuous integration.
+    Live needs an interactive terminal of at least 60 x 10 that can move its cursor, outside continuous integration,
+    and an executor whose trials run in other processes: a dashboard would be drawn over a debugger in this one.
     NO_COLOR (not empty) takes colour away, FORCE_COLOR gives it, `--color` beats both. MNISTLAB_FPS is the number of
     frames a second.
 
@@ -55,11 +56,12 @@ def choose_ui(ui: str, color: str, stream: TextIO, environ: Mapping[str, str]) -
     if ui == "auto" and environ.get(VARIABLE):
         place, ui = VARIABLE, environ[VARIABLE]
     faults = [*_fault(place, ui, get_args(Kind)), *_fault("--color", color, get_args(Color))]
+    faults += _fault("--executor", executor, EXECUTOR_NAMES)
     fps = _fps(environ.get(FPS_VARIABLE) or str(FPS), faults)
     if faults:
         raise SpecError("user interface", faults)
     if ui == "auto":
-        ui = "live" if _can_live(stream, environ) else "plain"
+        ui = "live" if executor != "local" and _can_live(stream, environ) else "plain"
     return Ui(cast("Kind", ui), color == "always" or (color == "auto" and _is_colored(environ)), fps)
 
 
@@ -200,14 +202,10 @@ def _writer(stream: TextIO) -> Callable[[str | None], None]:
     return say
 
 
-def chosen(ui: str, color: str, executor: str = "ray") -> Ui:
+def chosen(ui: str, color: str, executor: str = EXECUTOR_NAMES[0]) -> Ui:
     """Return the view for this process's own standard error and environment.
-
-    Where trials run in this process, `auto` is lines: a dashboard would be drawn over a debugger.
 
     Raises:
         SpecError: as `choose_ui`.
     """
-    if executor == "local" and ui == "auto" and not os.environ.get(VARIABLE):
-        ui = "plain"
-    return choose_ui(ui, color, sys.stderr, os.environ)
+    return choose_ui(ui, color, sys.stderr, os.environ, executor)

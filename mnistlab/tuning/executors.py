@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from mnistlab.errors import SpecError, must_be_one_of
+from mnistlab.labels import EXECUTOR_NAMES
 from mnistlab.tuning.job import Executor
 from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.tune import RAY_TUNE
 
-EXECUTORS: dict[str, Executor] = {"ray": RAY_TUNE, "local": LOCAL}
+EXECUTORS: dict[str, Executor] = dict(zip(EXECUTOR_NAMES, (RAY_TUNE, LOCAL), strict=True))
 
 
 def executor(name: str) -> Executor:

@@ -96,10 +96,19 @@ def test_an_unknown_view_is_refused_with_the_known_ones(ui, environ, place):
     assert f"[{place}]" in str(caught.value)
 
 
+def test_no_dashboard_is_drawn_over_a_debugger_in_this_process_unless_it_is_asked_for(terminal):
+    there = terminal(120, 30).stream
+    assert choose_ui("auto", "auto", there, {}, "ray").kind == "live"
+    assert choose_ui("auto", "auto", there, {}, "local").kind == "plain"
+    assert choose_ui("live", "auto", there, {}, "local").kind == "live"
+    assert choose_ui("auto", "auto", there, {"MNISTLAB_UI": "live"}, "local").kind == "live"
+
+
 def test_every_fault_of_the_choice_is_told_at_once():
     with pytest.raises(SpecError) as caught:
-        choose_ui("lively", "allways", io.StringIO(), {"MNISTLAB_FPS": "60"})
-    assert [fault.place for fault in caught.value.faults] == ["--ui", "--color", "MNISTLAB_FPS"]
+        choose_ui("lively", "allways", io.StringIO(), {"MNISTLAB_FPS": "60"}, "lokal")
+    assert [fault.place for fault in caught.value.faults] == ["--ui", "--color", "--executor", "MNISTLAB_FPS"]
+    assert "did you mean 'local'?" in str(caught.value)
     assert "did you mean 'always'?" in str(caught.value)
 
 
