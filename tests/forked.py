@@ -17,7 +17,7 @@ import subprocess
 import sys
 import termios
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,7 +44,7 @@ def forked(
     return _start(words, lambda: _command(words, dict(environ)), cwd, environ, terminal=terminal, **streams)
 
 
-def python(body: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def python(body: str, *arguments: str, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run a program as `python -c` does, to its end; what it imports is there already."""
     words = ["-c", *arguments]
 
@@ -53,9 +53,23 @@ def python(body: str, *arguments: str, **environ: str) -> subprocess.CompletedPr
         exec(compile(body, "<string>", "exec"), {"__name__": "__main__"})
 
     faulthandler.cancel_dump_traceback_later()  # pytest's, whose lock the program could never take
-    process = _start(words, run, Path.cwd(), {**os.environ, **environ})
-    out, err = process.communicate(timeout=60)
+    process = _start(words, run, cwd or Path.cwd(), {**os.environ, **environ})
+    out, err = process.communicate(timeout=240)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+_BY_PYTEST = """
+import os, sys, pytest
+for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+    del os.environ[name]  # this process's own
+sys.exit(pytest.main(["-p", "no:cacheprovider", *sys.argv[1:]]))
+"""
+
+
+def by_pytest(*arguments: str, cwd: Path, on_path: Iterable[Path] = ()) -> subprocess.CompletedProcess[str]:
+    """Run tests in a process of their own, in `cwd`, with more folders on the path."""
+    more = f"import sys; sys.path[:0] = {[str(cwd), *map(str, on_path)]!r}\n"
+    return python(more + _BY_PYTEST, *arguments, cwd=cwd)
 
 
 def _start(

@@ -39,7 +39,10 @@ def simulated(rng: np.random.Generator, accuracies: list[float], seeds: int, sd:
     return rank(record(*(trial(number) for number in range(len(accuracies))), confirmed=confirmed))
 
 
-@pytest.mark.parametrize(("plans", "seeds", "sd"), [(2, 3, 0.002), (5, 5, 0.002), (5, 3, 0.0), (10, 5, 0.005)])
+@pytest.mark.parametrize(
+    ("plans", "seeds", "sd"),
+    [(2, 3, 0.002), (5, 5, 0.002), (5, 3, 0.0), pytest.param(10, 5, 0.005, marks=pytest.mark.chaos)],
+)
 def test_of_equal_plans_the_leader_is_tied_with_all_others(plans: int, seeds: int, sd: float):
     """Uncorrected, the leader of ten would be told from one or more of the others in about half of the rankings."""
     rng = np.random.default_rng(53)
