@@ -22,18 +22,19 @@ from tests.terminals import PATIENCE
 
 MNISTLAB = str(Path(sys.executable).parent / "mnistlab")
 DRIVING = ("search", "resume", "retry", "confirm")  # commands that have an executor
-EXPERIMENT = """
-name = "tiny"
+IMAGES = """
 [data]
 dataset = "idx"
 validation = 300
 [data.idx]
 folder = "images"
-[model.mlp]
+"""  # of an experiment in the folder `home`
+EXPERIMENT = f"""
+name = "tiny"{IMAGES}[model.mlp]
 depth = 1
 width = [32, 64, 128]
 [optimizer.adamw]
-lr = { low = 1e-3, high = 1e-2 }
+lr = {{ low = 1e-3, high = 1e-2 }}
 [training]
 epochs = 6
 batch_size = 64
@@ -46,15 +47,8 @@ reduction_factor = 2
 top = 1
 seeds = 2
 """
-
-MOODY = """
-name = "tiny"
-[data]
-dataset = "idx"
-validation = 300
-[data.idx]
-folder = "images"
-[model.moody]
+MOODY = f"""
+name = "tiny"{IMAGES}[model.moody]
 mood = "raise"
 [optimizer.adamw]
 [training]

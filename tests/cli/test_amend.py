@@ -11,19 +11,13 @@ import pytest
 from mnistlab import durable, events
 from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
-from tests.cli.starting import end, run_of, start
+from tests.cli.starting import IMAGES, end, run_of, start
 from tests.conftest import here
 
 pytestmark = pytest.mark.simulated
 
-GRID = """
-name = "grid"
-[data]
-dataset = "idx"
-validation = 300
-[data.idx]
-folder = "images"
-[model.mlp]
+GRID = f"""
+name = "grid"{IMAGES}[model.mlp]
 depth = 1
 width = [32, 64]
 dropout = 0.1

@@ -123,9 +123,11 @@ def test_what_is_wrong_goes_to_standard_error(command: str, finished: Path) -> N
 @pytest.mark.parametrize("state", ["finished", "interrupted", "failed"])
 def test_what_reads_a_run_reads_each(state: str, command: str, request: pytest.FixtureRequest) -> None:
     home = request.getfixturevalue(state)
-    ran = here(home)(*command.split(), run_of(home).name)
+    run = run_of(home).name
+    ran = here(home)(*command.split(), run)
     assert ran.code == 0, ran.err
-    assert ran.out + ran.err
+    said = (home / "report.html").read_text(encoding="utf-8") if command.startswith("report") else ran.out + ran.err
+    assert run in said
 
 
 def test_what_has_failed_fails_again_where_nothing_has_changed(failed: Path) -> None:

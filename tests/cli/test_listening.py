@@ -25,31 +25,13 @@ import pytest
 
 from mnistlab import events
 from mnistlab.store import read_events
-from tests.cli.starting import end, home_for_ray, run_of, start_on_ray, wait_for, wait_until
+from tests.cli.starting import MOODY, end, home_for_ray, run_of, start_on_ray, wait_for, wait_until
 from tests.tuning.conftest import DISTS
 
 pytestmark = pytest.mark.ray
 
 MARK = "MNISTLAB_TEST_MARK"  # inherited by every process of the search, also by those whose parent is gone
-SLOW = """
-name = "slow"
-[data]
-dataset = "idx"
-validation = 300
-[data.idx]
-folder = "images"
-[model.moody]
-mood = "slow"
-[optimizer.adamw]
-[training]
-epochs = 200
-batch_size = 64
-[search]
-trials = 2
-scheduler = "none"
-[resources]
-max_parallel = 2
-"""
+SLOW = MOODY.replace("raise", "slow") + "[resources]\nmax_parallel = 2\n"
 DASHBOARD_PORTS = {8265, 52365}  # of Ray's dashboard, and of its agent
 ASK = """
 import sys

@@ -24,7 +24,7 @@ from mnistlab.cli.search import TOP
 from mnistlab.console.summary import print_leaderboard
 from mnistlab.leaderboard import rank
 from mnistlab.store import read_events, read_lines, read_run
-from tests.cli.starting import MNISTLAB, of_ours, run_of, settings, wait_for, wait_until
+from tests.cli.starting import IMAGES, MNISTLAB, of_ours, run_of, settings, wait_for, wait_until
 from tests.forked import forked
 from tests.terminals import PATIENCE, Terminal
 
@@ -32,15 +32,9 @@ pytestmark = pytest.mark.e2e
 
 SETTINGS = ("CI", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "MNISTLAB_UI", "MNISTLAB_FPS", "PYTHONUNBUFFERED")
 
-EXPERIMENT = """
+EXPERIMENT = f"""
 name = "tiny"
-seed = 3
-[data]
-dataset = "idx"
-validation = 300
-[data.idx]
-folder = "images"
-[model.mlp]
+seed = 3{IMAGES}[model.mlp]
 depth = 1
 width = [32, 64, 128]
 batch_norm = true
