@@ -14,14 +14,20 @@ STEPS = (
     "test_optimizer_obeys_its_new_rate",
     "test_optimizer_reduces_a_quadratic",
 )
+LARGE = ("TestTransformer", "TestMobileNet", "TestRegNet")  # a smaller architecture of each library learns each time
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Leave out a fresh process for each plugin, as tests/builtin imports all in one; C++; and most of the steps."""
+    """Put all into one tier, and leave out what takes long.
+
+    That is: a fresh process for each plugin, as tests/builtin imports all in one; C++; and most of the steps.
+    """
+    if item.get_closest_marker("e2e") is None:
+        item.add_marker(pytest.mark.simulated)
     if item.name == "test_importing_it_has_no_side_effects":
-        item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.chaos)
-    if item.name.startswith("test_model_compiles"):
+    learns = item.name.startswith("test_model_learns") and isinstance(item, pytest.Function) and item.cls
+    if item.name.startswith("test_model_compiles") or (learns and learns.__name__ in LARGE):
         item.add_marker(pytest.mark.chaos)
     library = "mnistlab-optimizers" in item.path.parts and item.name.startswith(STEPS)
     if library and zlib.crc32(item.name.partition("[")[2].encode()) % SHARE:

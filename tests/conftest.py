@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alembic.util import pyfiles
 
 from mnistlab import seal
 from mnistlab.discovery import discover, selection
@@ -24,6 +26,8 @@ from mnistlab.testing.fixtures import Lab, Ran
 # Whoever starts the tests in the background, or by nohup, may have these ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Each study.db that is opened would read the migrations of Optuna's tables anew: a tenth of a second each time.
+pyfiles.load_module_py = functools.cache(pyfiles.load_module_py)
 
 
 FOUR_NAMES = (

@@ -24,6 +24,8 @@ from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer
 
+pytestmark = pytest.mark.simulated
+
 IMAGES = 500
 WRONG = {"0000": 0.02, "0001": 0.025, "0002": 0.2, "0003": 0.3}  # shares of images
 LUCK: dict[tuple[str, int], float] = {}  # the same for a seed of which a test wants another one

@@ -27,6 +27,8 @@ from mnistlab.statistics import (
     wilson,
 )
 
+pytestmark = pytest.mark.simulated
+
 COUNTS = [*itertools.product(range(4), repeat=3)]  # of right answers of three seeds, out of `IMAGES`
 IMAGES = 40
 

@@ -18,6 +18,8 @@ from mnistlab.results import Cost, ReplicateResult, RunRecord, TestScore
 from mnistlab.statistics import expected_maximum
 from tests.test_leaderboard import IMAGES, record, replicates, trial
 
+pytestmark = pytest.mark.simulated
+
 DATASET: dict[str, Any] = {"name": "mnist", "requested": "mnist", "fallback": "", "split_sha256": "1a" * 32}
 
 

@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
@@ -26,6 +27,8 @@ from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.statistics import holm
 from mnistlab.tables import section, table_of
 from tests.test_leaderboard import asked, planned, record, trial
+
+pytestmark = pytest.mark.simulated
 
 IMAGES = 60
 

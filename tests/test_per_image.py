@@ -25,6 +25,8 @@ from mnistlab.tables import csv_text, section
 from tests.test_compare import run
 from tests.test_leaderboard import by_image, record, replicates, trial
 
+pytestmark = pytest.mark.simulated
+
 IMAGES = 400
 LOSSES = np.random.default_rng(1).exponential(size=IMAGES)
 

@@ -8,6 +8,8 @@ import pytest
 from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, difference, races_before
 from mnistlab.results import ReplicateResult
 
+pytestmark = pytest.mark.simulated
+
 IMAGES = 2000
 
 

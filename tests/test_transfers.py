@@ -18,6 +18,8 @@ from mnistlab.registry import Registry, select
 from mnistlab.testing.transfers import GPU, Traffic, pretended_gpu
 from tests.small import SHAPE, plan_of
 
+pytestmark = pytest.mark.simulated
+
 OFFERS = [offer for plugin in select(selection(only_built_in=True)).plugins for offer in plugin.offers]
 BUILT_IN = {kind: [o.name for o in OFFERS if o.kind == kind] for kind in ("model", "transform", "optimizer")}
 

@@ -14,6 +14,8 @@ from mnistlab.discovery import BUILT_IN, discover
 from mnistlab.testing import ChannelsLastContract, Contract, PluginContract, StaysOnDeviceContract
 from tests.conftest import PACKAGES
 
+pytestmark = pytest.mark.simulated
+
 EACH = """
 import importlib
 MODULES = [importlib.import_module(name) for name in {names}]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from mnistlab import events
 from mnistlab.store import read_events, read_run
 from tests.conftest import PACKAGES
 from tests.forked import forked
@@ -156,3 +157,17 @@ def check_whole(home: Path, trials: int = 5, replicates: int = 2) -> None:
     assert all(one.test for one in record.replicates)
     assert [stamped.seq for stamped in stream] == list(range(1, len(stream) + 1))
     assert not list(run_of(home).glob("trials/*/checkpoints"))
+
+
+def check_interrupted(home: Path, process: subprocess.Popen[str], code: int, reason: str, *, twice: bool) -> None:
+    ended, _, err = end(process)
+    assert ended == code, err
+    assert "Traceback" not in err
+    stream = [stamped.event for stamped in read_events(run_of(home))]
+    assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
+    asked = [event.at_once for event in stream if isinstance(event, events.StopAsked)]
+    assert asked == [False, True][: 1 + twice]
+    assert ("stopping at once; what runs is cut short" in err) == twice
+    cut = [event for event in stream if isinstance(event, events.TrialInterrupted)]
+    assert {event.reason for event in cut} == {reason}
+    assert stream[-1].counts == {"interrupted": len(cut)}

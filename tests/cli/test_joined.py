@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.starting import end, home_for_ray, start, start_on_ray, wait_until
+from tests.cli.starting import check_interrupted, end, home_for_ray, start, start_on_ray, wait_for, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +55,31 @@ def _answers(host: str, port: int) -> bool:
         return one.connect_ex((host, port)) == 0
 
 
+ONE = ("--set", "resources.max_parallel=1")
+
+
 @pytest.mark.ray
-def test_a_named_cluster_is_joined_and_left_running(head: tuple[str, dict[str, str]], ray_home: Path) -> None:
+def test_a_search_on_a_named_cluster_is_interrupted_and_leaves_the_cluster_running(
+    head: tuple[str, dict[str, str]], ray_home: Path
+) -> None:
     address, credentials = head
-    less = (
-        "--trials",
-        "2",
-        "--set",
-        "training.epochs=2",
-        "--set",
-        "confirm.seeds=1",
-        "--set",
-        "confirm.top=1",
-        "--set",
-        "resources.max_parallel=1",
-    )
-    code, out, err = end(start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *less, **credentials))
-    assert code == 0, err
-    assert "confirmed" in out
+    endless = ("--set", "training.epochs=2000", *ONE)
+    process = start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *endless, **credentials)
+    wait_for(ray_home, "trial_epoch")
+    os.killpg(process.pid, signal.SIGINT)
+    check_interrupted(ray_home, process, 130, "Ctrl-C", twice=False)
     host, _, port = address.partition(":")
     assert _answers(host, int(port))
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+def test_a_search_on_a_named_cluster_comes_to_its_end(head: tuple[str, dict[str, str]], ray_home: Path) -> None:
+    address, credentials = head
+    process = start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *ONE, **credentials)
+    code, out, err = end(process)
+    assert code == 0, err
+    assert "confirmed" in out
 
 
 @pytest.mark.simulated

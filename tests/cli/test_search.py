@@ -20,7 +20,18 @@ from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
-from tests.cli.starting import MOODY, end, home_for_ray, of_ours, run_of, start, start_on_ray, wait_for, wait_until
+from tests.cli.starting import (
+    MOODY,
+    check_interrupted,
+    end,
+    home_for_ray,
+    of_ours,
+    run_of,
+    start,
+    start_on_ray,
+    wait_for,
+    wait_until,
+)
 from tests.conftest import RunCli
 from tests.tuning.conftest import DISTS
 
@@ -76,7 +87,7 @@ def whole(digits: Path) -> Iterator[Whole]:
     with home_for_ray(digits, EXPERIMENT) as folder:
         (folder / "one_line.py").write_text(PLUGIN)
         offline = {"RAY_ADDRESS": "127.0.0.1:1", "COLUMNS": "240"}
-        code, out, err = end(start_on_ray(folder, "search", "tiny.toml", "--plugin", "one_line.py", **offline))
+        code, out, err = end(start_on_ray(folder, "search", "tiny.toml", "--plugin", "one_line.py", *ONE, **offline))
         yield folder, out, err, code
 
 
@@ -179,20 +190,6 @@ def send(process: subprocess.Popen[str], number: signal.Signals) -> None:
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
 
 
-def check_interrupted(home: Path, process: subprocess.Popen[str], code: int, reason: str, *, twice: bool) -> None:
-    ended, _, err = end(process)
-    assert ended == code, err
-    assert "Traceback" not in err
-    stream = [stamped.event for stamped in read_events(run_of(home))]
-    assert [event.type for event in stream][-2:] == ["run_interrupted", "run_finished"]
-    asked = [event.at_once for event in stream if isinstance(event, events.StopAsked)]
-    assert asked[-1] == twice
-    assert ("stopping at once; what runs is cut short" in err) == twice
-    cut = [event for event in stream if isinstance(event, events.TrialInterrupted)]
-    assert {event.reason for event in cut} == {reason}
-    assert stream[-1].counts == {"interrupted": len(cut)}
-
-
 @pytest.mark.simulated
 @pytest.mark.parametrize(
     ("signals", "code", "reason"),
@@ -214,9 +211,9 @@ def test_an_interrupt_keeps_what_there_is(home: Path, signals: list[signal.Signa
 
 
 @pytest.mark.ray
+@pytest.mark.chaos  # test_joined.py and test_listening.py have Ctrl-C, once and twice
 @pytest.mark.parametrize(
-    ("number", "code", "reason"),
-    [(signal.SIGINT, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.chaos)],
+    ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
 )
 def test_an_interrupt_keeps_what_there_is_with_a_ray(
     ray_home: Path, number: signal.Signals, code: int, reason: str

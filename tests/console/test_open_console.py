@@ -174,6 +174,7 @@ def test_no_colour_means_no_colour(terminal, recording):
     assert not any(colour in plain.written() for colour in colours)
 
 
+@pytest.mark.simulated
 def test_frames_fit_the_stream_even_after_a_resize(terminal, crowd):
     shown = terminal(100, 30)
     with open_view(Ui("live", color=True, fps=4.0), Streams(sys.stdout, shown.stream)) as handle:
@@ -187,6 +188,7 @@ def test_frames_fit_the_stream_even_after_a_resize(terminal, crowd):
         assert any("more" in line for line in shown.lines())
 
 
+@pytest.mark.simulated
 def test_the_view_keeps_up_with_a_storm_of_events(terminal, recording):
     shown = terminal()
     with open_view(Ui("live", color=True), Streams(sys.stdout, shown.stream)) as handle:

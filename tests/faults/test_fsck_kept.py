@@ -12,6 +12,8 @@ from mnistlab.cli.main import app, main
 from mnistlab.fsck import check
 from mnistlab.store import read_run
 
+pytestmark = pytest.mark.simulated
+
 GOLDEN = Path(__file__).parents[1] / "assets" / "run-of-format-1"
 
 

@@ -19,6 +19,8 @@ from mnistlab.results import State, TrialResult
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from tests.faults.sample import DAY, MEMORY, begin, epoch, faults, result
 
+pytestmark = pytest.mark.simulated
+
 
 class StoreMachine(RuleBasedStateMachine):
     """`running` maps numbers of trials to their epochs, `ended` to results; `synced` is what no crash may cost."""

@@ -13,8 +13,12 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from mnistlab.report import page, run
 from tests.report.pages import Page
+
+pytestmark = pytest.mark.simulated
 
 RUN = Path(__file__).parents[1] / "recordings" / "quick-run"
 RANKING = '<table class="ranking">'

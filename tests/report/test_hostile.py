@@ -11,6 +11,8 @@ from mnistlab.report import page, run
 from tests.report.pages import Page
 from tests.report.runs import EVIL, evil, evil_page, whole_page
 
+pytestmark = pytest.mark.simulated
+
 TAGS = {"script", "img", "input"}
 
 

@@ -13,6 +13,8 @@ from mnistlab.report.data import SCHEMA
 from tests.report.pages import Page
 from tests.report.runs import evaluated, record, stream, whole_page
 
+pytestmark = pytest.mark.simulated
+
 LIBRARY = "/* the library */"
 
 

@@ -26,6 +26,8 @@ from mnistlab.trained.portable import About, CannotExportError, Portable, agreem
 from tests.trained.conftest import plan_of
 from tests.trained.runs import change, finished_run, typed
 
+pytestmark = pytest.mark.simulated
+
 KINDS = (".pt2", ".onnx", ".safetensors")
 SHAPE = ImageShape(1, 28, 28, 10)
 

@@ -241,12 +241,14 @@ def classify(mnist_model):
     return one
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("hand", HANDS)
 def test_a_digit_drawn_by_hand_is_read(hand, classify):
     answers = [classify(HANDS[hand](digit)) for digit in range(10)]
     assert sum(answer == digit for digit, answer in enumerate(answers)) >= 9, answers
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("count", [20, pytest.param(60, marks=pytest.mark.chaos)])
 def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(
     classify, mnist_folder, mnist_model, count

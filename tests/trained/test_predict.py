@@ -78,6 +78,7 @@ def test_what_is_neither_a_file_nor_a_run_is_refused(tmp_path):
         assert message in text
 
 
+@pytest.mark.simulated
 def test_a_digit_drawn_by_hand_is_read_by_a_model_of_mnist(mnist_model, tmp_path):
     for digit in range(10):
         drawn(digit, size=(640, 480), pen=14, mode="RGB", ink=(20, 30, 90), paper=(250, 248, 240)).save(

@@ -8,6 +8,8 @@ from mnistlab.results import RunRecord
 from mnistlab.trained.again import compare, differences
 from tests.trained.runs import change, finished_run, typed
 
+pytestmark = pytest.mark.simulated
+
 
 def test_the_champion_s_first_replicate_comes_out_bit_for_bit(small_run):
     code, text = typed("reproduce", small_run)

@@ -22,6 +22,8 @@ from tests.tuning.conftest import RunTiny
 from tests.tuning.test_repeats import Asked
 from tests.tuning.test_resume import all_found, space
 
+pytestmark = pytest.mark.simulated
+
 FINITE = """
 [model.moody]
 mood = ["good", "stuck"]
@@ -88,7 +90,6 @@ def pairs(first: list[Any], second: list[Any]) -> list[Any]:
     return [*short, *(pytest.param(*one, marks=pytest.mark.chaos) for one in long)]
 
 
-@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("algorithm", "addition"), pairs(["cmaes", "tpe", "random", "qmc", "gp", "nsga2"], list(ADDITIONS))
 )
@@ -115,7 +116,6 @@ def is_new(plan: dict[str, Any]) -> bool:
     return names or plan["training"]["batch_size"] == 8 or plan["model"]["config"].get("gain") == 2.0
 
 
-@pytest.mark.simulated
 @pytest.mark.parametrize(("first", "addition"), pairs([8, 3], list(ADDITIONS)))
 def test_a_grid_tries_every_point_that_was_added_and_none_again(
     tmp_path: Path, registry: Registry, addition: str, first: int
@@ -150,7 +150,6 @@ def test_a_grid_that_is_gone_on_with_as_it_is_is_told_the_same_again(tmp_path: P
     assert plans(again) == [plans(tasks)[1], plans(tasks)[4]]
 
 
-@pytest.mark.simulated
 @pytest.mark.parametrize(
     "algorithm", ["tpe", "grid", *(pytest.param(n, marks=pytest.mark.chaos) for n in ("cmaes", "random"))]
 )

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TextIO
@@ -23,12 +23,16 @@ from mnistlab.discovery import selection
 from mnistlab.fsck import check
 from mnistlab.registry import Registry, select
 from mnistlab.results import TrialResult
-from mnistlab.store import read_events, read_run
+from mnistlab.store import read_events, read_lines, read_run
+from mnistlab.tuning.job import Search
 from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, train_replicate
 from mnistlab.tuning.tune import RAY_TUNE
 from mnistlab.tuning.worker import Here, Shared
 from tests.tuning.conftest import MACHINE, Ran, RunTiny, mood_of, starts
+from tests.tuning.test_confirm import CONFIRM
+from tests.tuning.test_lost_replicates import anew, confirmed_as
+from tests.tuning.test_lost_workers import kill_workers
 from tests.tuning.test_resume import all_found, rungs, space
 from tests.tuning.test_search import SEARCHED, moods
 
@@ -47,20 +51,62 @@ def test_a_search_that_is_given_up_interrupts_what_runs(run_tiny: RunTiny) -> No
     assert ran.study[0].user_attrs == {"interrupted": "search given up"}
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """A search and its confirmation by one worker, of whose trials and replicates most are bad company."""
+
+    ran: Ran
+    printed: str  # what came through to this process's streams
+    loads: tuple[str, ...]  # what was asked of the dataset before the confirmation began
+    killed: tuple[int, ...]  # the processes that were killed while they trained a replicate
+
+    @property
+    def confirmed(self) -> list[str]:
+        """The trials that were confirmed: as one that hangs, one that hangs on the test set, and one that is killed."""
+        return sorted(one.trial for one in self.ran.results if one.state == "complete")
+
+    def trial(self, mood: str) -> tuple[TrialResult, str]:
+        """Return the trial of a mood, and its log."""
+        result = self.ran.trials[int(mood_of(self.ran, mood))]
+        log = self.ran.path / "trials" / result.trial / "log.txt"
+        return result, log.read_text() if log.exists() else ""
+
+
 @pytest.fixture(scope="module")
-def mixed(run_tiny_once: RunTiny, loads: Path) -> Iterator[tuple[Ran, str]]:
-    """A search by one worker, of whose trials most are bad company; and what came through to this process's streams."""
+def mixed(run_tiny_once: RunTiny, loads: Path) -> Iterator[Mixed]:
+    """The one search that most tests of this file look at: a worker takes long to start."""
     for name in (loads, Path(os.environ["MOODY_CHILDREN"])):
         name.unlink(missing_ok=True)
+    asked, killed = list[str](), list[int]()
     read = list[object]()  # Tune pickles what Ray says of a worker's death, and would read it back
     text = moods("noisy", "curious", "fork", "loop", "good", scheduler="none", stall_timeout="8s")
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile("w+") as said:
         patch.setattr(tune_trial, "cloudpickle", SimpleNamespace(**{**vars(cloudpickle), "loads": read.append}))
+
+        def then(search: Search, trials: list[TrialResult]) -> None:
+            asked.extend(loads.read_text().splitlines())
+            _confirm_badly(killed, search, trials)
+
         with _written_to(said):
-            ran = run_tiny_once(text, executor=RAY_TUNE, dataset="watched")
+            ran = run_tiny_once(text + CONFIRM.format(top=3, seeds=1), executor=RAY_TUNE, dataset="watched", then=then)
         said.seek(0)
         assert read == []
-        yield ran, said.read()
+        yield Mixed(ran, said.read(), tuple(asked), tuple(killed))
+
+
+def _confirm_badly(killed: list[int], search: Search, trials: list[TrialResult]) -> None:
+    """Confirm three trials as if one model hung while it is trained, and another one on the test set.
+
+    The worker of a third one is killed in its second epoch.
+    """
+    bad, shy, slow = sorted((one for one in trials if one.state == "complete"), key=lambda one: one.number)
+
+    def emit(event: events.Event) -> None:
+        search.emit(event)
+        if isinstance(event, events.ReplicateEpoch) and (event.trial, event.epoch) == (slow.trial, 2) and not killed:
+            killed.extend(kill_workers("ray::train_replicate"))
+
+    confirmed_as("sleep", "shy", "slow")(replace(search, emit=emit), [bad, shy, slow])
 
 
 @contextmanager
@@ -78,36 +124,28 @@ def _written_to(file: TextIO) -> Iterator[None]:
             os.close(copy)
 
 
-def the_trial(ran: Ran, mood: str) -> tuple[TrialResult, str]:
-    """Return the trial of a mood, and its log."""
-    result = ran.trials[int(mood_of(ran, mood))]
-    log = ran.path / "trials" / result.trial / "log.txt"
-    return result, log.read_text() if log.exists() else ""
-
-
-def test_what_a_trial_prints_goes_to_its_log_alone(mixed: tuple[Ran, str]) -> None:
-    ran, said = mixed
-    assert "the model" not in said
-    assert "descriptor" not in said
-    result, log = the_trial(ran, "noisy")
+def test_what_a_trial_prints_goes_to_its_log_alone(mixed: Mixed) -> None:
+    assert "the model" not in mixed.printed
+    assert "descriptor" not in mixed.printed
+    result, log = mixed.trial("noisy")
     assert result.state == "complete"
     assert "\x1b[31mprinted by the model" in log
     assert "written to descriptor 2" in log
-    assert the_trial(ran, "good")[1] == ""
-    assert not list((ran.path / "ray").rglob("*.safetensors"))  # only a population leaves any
+    assert not mixed.trial("good")[1].partition("[replicate")[0].strip()
+    assert not list((mixed.ran.path / "ray").rglob("*.safetensors"))  # only a population leaves any
 
 
-def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(mixed: tuple[Ran, str], loads: Path) -> None:
-    failed, _ = the_trial(mixed[0], "curious")
+def test_a_model_that_asks_for_the_test_images_fails_and_gets_none(mixed: Mixed) -> None:
+    failed, _ = mixed.trial("curious")
     assert (failed.state, failed.cause) == ("failed", "plugin")
     assert "dataset 'watched' was asked for its test images, but the test set is sealed" in failed.message
-    assert "load train" in loads.read_text().splitlines()
-    assert "load test" not in loads.read_text().splitlines()
+    assert "load train" in mixed.loads
+    assert "load test" not in mixed.loads
 
 
-def test_a_worker_that_is_killed_costs_its_trial_an_epoch_and_is_told_in_a_sentence(mixed: tuple[Ran, str]) -> None:
-    ran, _ = mixed
-    result, log = the_trial(ran, "fork")
+def test_a_worker_that_is_killed_costs_its_trial_an_epoch_and_is_told_in_a_sentence(mixed: Mixed) -> None:
+    ran = mixed.ran
+    result, log = mixed.trial("fork")
     assert [(one.attempt, one.epoch) for one in starts(ran, result.trial)] == [(1, 0), (2, 1)]  # from its checkpoint
     assert (result.state, len(result.history)) == ("complete", 4)
     told = [event.epoch for event in ran.stream if isinstance(event, events.TrialEpoch) and event.trial == result.trial]
@@ -122,7 +160,7 @@ def test_a_worker_that_is_killed_costs_its_trial_an_epoch_and_is_told_in_a_sente
     assert check(ran.path).findings == ()
 
 
-def test_what_a_lost_worker_has_forked_ends_too(mixed: tuple[Ran, str]) -> None:
+def test_what_a_lost_worker_has_forked_ends_too(mixed: Mixed) -> None:
     _, child = map(int, Path(os.environ["MOODY_CHILDREN"]).read_text().split())
     deadline = time.monotonic() + 60
     while psutil.pid_exists(child) and time.monotonic() < deadline:
@@ -131,16 +169,51 @@ def test_what_a_lost_worker_has_forked_ends_too(mixed: tuple[Ran, str]) -> None:
 
 
 def test_a_trial_that_hangs_is_ended_with_its_stacks_in_the_log_and_its_slot_is_free_again(
-    mixed: tuple[Ran, str],
+    mixed: Mixed,
 ) -> None:
-    ran, _ = mixed
-    result, log = the_trial(ran, "loop")
+    result, log = mixed.trial("loop")
     assert (result.state, result.cause, len(result.history)) == ("failed", "hang", 1)
-    assert len(starts(ran, result.trial)) == 1  # it is not tried again
+    assert len(starts(mixed.ran, result.trial)) == 1  # it is not tried again
     assert "most recent call first" in log
     assert "mnistlab_moody.py" in log
-    assert the_trial(ran, "good")[0].state == "complete"
-    assert ran.study[result.number].state == TrialState.FAIL
+    assert mixed.trial("good")[0].state == "complete"
+    assert mixed.ran.study[result.number].state == TrialState.FAIL
+
+
+def test_a_replicate_whose_worker_is_killed_begins_anew(mixed: Mixed) -> None:
+    ran, (*_, slow) = mixed.ran, mixed.confirmed
+    told = [one.epoch for one in ran.stream if isinstance(one, events.ReplicateEpoch) and one.trial == slow]
+    assert told == [1, 2, 3, 4]
+    (said,) = anew(ran)
+    assert said == f"trial {slow}, replicate 1 begins anew: worker lost: its process ended without a word"
+    assert len(mixed.killed) == 1
+    record = read_run(ran.path)
+    (one,) = [one for one in record.replicates if one.trial == slow]
+    assert (one.cause, len(one.history), one.test is not None) == ("", 4, True)
+    assert check(ran.path).findings == ()
+
+
+def test_what_hangs_in_a_confirmation_is_ended_once_and_on_the_record_with_its_stacks(
+    mixed: Mixed,
+) -> None:
+    ran, (sleeping, shy, slow) = mixed.ran, mixed.confirmed
+    (failed,) = [event for event in ran.stream if isinstance(event, events.ReplicateFailed)]
+    assert (failed.trial, failed.cause) == (sleeping, "hang")
+    assert "the stacks of its threads are in its log" in failed.message
+    opened, *tested = read_lines(ran.path / "test_ledger.jsonl")
+    assert opened["type"] == "opened"
+    assert {one["trial"]: (one["type"], one.get("cause")) for one in tested} == {
+        shy: ("failed", "hang"),
+        slow: ("evaluated", None),
+    }
+    for name, part in ((sleeping, "[replicate 1]"), (shy, "[replicate 1 on the test set]")):
+        log = (ran.path / "trials" / name / "log.txt").read_text()
+        assert part in log
+        assert "mnistlab_moody.py" in log.partition("most recent call first")[2]
+    (said,) = [one["message"] for one in tested if one["trial"] == shy]
+    *_, warned = [event.message for event in ran.stream if isinstance(event, events.Warned)]
+    assert warned.endswith(f"could not be evaluated on the test set: {said}")
+    assert {one.trial: one.cause for one in read_run(ran.path).replicates} == {sleeping: "hang", shy: "", slow: ""}
 
 
 @pytest.mark.chaos

@@ -22,6 +22,8 @@ from mnistlab.tuning.schedulers import Population
 from mnistlab.weights import pack
 from tests.tuning.test_repeats import Asked
 
+pytestmark = pytest.mark.simulated
+
 TEXT = """
 [model.moody]
 mood = "good"

@@ -30,6 +30,8 @@ from tests.test_steps import stepped
 from tests.tuning.test_amended import past_of_tasks
 from tests.tuning.test_repeats import Asked
 
+pytestmark = pytest.mark.simulated
+
 WARMUP = """
 [model.moody]
 mood = "good"

@@ -289,13 +289,13 @@ allow = ["mnistlab-pyro"]
 [data]
 dataset = "digits"
 [model.bayesian-mlp]
-width = 128
+width = 64
 posterior_scale = 0.2
 [optimizer.adamw]
 weight_decay = 1e-4
 lr = 0.01
 [training]
-epochs = 8
+epochs = 4
 batch_size = 32
 [search]
 trials = 1

@@ -5,3 +5,4 @@ from mnistlab.testing import PluginContract
 
 class TestContract(PluginContract):
     plugin = mnistlab_pyro
+    samples = 2

@@ -45,7 +45,7 @@ def test_all_of_torchvisions_classification_models_are_offered():
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(number, marks=[] if name in FAMILIES else pytest.mark.chaos)
+        pytest.param(number, marks=[] if name in FAMILIES[::2] else pytest.mark.chaos)
         for number, name in enumerate(ARCHITECTURES)
     ],
     ids=ARCHITECTURES,
@@ -76,7 +76,9 @@ def test_of_every_family_each_parameter_is_trained_and_dropout_stands_before_the
     assert (last.out_features if isinstance(last, nn.Linear) else last.out_channels) == 10
 
 
-@pytest.mark.parametrize("architecture", ["convnext_tiny", "squeezenet1_1", "vit_b_16", "googlenet"])
+@pytest.mark.parametrize(
+    "architecture", ["convnext_tiny", "squeezenet1_1", pytest.param("vit_b_16", marks=pytest.mark.chaos), "googlenet"]
+)
 def test_families_that_are_adapted_in_their_own_way_classify(architecture):
     for shape in SHAPES:
         module = mnistlab_torchvision.build(Torchvision(architecture=architecture), shape).eval()
