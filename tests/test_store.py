@@ -146,6 +146,25 @@ def test_the_command_that_looks_at_a_run_in_use_can_be_typed(tmp_path):
     writer.close()
 
 
+def test_what_a_driver_has_forked_does_not_hold_its_run(folder):
+    writer = RunWriter(folder)
+    ends, other = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(other)
+        os.read(ends, 1)  # it lives for as long as the test
+        os._exit(0)
+    try:
+        with pytest.raises(RunDirectoryError, match="is in use by"):
+            RunWriter(folder)
+        writer.close()
+        RunWriter(folder).close()
+    finally:
+        os.close(other)
+        os.close(ends)
+        os.waitpid(child, 0)
+
+
 def test_a_directory_that_another_process_writes_is_refused_by_name_and_free_when_that_dies(folder):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +13,7 @@ from mnistlab.fsck.inventory import QUARANTINE
 from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, RunWriter
 from mnistlab.store.ends import end_event
 from mnistlab.store.files import inside, mend_tail, refusals_told
-from mnistlab.store.locking import lock
+from mnistlab.store.locking import lock, unlock
 
 
 def repair(run: Path) -> tuple[str, ...]:
@@ -28,7 +27,7 @@ def repair(run: Path) -> tuple[str, ...]:
     try:
         done = [*_mend_tails(run), *_move_and_remove(run, look_at(run))]
     finally:
-        os.close(held)
+        unlock(held)
     return (*done, *_write_what_is_told(run))
 
 

@@ -17,10 +17,11 @@ from mnistlab.store.files import open_to_write, refusals_told
 from mnistlab.store.names import LOCK
 
 LOCK_TRIES = 4
+_held = set[int]()  # the descriptors of the locks that this process holds
 
 
 def lock(path: Path) -> int:
-    """Take the lock of the run directory `path`, write down who holds it, and return its descriptor.
+    """Take the lock of the run directory `path`, write down who holds it, and return its descriptor for `unlock`.
 
     Raises:
         RunDirectoryError: if another process holds it; the message names it. And where nothing can be locked.
@@ -45,7 +46,23 @@ def lock(path: Path) -> int:
     except BaseException:
         os.close(descriptor)
         raise
+    _held.add(descriptor)
     return descriptor
+
+
+def unlock(descriptor: int) -> None:
+    """Let go of a lock."""
+    _held.discard(descriptor)
+    os.close(descriptor)
+
+
+def _let_go() -> None:
+    """Leave the locks to the parent: a process that a plugin has forked may outlive the driver."""
+    for descriptor in tuple(_held):
+        unlock(descriptor)
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def is_running(run: Path) -> bool:

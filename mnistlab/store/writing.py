@@ -26,7 +26,7 @@ from mnistlab.store.files import (
     write_bytes,
     write_json,
 )
-from mnistlab.store.locking import lock
+from mnistlab.store.locking import lock, unlock
 from mnistlab.store.names import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
@@ -89,7 +89,7 @@ class RunWriter:
             last = last_line(path / EVENTS) or {"seq": 0, "t": 0.0}
             self._events = open_to_write(path / EVENTS, os.O_WRONLY | os.O_APPEND)
         except BaseException:
-            os.close(self._lock)
+            unlock(self._lock)
             raise
         self._seq, self._synced, self._waiting = int(last["seq"]), time.monotonic(), False
         self._start = self._synced - float(last["t"])  # the time between two drivers is not the run's
@@ -101,7 +101,7 @@ class RunWriter:
             self._flush()
         finally:
             os.close(self._events)
-            os.close(self._lock)
+            unlock(self._lock)
 
     @property
     def seconds(self) -> float:
