@@ -44,12 +44,12 @@ def typed(value: Scalar, domain: Domain) -> Scalar:
     """
     kinds = _types(domain)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"must be a finite number; the plugin allows {domain}")
+        raise ValueError(f"must be a finite number; allowed is {domain}")
     if type(value) in kinds:
         return value
     if type(value) is int and float in kinds:
         return _as_float(value)
-    raise ValueError("; ".join([_rule(kinds), instead(value, domain.contains) or f"the plugin allows {domain}"]))
+    raise ValueError("; ".join([_rule(kinds), instead(value, domain.contains) or f"allowed is {domain}"]))
 
 
 def _types(domain: Domain) -> frozenset[type]:

@@ -72,7 +72,7 @@ def _matches(pattern: object, domain: Domain | None) -> list[Scalar]:
     options = domain.options if isinstance(domain, Choice) else ()
     found = [option for option in options if isinstance(option, str) and fnmatchcase(option, str(pattern))]
     if not found:
-        raise ValueError(f"matches nothing of what the plugin allows: {domain}")
+        raise ValueError(f"matches nothing of what is allowed: {domain}")
     return [*found]
 
 
@@ -87,7 +87,7 @@ def _inside(value: object, domain: Domain | None) -> Scalar:
     if found is None:
         options = [str(option) for option in domain.options] if isinstance(domain, Choice) else []
         hint = nearest(value, options) if isinstance(value, str) else steps_beside(domain, value)
-        raise ValueError("; ".join(filter(None, [f"must lie inside what the plugin allows: {domain}", hint])))
+        raise ValueError("; ".join(filter(None, [f"must lie inside what is allowed: {domain}", hint])))
     return found
 
 

@@ -182,7 +182,10 @@ def changed(table: object, changes: Sequence[str], source: str) -> object:
     """
     if faults := refused(changes):
         raise SpecError(source, faults)
-    return with_overrides(Draft(source, cast("Table", copy.deepcopy(table))), changes).table
+    draft = with_overrides(Draft(source, cast("Table", copy.deepcopy(table))), changes)
+    if draft.faults:
+        raise SpecError(source, draft.faults)
+    return draft.table
 
 
 # --- plugins ------------------------------------------------------------------------------------------------------

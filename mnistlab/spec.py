@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -198,36 +198,34 @@ class ExperimentSpec(Section):
 
 @dataclass(frozen=True)
 class Draft:
-    """A file's content with its overrides applied, not yet checked. `source` is how reports name the file."""
+    """A file's content with its overrides applied, not yet checked.
+
+    `source` is how reports name the file; `faults` are those of the overrides that are malformed.
+    """
 
     source: str
     table: Table
+    faults: tuple[Fault, ...] = ()
 
 
 def read(path: Path, overrides: Iterable[str] = ()) -> Draft:
     """Read a TOML file and apply `a.b=value` overrides.
 
     Raises:
-        SpecError: if the file is missing, not TOML, too large, or an override is malformed (all of those at once).
+        SpecError: if the file is missing, not TOML or too large.
     """
     return with_overrides(Draft(str(path), _read_toml(path)), overrides)
 
 
 def with_overrides(draft: Draft, overrides: Iterable[str]) -> Draft:
-    """Apply `a.b=value` overrides to a draft, in place, and return it.
-
-    Raises:
-        SpecError: naming every override that is malformed.
-    """
-    faults: list[Fault] = []
+    """Apply `a.b=value` overrides to the table of a draft, in place; return the draft with what is malformed."""
+    faults = list(draft.faults)
     for text in overrides:
         try:
             _override(draft.table, text)
         except ValueError as error:
             faults.append(Fault(f"--set {text}", str(error)))
-    if faults:
-        raise SpecError(draft.source, faults)
-    return draft
+    return replace(draft, faults=tuple(faults))
 
 
 def _read_toml(path: Path) -> Table:
@@ -283,8 +281,8 @@ def _override(table: Table, text: str) -> None:
 
 
 def validate(draft: Draft) -> tuple[ExperimentSpec | None, list[Fault]]:
-    """Return the typed experiment, or None and every fault of the fixed part of the file."""
-    conflicts = list(_conflicts(draft.table.get("search", {})))
+    """Return the typed experiment, or None and every fault of the fixed part of the file and of its overrides."""
+    conflicts = [*draft.faults, *_conflicts(draft.table.get("search", {}))]
     try:
         spec = ExperimentSpec.model_validate(draft.table)
     except ValidationError as error:

@@ -101,6 +101,15 @@ def test_what_both_parts_could_see_is_told_once(load, text, said):
     assert lines[1].strip().startswith(said)
 
 
+def test_overrides_that_are_malformed_come_in_the_same_report(load):
+    text = 'name = "x"\nseed = 1\n[model.cnn]\n[training]\nepochs = 0\n'
+    said = report(load, text, "seed.x.y=3", "oops", "seed=2")
+    assert "3 faults" in said
+    assert "[--set seed.x.y=3] 'seed' is a value, not a table" in said
+    assert "[--set oops] must be written as section.key=value" in said
+    assert "[training.epochs] must" in said
+
+
 def test_a_grid_needs_a_finite_space(load):
     text = "name='x'\ndata.dataset='digits'\nsearch.algorithm='grid'\nmodel.lenet={}\n"
     said = report(load, text)

@@ -130,14 +130,14 @@ def test_a_scalar_and_a_list_of_one_fix(registry, field, setting, value):
 @pytest.mark.parametrize(
     ("field", "setting", "said"),
     [
-        ("width", 3, "must lie inside what the plugin allows: integer 16..512 (log) (got 3)"),
-        ("width", True, "must be a whole number (got True); the plugin allows integer 16..512 (log)"),
+        ("width", 3, "must lie inside what is allowed: integer 16..512 (log) (got 3)"),
+        ("width", True, "must be a whole number (got True); allowed is integer 16..512 (log)"),
         ("width", 32.0, "must be a whole number (got 32.0); write 32"),
-        ("depth", 4, "must lie inside what the plugin allows: integer 1..9 (step 2) (got 4)"),
-        ("rate", float("nan"), "must be a finite number (got nan); the plugin allows number 0..0.5"),
-        ("rate", 10**400, "must lie inside what the plugin allows"),
-        ("kind", "aa", "must lie inside what the plugin allows: one of a, b, c (got 'aa'); did you mean 'a'?"),
-        ("kind", ["a", "x"], "entry 'x' must lie inside what the plugin allows: one of a, b, c (got ['a', 'x'])"),
+        ("depth", 4, "must lie inside what is allowed: integer 1..9 (step 2) (got 4)"),
+        ("rate", float("nan"), "must be a finite number (got nan); allowed is number 0..0.5"),
+        ("rate", 10**400, "must lie inside what is allowed"),
+        ("kind", "aa", "must lie inside what is allowed: one of a, b, c (got 'aa'); did you mean 'a'?"),
+        ("kind", ["a", "x"], "entry 'x' must lie inside what is allowed: one of a, b, c (got ['a', 'x'])"),
         ("kind", [], "must hold at least one value, and each once (got [])"),
         ("kind", ["a", "a"], "must hold at least one value, and each once"),
         ("width", [[32]], "entry [32] must be a value, a list of values or { low = ..., high = ... } (got [[32]])"),
@@ -146,13 +146,13 @@ def test_a_scalar_and_a_list_of_one_fix(registry, field, setting, value):
         ("note", ["x", "y"], "can be fixed but not searched: its plugin gives it no domain"),
         ("note", 3, "must be a string (got 3)"),
         ("width", {"low": 64, "high": 32}, "low <= high must hold, but low=64 and high=32"),
-        ("width", {"low": 1}, "low must lie inside what the plugin allows: integer 16..512 (log) (got {'low': 1})"),
+        ("width", {"low": 1}, "low must lie inside what is allowed: integer 16..512 (log) (got {'low': 1})"),
         ("width", {"low": "x"}, "low must be a whole number"),
         ("width", {"hgh": 64}, "'hgh' is not part of a range (got {'hgh': 64}); did you mean 'high'?"),
         ("width", {"log": 1}, "log must be true or false"),
         ("width", {"log": True, "step": 2}, "`log` goes with step 1 only, but step=2"),
         ("rate", {"log": True}, "`log` needs low > 0, but low=0.0"),
-        ("depth", {"low": 2}, "low must lie inside what the plugin allows: integer 1..9 (step 2)"),  # no 2, 4, 6
+        ("depth", {"low": 2}, "low must lie inside what is allowed: integer 1..9 (step 2)"),  # no 2, 4, 6
         ("depth", {"step": 3}, "step must be a multiple of the plugin's own: integer 1..9 (step 2)"),
         ("share", {"step": 0.15}, "step must be a multiple of the plugin's own"),
         ("widht", 3, "is not a setting (got 3); did you mean 'width'?"),
@@ -390,7 +390,7 @@ def test_a_pattern_that_matches_nothing_is_a_fault():
     faults: list = []
     _settle("model.many", ManyNets, {"architecture": ["dense*"]}, None, faults, search_rest=True)
     assert [str(fault) for fault in faults] == [
-        "[model.many.architecture] entry 'dense*' matches nothing of what the plugin allows: "
+        "[model.many.architecture] entry 'dense*' matches nothing of what is allowed: "
         "one of resnet18, resnet34, vgg11, od[d] (got ['dense*'])"
     ]
 

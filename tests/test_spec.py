@@ -263,11 +263,3 @@ def test_overrides_change_and_add_keys_and_make_tables(tmp_path):
         "model": {"cnn": {"depth": 2}, "mlp": {"width": 64}},
         "search": {"trials": 3},
     }
-
-
-def test_all_overrides_that_are_wrong_are_told_at_once(tmp_path):
-    (tmp_path / "x.toml").write_text("name = 'x'\nseed = 1\n")
-    said = refusal(tmp_path / "x.toml", "seed.x.y=3", "oops", "seed=2")
-    assert "2 faults" in said
-    assert "[--set seed.x.y=3] 'seed' is a value, not a table" in said
-    assert "[--set oops] must be written as section.key=value" in said
