@@ -1,0 +1,204 @@
+"""Make a table of real trainings, on which searches can be compared in seconds (`benchmarks/search.py`).
+
+Each plan is drawn at random from `space.toml` and trained from scratch with two seeds, for each budget in BUDGETS: the
+schedule of a training ends with its budget, and every epoch of it is kept. A budget below 1 is a part of an epoch.
+Trainings run on one thread each. What has been trained is kept in `build/tables/`, so that a run that was stopped
+goes on; the table itself is written when all is there.
+
+Usage: MNISTLAB_DATA=FOLDER python benchmarks/tables/make.py TASK [PLANS] [PROCESSES]
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from machine import describe
+
+from mnistlab import experiment, training
+from mnistlab.causes import DivergedError
+from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
+from mnistlab.data.device import DeviceData, to_device
+from mnistlab.discovery import Selection
+from mnistlab.registry import Registry, select
+from mnistlab.space import Parameter, Plan, Space, suggest
+from mnistlab.testing.points import sample
+
+HERE = Path(__file__).parent
+BUDGETS = (0.25, 0.5, 1, 2, 4, 8)  # epochs
+SEEDS = (0, 1)
+FORM = "mnistlab.table/1"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset, the images to train on (None: all but those for validation), and those to validate on."""
+
+    dataset: str
+    training: int | None
+    validation: int
+
+
+TASKS = {
+    "mnist-2000": Task("mnist", 2000, 4000),
+    "digits": Task("digits", None, 500),
+    "mnist": Task("mnist", None, 10_000),
+}
+
+
+@cache
+def registry() -> Registry:
+    """Return the plugins that come with mnistlab."""
+    return select(Selection(only_built_in=True))
+
+
+@cache
+def space() -> Space:
+    """Return the space of the tables."""
+    return experiment.load(HERE / "space.toml", (), registry()).space
+
+
+def plan(number: int) -> Plan:
+    """Return a plan of the table: the one of all defaults first, then random ones."""
+    draw = random.Random(f"plan {number}")  # of small numbers, the first draws are alike
+
+    def ask(parameter: Parameter) -> Any:
+        return sample(parameter.domain, draw) if number else parameter.default
+
+    return suggest(space(), ask)
+
+
+def data_of(task: Task) -> DeviceData:
+    """Return the images of a task; the test set stays sealed."""
+    record, place = registry().find("dataset", task.dataset).record, default_place()
+    config = record.config()
+    info = prepare_dataset(record, config, place)
+    images = open_train(record, config, place)
+    data = to_device(images, split_indices(images.labels, None, validation=task.validation, seed=0), info.shape, "cpu")
+    return data if task.training is None else first(data, split_of(data, task.training))
+
+
+def split_of(data: DeviceData, count: int) -> torch.Tensor:
+    """Return where so many of the training images lie, each class with its share."""
+    labels = data.train_labels.numpy()
+    return torch.from_numpy(split_indices(labels, None, validation=count, seed=0).validation)
+
+
+def first(data: DeviceData, chosen: torch.Tensor) -> DeviceData:
+    """Return the data with some of its training images only; what is normalised by stays as it is."""
+    images = data.train_images[chosen].contiguous(memory_format=torch.channels_last)
+    return replace(data, train_images=images, train_labels=data.train_labels[chosen])
+
+
+def trained(number: int, seed: int, budget: float, data: DeviceData) -> dict[str, Any]:
+    """Return a training: of each epoch the images that are judged right, the mean loss in nats, and seconds.
+
+    Seconds are those of the processor, for training and validation: other work on the machine does not count. A part of
+    an epoch is one over as many images as that, drawn by the seed.
+    """
+    whole = plan(number)
+    whole["training"] = {**whole["training"], "epochs": math.ceil(budget)}
+    if budget < 1:
+        order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))
+        data = first(data, order[: math.ceil(budget * len(order))])
+    epochs, began = list[list[float]](), time.process_time()
+
+    def report(_: int, found: training.EpochMetrics) -> None:
+        nonlocal began
+        right = round(found["val_accuracy"] * len(data.validation_images))
+        epochs.append([right, round(found["val_loss"], 4), round(time.process_time() - began, 3)])
+        began = time.process_time()
+
+    row: dict[str, Any] = {"plan": number, "seed": seed, "budget": budget, "epochs": epochs}
+    try:
+        done = training.train(whole, seed, data, registry(), report)
+    except DivergedError:
+        return {**row, "failed": "nan"}
+    except ValueError as error:  # a combination that its plugin refuses
+        return {**row, "failed": f"refused: {error}"}
+    return {**row, "parameters": training.count_parameters(done.module)}
+
+
+@cache
+def _data(task: Task) -> DeviceData:
+    """Return the images of a task in this process, which it sets up; what the first training imports is no plan's."""
+    os.nice(19)
+    training.set_up_process(1)
+    data = data_of(task)
+    trained(0, 0, BUDGETS[0], data)
+    return data
+
+
+def work(task: Task, number: int, seed: int) -> list[dict[str, Any]]:
+    """Train a plan with a seed for each budget; one that fails at once is not tried any longer."""
+    rows: list[dict[str, Any]] = []
+    for budget in BUDGETS:
+        rows.append(trained(number, seed, budget, _data(task)))
+        if str(rows[-1].get("failed", "")).startswith("refused"):
+            break
+    return rows
+
+
+def made(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what has been trained; a line that was cut off is trained again."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            yield from json.loads(line)
+        except ValueError:
+            continue
+
+
+def write(path: Path, name: str, task: Task, rows: list[dict[str, Any]]) -> None:
+    """Write a table: what it is made of in its first line, then a line for each plan."""
+    images = {"training": len(data_of(task).train_images), "validation": task.validation}
+    head = {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": describe()}
+    lines = [json.dumps(head)]
+    for number in sorted({row["plan"] for row in rows}):
+        mine = [{k: v for k, v in row.items() if k != "plan"} for row in rows if row["plan"] == number]
+        lines.append(json.dumps({"plan": plan(number), "trainings": mine}, separators=(",", ":")))
+    path.write_bytes(lzma.compress("\n".join(lines).encode(), preset=9))
+
+
+def main() -> None:
+    """Train what is missing, and write the table."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in TASKS:
+        sys.exit(f"name a task: {', '.join(TASKS)}")
+    plans = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    processes = int(sys.argv[3]) if len(sys.argv) > 3 else len(os.sched_getaffinity(0))
+    kept = HERE.parents[1] / "build" / "tables" / f"{name}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    there = {(row["plan"], row["seed"]) for row in made(kept)}
+    jobs = [(number, seed) for number in range(plans) for seed in SEEDS if (number, seed) not in there]
+    began = time.monotonic()
+    with ProcessPoolExecutor(processes) as pool, kept.open("a") as file:
+        waiting = [pool.submit(work, TASKS[name], *job) for job in jobs]
+        for count, ended in enumerate(as_completed(waiting), 1):
+            file.write(json.dumps(ended.result()) + "\n")
+            file.flush()
+            hours = (time.monotonic() - began) / 3600
+            print(
+                f"{count} of {len(jobs)} in {hours:.2f} h, all in about {hours / count * len(jobs):.1f} h", flush=True
+            )
+    target = HERE / f"{name}.jsonl.xz"
+    write(target, name, TASKS[name], list(made(kept)))
+    print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
