@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -228,6 +229,8 @@ class Population(Unsaved, PopulationBasedTraining):
         self._parameters = {p.path: p for branch in space.optimizers for p in branch.parameters}
         self._draw = random.Random(seed)
         self._past: Past = NOTHING
+        self._reports = 0
+        self._last_report: dict[Any, int] = {}  # of each trial: its number among those of all trials
         random.seed(seed)  # Ray draws the one to copy from the module's generator
 
     def take_up(self, past: Past) -> None:
@@ -252,9 +255,26 @@ class Population(Unsaved, PopulationBasedTraining):
             state.last_score = score * (self._metric_op or 1)
             state.last_perturbation_time = state.last_train_time = compared
 
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Decide as Ray does, and remember who has reported last."""
+        self._reports += 1
+        self._last_report[trial] = self._reports
+        return super().on_trial_result(tune_controller, trial, result)
+
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """Let no paused trial go on once the search is to stop."""
-        return None if self._stopping() else super().choose_trial_to_run(tune_controller)
+        """Return the waiting trial that has come least far, of several the one that has waited longest.
+
+        By Ray's own choice, of several the first one, two that do badly train the same epoch for ever: each takes up
+        the state of one that does well and waits, and so has come as far as that one. None once the search is to stop.
+        """
+        if self._stopping():
+            return None
+        waiting = [one for one in tune_controller.get_trials() if one.status in {Trial.PENDING, Trial.PAUSED}]
+        return min(waiting, key=lambda one: (self._trained(one), self._last_report.get(one, 0)), default=None)
+
+    def _trained(self, trial: Any) -> int:
+        """Return at which epoch a trial was last compared."""
+        return self._trial_state[trial].last_train_time
 
     def _explore(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return the copied trial's task with changes to the optimizer settings that it has now, under `optimizer`.

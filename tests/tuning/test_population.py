@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray.tune.experiment import Trial
 
 from mnistlab.checkpoints import write_checkpoint
 from mnistlab.registry import Registry
@@ -184,3 +185,72 @@ def test_a_copy_of_a_resumed_trial_starts_from_its_settings_and_takes_nothing_el
     # a change that the worker has not reported yet is newer than the plan
     newer = {**task, "optimizer": {**plan["optimizer"], "config": {**plan["optimizer"]["config"], "lr": 0.1}}}
     assert {0.1 * 0.8, 0.1 * 1.25} <= lr_of({"task": json.dumps(newer)}, space)
+
+
+class Waiting:
+    """A trial, as far as a population looks at one that waits."""
+
+    def __init__(self, name: str, score: float) -> None:
+        self.trial_id = self.experiment_tag = name
+        self.config = {"task": json.dumps({"plan": {"optimizer": {"name": "sgd", "config": {}}}})}
+        self.score, self.status, self.epoch, self.last_result = score, Trial.PENDING, 0, {}
+        self.evaluated_params: dict[str, Any] = {}
+        self.temporary_state = SimpleNamespace(saving_to=None)
+        self.run_metadata = SimpleNamespace(checkpoint_manager=SimpleNamespace(_latest_checkpoint_result=None))
+
+    def is_finished(self) -> bool:
+        return self.status == Trial.TERMINATED
+
+    set_experiment_tag = set_config = lambda self, _: None
+
+
+class OneWorker:
+    """A controller with one worker: it trains an epoch of the trial that the population chooses."""
+
+    def __init__(self, population: Population, trials: list[Waiting], epochs: int) -> None:
+        self.population, self.trials, self.epochs = population, trials, epochs
+        for one in trials:
+            population.on_trial_add(self, one)
+
+    def get_trials(self) -> list[Waiting]:
+        return self.trials
+
+    def pause_trial(self, trial: Waiting, should_checkpoint: bool) -> None:
+        trial.status = Trial.PAUSED
+
+    def _schedule_trial_save(self, trial: Waiting, result: dict[str, Any]) -> int:
+        return trial.epoch  # a state is as good as the epoch at which it was saved
+
+    def step(self) -> bool:
+        """Train an epoch; return whether there was one to train."""
+        one = self.population.choose_trial_to_run(self)
+        if one is None:
+            return False
+        taken = one.run_metadata.checkpoint_manager._latest_checkpoint_result
+        if taken is not None:
+            one.epoch, one.run_metadata.checkpoint_manager._latest_checkpoint_result = taken.checkpoint, None
+        one.epoch, one.status = one.epoch + 1, Trial.RUNNING
+        result = {"epoch": one.epoch, "val_accuracy": one.score}
+        if one.epoch == self.epochs:
+            one.status = Trial.TERMINATED
+            self.population.on_trial_complete(self, one, result)
+        elif self.population.on_trial_result(self, one, result) == Population.PAUSE:
+            one.status = Trial.PAUSED
+        elif one.status == Trial.RUNNING:
+            one.status = Trial.PENDING  # it goes on, unless another one has waited longer
+        return True
+
+
+@pytest.mark.parametrize("bad", range(6))
+def test_trials_that_do_badly_do_not_keep_the_others_from_going_on(
+    bad: int, tmp_path: Path, registry: Registry
+) -> None:
+    space = asked(tmp_path, registry).bridge._space
+    options = {"metric": "val_accuracy", "mode": "max", "time_attr": "epoch", "perturbation_interval": 1}
+    trials = [Waiting(f"{n:04}", score=0.5 + n / 100 if n != bad else 0.1) for n in range(6)]
+    worker = OneWorker(Population(space, 0, lambda: False, **options), trials, epochs=4)
+    steps = 0
+    while worker.step():
+        steps += 1
+        assert steps < 200, [one.epoch for one in trials]
+    assert {one.status for one in trials} == {Trial.TERMINATED}
