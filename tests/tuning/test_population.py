@@ -242,9 +242,7 @@ class OneWorker:
 
 
 @pytest.mark.parametrize("bad", range(6))
-def test_trials_that_do_badly_do_not_keep_the_others_from_going_on(
-    bad: int, tmp_path: Path, registry: Registry
-) -> None:
+def test_a_trial_that_does_badly_keeps_no_other_from_going_on(bad: int, tmp_path: Path, registry: Registry) -> None:
     space = asked(tmp_path, registry).bridge._space
     options = {"metric": "val_accuracy", "mode": "max", "time_attr": "epoch", "perturbation_interval": 1}
     trials = [Waiting(f"{n:04}", score=0.5 + n / 100 if n != bad else 0.1) for n in range(6)]
