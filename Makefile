@@ -1,7 +1,7 @@
 # make search   sets up .venv and runs a whole search      (ARGS="experiments/mlp.toml --trials 8")
 # make docs     builds the site of docs/ into build/docs
 # make test     sets up .venv and runs every check         (PYTHON=python3.12 chooses the interpreter)
-# make check    runs the tests that need no other process  (at every save; no lint, no types)
+# make check    runs the fastest tests  (at every save; no lint, no types)
 # make unit, simulated, ray, e2e    run one tier of the tests (tests/README.md)
 # make chaos    tries far more faults than the tests do: their long forms, then benchmarks/chaos.py
 # make breaks   breaks the code in many ways, one after the other, and sees that the tests find each

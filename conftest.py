@@ -37,7 +37,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Nor at what a file of tests has imported."""
+    """Nor at what a file of tests has imported; what becomes garbage of it is never freed, and is little."""
     if nextitem is not None and nextitem.path != item.path:
         _keep_what_there_is()
 

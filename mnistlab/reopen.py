@@ -165,20 +165,26 @@ def _earlier(path: Path, record: RunRecord) -> _Earlier:
 
 
 def refused(changes: Sequence[str]) -> list[Fault]:
-    """Return a fault for each change (`key=value`) that would leave what has been done no longer comparable."""
+    """Return a fault for each change that is no `key=value`, or would leave what was done no longer comparable."""
+    return [Fault(f"--set {change}", *why) for change in changes if (why := _against(change))]
+
+
+def _against(change: str) -> tuple[str, None, str] | None:
+    try:
+        parse_override(change)
+    except ValueError as error:
+        return str(error), None, ""
+    if change.partition("=")[0].strip().startswith(GROWING):
+        return None
     hint = "for a larger space write it into the file and --amend FILE, for all else start a new search"
-    return [
-        Fault(f"--set {change}", f"can't be changed once a run has begun; {MAY_GROW} can", hint=hint)
-        for change in changes
-        if not change.partition("=")[0].strip().startswith(GROWING)
-    ]
+    return f"can't be changed once a run has begun; {MAY_GROW} can", None, hint
 
 
 def changed(table: object, changes: Sequence[str], source: str) -> object:
     """Return an experiment's table with changes (`key=value`) that leave what has been done comparable.
 
     Raises:
-        SpecError: naming every change that is not of this kind.
+        SpecError: naming every change that is malformed or not of this kind.
     """
     if faults := refused(changes):
         raise SpecError(source, faults)

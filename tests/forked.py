@@ -50,11 +50,16 @@ def python(body: str, *arguments: str, cwd: Path | None = None, **environ: str) 
 
     def run() -> None:
         sys.argv = words
-        exec(compile(body, "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(body, "<string>", "exec", dont_inherit=True), {"__name__": "__main__"})
 
     faulthandler.cancel_dump_traceback_later()  # pytest's, whose lock the program could never take
     process = _start(words, run, cwd or Path.cwd(), {**os.environ, **environ})
-    out, err = process.communicate(timeout=240)
+    try:
+        out, err = process.communicate(timeout=240)
+    except BaseException:  # as `subprocess.run` does
+        process.kill()
+        process.communicate()
+        raise
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
@@ -108,10 +113,14 @@ def _code(body: Callable[[], None], environ: Mapping[str, str], *, terminal: boo
             code = 0
         except SystemExit as ended:
             code = ended.code
-        sys.stdout.flush()
+            if isinstance(code, str):  # as Python does
+                print(code, file=sys.stderr)
+                code = 1
+        finally:
+            sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
-    return int(str(code or 0))
+    return code if isinstance(code, int) else 0
 
 
 def _command(words: list[str], environ: dict[str, str]) -> None:

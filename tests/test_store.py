@@ -148,20 +148,23 @@ def test_the_command_that_looks_at_a_run_in_use_can_be_typed(tmp_path):
 
 def test_what_a_driver_has_forked_does_not_hold_its_run(folder):
     writer = RunWriter(folder)
-    ends, other = os.pipe()
+    (ends, other), (there, begun) = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
         os.close(other)
+        writer.close()  # as one would that comes back from where it was forked
+        os.write(begun, b".")
         os.read(ends, 1)  # it lives for as long as the test
         os._exit(0)
     try:
+        assert os.read(there, 1) == b"."
         with pytest.raises(RunDirectoryError, match="is in use by"):
             RunWriter(folder)
         writer.close()
         RunWriter(folder).close()
     finally:
-        os.close(other)
-        os.close(ends)
+        for descriptor in (ends, other, there, begun):
+            os.close(descriptor)
         os.waitpid(child, 0)
 
 

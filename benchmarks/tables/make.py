@@ -1,23 +1,26 @@
-"""Make a table of real trainings, on which searches can be compared in seconds (`benchmarks/search.py`).
+"""Make a table of real trainings, on which searches can be compared in seconds.
 
 Each plan is drawn at random from `space.toml` and trained from scratch with two seeds, for each budget in BUDGETS: the
 schedule of a training ends with its budget, and every epoch of it is kept. A budget below 1 is a part of an epoch.
 Trainings run on one thread each. What has been trained is kept in `build/tables/`, so that a run that was stopped
-goes on; the table itself is written when all is there.
+goes on, as long as neither plans nor budgets have changed; the table itself is written when all is there.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/tables/make.py TASK [PLANS] [PROCESSES]
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import lzma
 import math
 import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
@@ -124,7 +127,7 @@ def trained(number: int, seed: int, budget: float, data: DeviceData) -> dict[str
         epochs.append([right, round(found["val_loss"], 4), round(time.process_time() - began, 3)])
         began = time.process_time()
 
-    row: dict[str, Any] = {"plan": number, "seed": seed, "budget": budget, "epochs": epochs}
+    row: dict[str, Any] = {"budget": budget, "epochs": epochs}
     try:
         done = training.train(whole, seed, data, registry(), report)
     except DivergedError:
@@ -147,6 +150,7 @@ def _data(task: Task) -> DeviceData:
 def work(task: Task, number: int, seed: int) -> list[dict[str, Any]]:
     """Train a plan with a seed for each budget; one that fails at once is not tried any longer."""
     rows: list[dict[str, Any]] = []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out the plans
     for budget in BUDGETS:
         rows.append(trained(number, seed, budget, _data(task)))
         if str(rows[-1].get("failed", "")).startswith("refused"):
@@ -154,24 +158,54 @@ def work(task: Task, number: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def made(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what has been trained; a line that was cut off is trained again."""
+def digest(number: int) -> str:
+    """Return what a plan's trainings depend on, shortened: they are kept under it."""
+    return hashlib.sha256(json.dumps([plan(number), BUDGETS], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def made(path: Path, plans: int) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Return what has been trained, by plan and seed; a line that was cut off, or of another plan, does not count."""
+    digests, found = {digest(number): number for number in range(plans)}, dict[tuple[int, int], list[dict[str, Any]]]()
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            yield from json.loads(line)
+            kept = json.loads(line)
         except ValueError:
             continue
+        if kept["of"] in digests:
+            found[digests[kept["of"]], kept["seed"]] = kept["trainings"]
+    return found
 
 
-def write(path: Path, name: str, task: Task, rows: list[dict[str, Any]]) -> None:
+def train(path: Path, task: Task, jobs: Sequence[tuple[int, int]], processes: int) -> None:
+    """Train plans with seeds, and write down each as soon as it has ended."""
+    began = time.monotonic()
+    pool = ProcessPoolExecutor(processes)
+    try:
+        with path.open("a") as file:
+            waiting = {pool.submit(work, task, *job): job for job in jobs}
+            for count, ended in enumerate(as_completed(waiting), 1):
+                number, seed = waiting[ended]
+                row = {"of": digest(number), "seed": seed, "trainings": ended.result()}
+                file.write(f"\n{json.dumps(row)}\n")  # on a line of its own also after one that was cut off
+                file.flush()
+                hours = (time.monotonic() - began) / 3600
+                print(f"{count} of {len(jobs)} in {hours:.2f} h, all in {hours / count * len(jobs):.1f} h", flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def write(path: Path, name: str, trained: Mapping[tuple[int, int], list[dict[str, Any]]], plans: int) -> None:
     """Write a table: what it is made of in its first line, then a line for each plan."""
+    task = TASKS[name]
     images = {"training": len(data_of(task).train_images), "validation": task.validation}
-    head = {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": describe()}
-    lines = [json.dumps(head)]
-    for number in sorted({row["plan"] for row in rows}):
-        mine = [{k: v for k, v in row.items() if k != "plan"} for row in rows if row["plan"] == number]
-        lines.append(json.dumps({"plan": plan(number), "trainings": mine}, separators=(",", ":")))
-    path.write_bytes(lzma.compress("\n".join(lines).encode(), preset=9))
+    lines: list[Any] = [
+        {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": describe()}
+    ]
+    for number in range(plans):
+        rows = [{"seed": seed, **row} for seed in SEEDS for row in trained[number, seed]]
+        lines.append({"plan": plan(number), "trainings": rows})
+    text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+    path.write_bytes(lzma.compress(text.encode(), preset=9))
 
 
 def main() -> None:
@@ -183,20 +217,10 @@ def main() -> None:
     processes = int(sys.argv[3]) if len(sys.argv) > 3 else len(os.sched_getaffinity(0))
     kept = HERE.parents[1] / "build" / "tables" / f"{name}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    there = {(row["plan"], row["seed"]) for row in made(kept)}
-    jobs = [(number, seed) for number in range(plans) for seed in SEEDS if (number, seed) not in there]
-    began = time.monotonic()
-    with ProcessPoolExecutor(processes) as pool, kept.open("a") as file:
-        waiting = [pool.submit(work, TASKS[name], *job) for job in jobs]
-        for count, ended in enumerate(as_completed(waiting), 1):
-            file.write(json.dumps(ended.result()) + "\n")
-            file.flush()
-            hours = (time.monotonic() - began) / 3600
-            print(
-                f"{count} of {len(jobs)} in {hours:.2f} h, all in about {hours / count * len(jobs):.1f} h", flush=True
-            )
+    there = made(kept, plans)
+    train(kept, TASKS[name], [job for job in itertools.product(range(plans), SEEDS) if job not in there], processes)
     target = HERE / f"{name}.jsonl.xz"
-    write(target, name, TASKS[name], list(made(kept)))
+    write(target, name, made(kept, plans), plans)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 

@@ -28,6 +28,7 @@ def lock(path: Path) -> int:
         RunWriteError: if the disk refuses.
     """
     descriptor = open_to_write(path / LOCK, os.O_RDWR)
+    _held.add(descriptor)
     try:
         _lock_now(descriptor)
         with refusals_told(path / LOCK):
@@ -36,24 +37,24 @@ def lock(path: Path) -> int:
             durable.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since} UTC\n".encode())
     except BlockingIOError:
         name = _name_in(descriptor)
-        os.close(descriptor)
+        unlock(descriptor)
         watch = f"mnistlab watch {shlex.quote(str(path))}"
         raise RunDirectoryError(f"{path} is in use by {name}; to see what it does: {watch}") from None
     except OSError as error:
-        os.close(descriptor)
+        unlock(descriptor)
         why = f"{path / LOCK} can't be locked: {error.strerror}"
         raise RunDirectoryError(f"{why}; a run needs a file system on which `flock` works") from None
     except BaseException:
-        os.close(descriptor)
+        unlock(descriptor)
         raise
-    _held.add(descriptor)
     return descriptor
 
 
 def unlock(descriptor: int) -> None:
-    """Let go of a lock."""
-    _held.discard(descriptor)
-    os.close(descriptor)
+    """Let go of a lock; in a process that was forked from the one which holds it, there is none to let go of."""
+    if descriptor in _held:
+        _held.discard(descriptor)
+        os.close(descriptor)
 
 
 def _let_go() -> None:

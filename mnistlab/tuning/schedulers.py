@@ -230,7 +230,7 @@ class Population(Unsaved, PopulationBasedTraining):
         self._draw = random.Random(seed)
         self._past: Past = NOTHING
         self._reports = 0
-        self._last_report: dict[Any, int] = {}  # of each trial: its number among those of all trials
+        self._last_report: dict[Any, int] = {}  # for each trial: how many reports of all trials there had been by then
         random.seed(seed)  # Ray draws the one to copy from the module's generator
 
     def take_up(self, past: Past) -> None:
@@ -242,6 +242,7 @@ class Population(Unsaved, PopulationBasedTraining):
         for other in list(self._trial_state):
             if other.trial_id == resumed(trial):
                 self._trial_state[trial] = self._trial_state.pop(other)
+                self._last_report[trial] = self._last_report.pop(other, 0)
                 return
         state = self._trial_state[trial] = _PBTTrialState(trial)
         before = self._past.trials.get(resumed(trial))

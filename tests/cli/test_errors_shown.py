@@ -87,6 +87,13 @@ def test_a_torch_and_a_torchvision_that_do_not_fit(wrong, tmp_path, monkeypatch)
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["search x.toml", "resume x", "retry x --failed", "confirm x"])
+def test_a_wrong_executor_is_told_with_the_other_wrong_options(wrong, command):
+    said = wrong(2, *command.split(), "--executor", "lokal", "--ui", "plian")
+    assert "[--ui] must be one of" in said
+    assert "[--executor] must be one of ray, local (got 'lokal'); did you mean 'local'?" in said
+
+
 def test_no_runs_and_no_such_option(wrong):
     assert wrong(2, "leaderboard") == (
         "mnistlab: no runs in runs; start one with: mnistlab search experiments/quick.toml\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.starting import check_interrupted, end, home_for_ray, start, start_on_ray, wait_for, wait_until
+from tests.cli.starting import end, home_for_ray, start, start_on_ray, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -55,31 +54,16 @@ def _answers(host: str, port: int) -> bool:
         return one.connect_ex((host, port)) == 0
 
 
-ONE = ("--set", "resources.max_parallel=1")
-
-
 @pytest.mark.ray
-def test_a_search_on_a_named_cluster_is_interrupted_and_leaves_the_cluster_running(
-    head: tuple[str, dict[str, str]], ray_home: Path
-) -> None:
+def test_a_named_cluster_is_joined_and_left_running(head: tuple[str, dict[str, str]], ray_home: Path) -> None:
     address, credentials = head
-    endless = ("--set", "training.epochs=2000", *ONE)
-    process = start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *endless, **credentials)
-    wait_for(ray_home, "trial_epoch")
-    os.killpg(process.pid, signal.SIGINT)
-    check_interrupted(ray_home, process, 130, "Ctrl-C", twice=False)
-    host, _, port = address.partition(":")
-    assert _answers(host, int(port))
-
-
-@pytest.mark.ray
-@pytest.mark.chaos
-def test_a_search_on_a_named_cluster_comes_to_its_end(head: tuple[str, dict[str, str]], ray_home: Path) -> None:
-    address, credentials = head
-    process = start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *ONE, **credentials)
-    code, out, err = end(process)
+    less = ("training.epochs=2", "confirm.seeds=1", "confirm.top=1", "resources.max_parallel=1")
+    options = ("--trials", "2", *(word for one in less for word in ("--set", one)))
+    code, out, err = end(start_on_ray(ray_home, "search", "tiny.toml", "--address", address, *options, **credentials))
     assert code == 0, err
     assert "confirmed" in out
+    host, _, port = address.partition(":")
+    assert _answers(host, int(port))
 
 
 @pytest.mark.simulated

@@ -94,10 +94,8 @@ def running(digits: Path) -> Iterator[Running]:
 
 
 def assert_ctrl_c_twice_ends_it(home: Path, process: subprocess.Popen[str]) -> None:
-    before = set(psutil.Process(process.pid).children(recursive=True))
     os.killpg(process.pid, signal.SIGINT)  # to the whole group, Ray and its workers included, as a terminal does
     wait_for(home, "stop_asked")
-    assert {one for one in before if not one.is_running()} == set()
     os.killpg(process.pid, signal.SIGINT)
     check_interrupted(home, process, 130, "Ctrl-C", twice=True)
     assert not list(home.glob("mnistlab-*"))

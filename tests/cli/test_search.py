@@ -211,9 +211,9 @@ def test_an_interrupt_keeps_what_there_is(home: Path, signals: list[signal.Signa
 
 
 @pytest.mark.ray
-@pytest.mark.chaos  # test_joined.py and test_listening.py have Ctrl-C, once and twice
 @pytest.mark.parametrize(
-    ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+    ("number", "code", "reason"),
+    [(signal.SIGINT, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.chaos)],
 )
 def test_an_interrupt_keeps_what_there_is_with_a_ray(
     ray_home: Path, number: signal.Signals, code: int, reason: str

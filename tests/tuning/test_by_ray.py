@@ -73,7 +73,7 @@ class Mixed:
 
 
 @pytest.fixture(scope="module")
-def mixed(run_tiny_once: RunTiny, loads: Path) -> Iterator[Mixed]:
+def mixed(run_tiny_once: RunTiny, loads: Path) -> Mixed:
     """The one search that most tests of this file look at: a worker takes long to start."""
     for name in (loads, Path(os.environ["MOODY_CHILDREN"])):
         name.unlink(missing_ok=True)
@@ -91,7 +91,8 @@ def mixed(run_tiny_once: RunTiny, loads: Path) -> Iterator[Mixed]:
             ran = run_tiny_once(text + CONFIRM.format(top=3, seeds=1), executor=RAY_TUNE, dataset="watched", then=then)
         said.seek(0)
         assert read == []
-        yield Mixed(ran, said.read(), tuple(asked), tuple(killed))
+        printed = said.read()
+    return Mixed(ran, printed, tuple(asked), tuple(killed))
 
 
 def _confirm_badly(killed: list[int], search: Search, trials: list[TrialResult]) -> None:
