@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
 from mnistlab.credentials import without_credentials
-from mnistlab.data import Division, open_train, prepare_dataset, split_indices
+from mnistlab.data import Division, open_train, part_of, prepare_dataset, split_indices
 from mnistlab.errors import DataUnavailableError
 from mnistlab.experiment import DatasetChoice, Experiment
 from mnistlab.seeds import Stream, derive
@@ -52,6 +52,9 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
     how = "stratified" if reason else spec.data.split
     seed = derive(spec.seed, Stream.SPLIT)
     division = split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how)
+    few = _train(spec, len(division.train), fallback=bool(reason))
+    if few is not None:
+        division = part_of(division, images.labels, train=few, seed=derive(spec.seed, Stream.PART))
     return Data(choice, info, images, division, place, reason)
 
 
@@ -59,3 +62,9 @@ def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> f
     """Return the validation part asked for; a fallback dataset too small for that number gives the usual share."""
     wished = spec.data.validation
     return DataSpec().validation if fallback and wished >= info.train_count / 2 else wished
+
+
+def _train(spec: ExperimentSpec, there: int, *, fallback: bool) -> float | None:
+    """Return the part to train on that is asked for; a fallback dataset too small for that number gives all."""
+    wished = spec.data.train
+    return None if wished is not None and fallback and wished >= there / 2 else wished

@@ -127,7 +127,7 @@ def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) 
     for part in sorted(then.keys() | now.keys()):
         if then.get(part) != now.get(part):
             yield f"  {part}: sha256 {then.get(part, 'none')} then, {now.get(part, 'none')} now"
-    whole = said["train"] + said["validation"]
+    whole = said["train"] + said["validation"] + said.get("left_out", 0)
     if (whole, said["test"]) != (len(images.labels), info.test_count):
         yield f"  {whole} + {said['test']} images then, {len(images.labels)} + {info.test_count} now"
     if said.get("images_sha256") not in (None, images_digest(images)):
@@ -137,8 +137,9 @@ def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) 
 def _division(record: RunRecord, said: Mapping[str, Any]) -> Division:
     """Return the split as it was written down: drawing it anew would trust that a library still draws alike."""
     validation = np.array(said["validation_indices"], dtype=np.int64)
-    train = np.setdiff1d(np.arange(said["train"] + said["validation"], dtype=np.int64), validation)
-    division = Division(train=train, validation=validation)
+    others = np.setdiff1d(np.arange(said["train"] + said["validation"], dtype=np.int64), validation)
+    train = np.array(said["train_indices"], dtype=np.int64) if "train_indices" in said else others
+    division = Division(train=train, validation=validation, left_out=said.get("left_out", 0))
     if division.digest() != said["split_sha256"] or len(train) != said["train"]:
         why = "its split is not the one that its sha256 stands for (split_sha256)"
         raise DamagedError(f"{record.path}/{record.file}", why)

@@ -148,6 +148,11 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
+def few_images(count: int, left_out: int) -> str:
+    """Return what is said after a dataset's name where it is trained on a part only."""
+    return f" ({counted(count, 'training image')})" if left_out else ""
+
+
 def resume_command(run: object, executor: str = EXECUTOR_NAMES[0]) -> str:
     """Return the command that goes on with a run by the same executor, as a shell takes it."""
     return f"mnistlab resume {shlex.quote(str(run))}{by_executor(executor)}"

@@ -15,6 +15,7 @@ from mnistlab.credentials import without_credentials
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment
+from mnistlab.labels import few_images
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
@@ -59,7 +60,7 @@ def started(
         experiment=spec.name,
         directory=str(path),
         seed=spec.seed,
-        dataset=data.choice.record.name,
+        dataset=data.choice.record.name + few_images(len(data.division.train), data.division.left_out),
         fallback=data.fallback and f"{experiment.dataset.record.name} is not available: {data.fallback}",
         trials=spec.search.trials,
         epochs=experiment.space.epochs,
@@ -156,7 +157,7 @@ def _code_record(registry: Registry) -> Mapping[str, Any]:
 
 
 def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
-    how = "stratified" if data.fallback else experiment.spec.data.split
+    how, left_out = "stratified" if data.fallback else experiment.spec.data.split, data.division.left_out
     return {
         "name": data.choice.record.name,
         "requested": experiment.dataset.record.name,
@@ -172,6 +173,7 @@ def _dataset_record(experiment: Experiment, data: Data) -> Mapping[str, Any]:
         "split": how,
         "split_sha256": data.division.digest(),
         "validation_indices": data.division.validation.tolist(),
+        **({"left_out": left_out, "train_indices": data.division.train.tolist()} if left_out else {}),
     }
 
 

@@ -22,6 +22,7 @@ class Stream(IntEnum):
     TRANSFORMS = 7
     PREDICTION = 8
     REFIT = 9
+    PART = 10
 
 
 def derive(seed: int, stream: Stream, number: int = 0) -> int:

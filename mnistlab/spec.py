@@ -102,6 +102,7 @@ class DataSpec(Section):
     offline_fallback: str | None = None
     validation: Annotated[float, Field(gt=0)] = 1 / 6  # 1 or more: a number of images; less: a share (10,000 of MNIST)
     split: Literal["stratified", "writer"] = "stratified"
+    train: Annotated[float, Field(gt=0)] | None = None  # as `validation`, of the other images; None: all of them
     settings: dict[str, Table] = Field(default={}, validation_alias="[data.NAME]")  # the config of dataset NAME
 
     @model_validator(mode="before")

@@ -193,14 +193,14 @@ def _needed(columns: Sequence[_Column]) -> int:
 
 
 def _plan(row: Row) -> str:
-    """Return model, optimizer and settings, and the dataset where it is not the one that was asked for.
+    """Return model, optimizer and settings, and the dataset where it is another one, or not all of it.
 
     Only confirmed plans show all of their settings: they are the result, and the others would bury them.
     """
-    fallback = f"[{row.dataset}]" if "fallback" in row.dataset else ""
+    dataset = f"[{row.dataset}]" if "(" in row.dataset else ""
     text = " ".join(filter(None, [row.model, row.settings]))
     shown = text if row.state == "confirmed" else shortened(text, UNCONFIRMED_PLAN)
-    return " ".join(filter(None, [shown, fallback]))
+    return " ".join(filter(None, [shown, dataset]))
 
 
 def _test(row: Row) -> str:

@@ -9,7 +9,7 @@ from mnistlab.data.files import FourFiles, Part, four_parts
 from mnistlab.data.idx import IdxArray, read_idx
 from mnistlab.data.loading import images_digest, open_test, open_train, prepare_dataset
 from mnistlab.data.places import Found, default_place, find_or_fetch, load_split
-from mnistlab.data.splits import Division, split_indices
+from mnistlab.data.splits import Division, part_of, split_indices
 
 __all__ = [
     "LIMITS",
@@ -28,6 +28,7 @@ __all__ = [
     "load_split",
     "open_test",
     "open_train",
+    "part_of",
     "prepare_dataset",
     "read_idx",
     "split_indices",

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,14 +19,22 @@ How = Literal["stratified", "writer"]
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """Ascending positions int64 of the images to train on and of those to validate on; no image is in both."""
+    """Ascending positions int64 of the images to train on and of those to validate on; no image is in both.
+
+    `left_out` counts the images that are in neither: it is asked to train on a part only.
+    """
 
     train: Indices
     validation: Indices
+    left_out: int = 0
 
     def digest(self) -> str:
-        """Return the sha256 of the validation positions as little-endian 64-bit numbers, for the run's record."""
-        return hashlib.sha256(self.validation.astype("<i8").tobytes()).hexdigest()
+        """Return the sha256 of the validation positions as little-endian 64-bit numbers, for the run's record.
+
+        Where images were left out, the positions of those to train on come after them.
+        """
+        said = np.concatenate([self.validation, self.train]) if self.left_out else self.validation
+        return hashlib.sha256(said.astype("<i8").tobytes()).hexdigest()
 
 
 def split_indices(
@@ -50,6 +58,25 @@ def split_indices(
     division = Division(train=np.flatnonzero(~inside), validation=np.flatnonzero(inside))
     _check_classes(labels, division, how)
     return division
+
+
+def part_of(division: Division, labels: Indices, *, train: int | float, seed: int) -> Division:
+    """Return a division of images with labels (N,) that trains on a part only, in which each class keeps its share.
+
+    `train` is a number of images, or a share of those that the division trains on if it is below 1.
+
+    Raises:
+        DataError: if the part would lack a class, or if there are not so many.
+    """
+    total, there = len(division.train), labels[division.train]
+    count, classes = _wished(total, train), len(np.unique(labels))
+    if not (classes <= count <= total - classes or count == total):
+        rule = f"{classes} to {total - classes} images can be trained on, or all {total:,} that do not validate"
+        raise DataError(f"data.train: {rule}, but {count:,} were asked for")
+    if count == total:
+        return division
+    chosen = _by_class(there, count, np.random.Generator(np.random.PCG64(seed)))
+    return replace(division, train=np.sort(division.train[chosen]), left_out=total - count)
 
 
 def _wished(total: int, validation: int | float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from mnistlab.labels import ACCURACIES, NAMES, Scalar, chosen_text, names
+from mnistlab.labels import ACCURACIES, NAMES, Scalar, chosen_text, few_images, names
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.leaderboard.ties import Tie
@@ -152,8 +152,9 @@ def run_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
 
 
 def dataset_text(dataset: Mapping[str, Any]) -> str:
-    """Return the dataset's name, and the one that was asked for where it is another."""
-    return f"{dataset['name']} (fallback for {dataset['requested']})" if dataset.get("fallback") else dataset["name"]
+    """Return the dataset's name, the one that was asked for where it is another, and how few images were trained on."""
+    asked = f" (fallback for {dataset['requested']})" if dataset.get("fallback") else ""
+    return f"{dataset['name']}{asked}{few_images(dataset.get('train', 0), dataset.get('left_out', 0))}"
 
 
 def _plugins(plan: Mapping[str, Any]) -> tuple[str, ...]:

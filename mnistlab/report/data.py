@@ -27,7 +27,7 @@ def as_data(pages: Sequence[RunPage]) -> dict[str, Any]:
 
 def _run(page: RunPage) -> dict[str, Any]:
     run = dict(page.record.run)
-    run["dataset"] = {key: value for key, value in run["dataset"].items() if key != "validation_indices"}
+    run["dataset"] = {key: value for key, value in run["dataset"].items() if not key.endswith("_indices")}
     return {
         "run": run,
         "verdict": page.verdict,

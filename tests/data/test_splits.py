@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnistlab.data.splits import split_indices
+from mnistlab.data.splits import part_of, split_indices
 from mnistlab.errors import DataError
 
 LABELS = np.random.default_rng(0).choice(4, size=2000, p=[0.5, 0.3, 0.15, 0.05]).astype(np.int64)
@@ -95,3 +95,29 @@ def test_a_class_that_would_be_missing_is_named():
     groups = np.array([0] * 48 + [1] * 48 + [2] * 4)  # the only writer of 1s can be on one side only
     with pytest.raises(DataError, match=r"the writer split must leave every class in both parts.*lacks \[1\]"):
         divide(validation=50, how="writer", labels=labels, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("train", "count"), [(200, 200), (0.1, 150), (1, None), (1500, 1500), (1.0, None), (1499, None)]
+)
+def test_a_part_to_train_on_keeps_shares_and_touches_no_validation_image(train, count):
+    whole = divide()
+    if count is None:
+        with pytest.raises(
+            DataError, match=r"data\.train: 4 to 1496 images can be trained on, or all 1,500 that do not"
+        ):
+            part_of(whole, LABELS, train=train, seed=1)
+        return
+    part = part_of(whole, LABELS, train=train, seed=1)
+    assert (len(part.train), part.left_out) == (count, 1500 - count)
+    assert set(part.train) <= set(whole.train)
+    assert (np.diff(part.train) > 0).all()
+    np.testing.assert_array_equal(part.validation, whole.validation)
+    shares = [np.bincount(LABELS[one.train]) / len(one.train) for one in (part, whole)]
+    assert np.abs(shares[0] - shares[1]).max() < 1 / count
+    assert (part.digest() == whole.digest()) == (count == 1500)
+
+
+def test_the_seed_decides_which_part():
+    one, again, other = (part_of(divide(), LABELS, train=200, seed=seed) for seed in (1, 1, 2))
+    assert one.digest() == again.digest() != other.digest()
