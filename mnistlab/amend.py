@@ -165,16 +165,17 @@ def _spec_faults(before: ExperimentSpec, after: ExperimentSpec) -> Iterator[Faul
 
 def _flat(spec: ExperimentSpec) -> dict[str, Any]:
     body = spec.model_dump(mode="json", include=_COMPARED, exclude={"data": {"settings"}})
-    body["data"]["validation"] = _as_written(body["data"]["validation"])
+    for key in ("validation", "train"):
+        body["data"][key] = _as_written(body["data"][key])
     flat: dict[str, Any] = {}
     for key, value in body.items():
         flat |= {f"{key}.{name}": one for name, one in value.items()} if isinstance(value, dict) else {key: value}
     return flat
 
 
-def _as_written(validation: float) -> float:
+def _as_written(images: float | None) -> float | None:
     """Return a number of images as a whole number, which a share of them is not."""
-    return int(validation) if validation >= 1 and validation.is_integer() else validation
+    return int(images) if images is not None and images >= 1 and float(images).is_integer() else images
 
 
 def _data_faults(before: Experiment, after: Experiment) -> Iterator[Fault]:
