@@ -20,6 +20,7 @@ def test_the_derivation_never_changes():
         1369798745,
         3026431988,
         2214077229,
+        3587916967,
     ]
     assert (trial_seed(0, 1), replicate_seed(2**63 - 1, 5)) == (901243215, 4000418002)
 
