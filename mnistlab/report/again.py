@@ -47,9 +47,11 @@ def _overrides(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"data.offline_fallback={asked['dataset']}"
     if asked.get("split", used["split"]) != used["split"]:
         yield f"data.split={used['split']}"
-    wished = asked.get("validation", 0)
-    if wished >= 1 and wished >= (used["train"] + used["validation"]) / 2:  # as `mnistlab.dataset` decides
+    wished, left_out = asked.get("validation", 0), used.get("left_out", 0)
+    if wished >= 1 and wished >= (used["train"] + used["validation"] + left_out) / 2:  # as `mnistlab.dataset` decides
         yield f"data.validation={DataSpec().validation!r}"
+    if asked.get("train") is not None and not left_out:  # it was more than the other dataset has
+        yield f"data.train={used['train']}"
 
 
 def _with(command: str, overrides: Sequence[str]) -> str:

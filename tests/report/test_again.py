@@ -27,6 +27,7 @@ dataset = "mnist"
 offline_fallback = "digits"
 validation = {validation}
 split = "{split}"
+{train}
 [model.mlp]
 """
 
@@ -45,11 +46,12 @@ def typed(of: RunRecord, command: str) -> str:
 
 @pytest.mark.parametrize("split", ["stratified", "writer"])
 @pytest.mark.parametrize("validation", ["0.2", "300", "5_000", "0.9"])
+@pytest.mark.parametrize("train", ["", "train = 0.3", "train = 50", "train = 2_000"])
 def test_the_command_of_a_run_that_fell_back_gives_the_same_images(
-    split: str, validation: str, tmp_path: Path, builtins
+    split: str, validation: str, train: str, tmp_path: Path, builtins
 ) -> None:
     path = tmp_path / "x.toml"
-    path.write_text(TEXT.format(validation=validation, split=split), encoding="utf-8")
+    path.write_text(TEXT.format(validation=validation, split=split, train=train), encoding="utf-8")
     place = DataPlace(data_dir=None, cache=tmp_path / "cache", offline=True)
     first = experiment.load(path, (), builtins)
     data = find_data(first, place)
@@ -60,6 +62,7 @@ def test_the_command_of_a_run_that_fell_back_gives_the_same_images(
     again = find_data(experiment.load(path, words, builtins), place)
     assert not again.fallback
     assert (again.choice.record.name, again.division.digest()) == ("digits", data.division.digest())
+    assert again.division.train.tolist() == data.division.train.tolist()
 
 
 def test_a_run_of_the_data_that_it_asked_for_is_typed_as_it_was() -> None:

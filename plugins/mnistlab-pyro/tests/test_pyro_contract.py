@@ -1,4 +1,5 @@
 import mnistlab_pyro
+import pytest
 
 from mnistlab.testing import PluginContract
 
@@ -6,3 +7,8 @@ from mnistlab.testing import PluginContract
 class TestContract(PluginContract):
     plugin = mnistlab_pyro
     samples = 2
+
+
+@pytest.mark.chaos
+class TestManyPoints(PluginContract):
+    plugin = mnistlab_pyro
