@@ -9,8 +9,22 @@ from mnistlab.api import Choice
 from mnistlab.space import Space
 from mnistlab.spec import Algorithm, ExperimentSpec, SearchSpec
 
-LEARNING: frozenset[Algorithm] = frozenset({"tpe", "gp", "cmaes", "nsga2"})  # these learn from trials that ended
+# These learn from trials that ended.
+LEARNING: frozenset[Algorithm] = frozenset({"auto", "tpe", "gp", "cmaes", "nsga2"})
 FEWEST = 4  # trials that an algorithm needs to learn from
+
+
+def chosen(search: SearchSpec) -> Algorithm:
+    """Return which algorithm a search has: what `auto` stands for, else the one that is named.
+
+    `auto` itself looks at known plans first, and then mixes TPE with plans near the defaults. It needs one metric to
+    say which of the two does better, and the settings of a population change while it is trained.
+    """
+    if search.algorithm != "auto":
+        return search.algorithm
+    if search.scheduler == "pbt":
+        return "random"
+    return "tpe" if len(search.metric) > 1 else "auto"
 
 
 def learns(search: SearchSpec) -> bool:

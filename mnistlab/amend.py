@@ -27,6 +27,7 @@ Added = dict[str, Any]
 
 # What a run that goes on may have more of anyway.
 GROWING = ("search.trials", "search.time_budget", "search.trial_timeout", "search.stall_timeout", "resources.")
+_OLD_DEFAULTS = {"algorithm": "tpe", "scheduler": "asha", "reduction_factor": 3}  # before there was `halving`
 _KINDS: tuple[Kind, ...] = ("model", "optimizer", "transform")
 _COMPARED = {"name", "seed", "data", "search", "confirm"}
 _FIXED = "can't be changed once a run has begun"
@@ -44,6 +45,7 @@ def read_amended(
     Raises:
         SpecError: with every fault of the file, and everything in it that is no addition.
     """
+    draft = replace(draft, table=_with_old_defaults(draft.table, before.spec))
     wide = select(replace(wanted, allowed=allowed_by(draft.table)))
     needed, unknown = _needed(draft.table, before.space, wide)
     registry = select(wanted.only([*loaded, *needed]))
@@ -56,6 +58,16 @@ def read_amended(
     if faults:
         raise SpecError(draft.source, faults)
     return after, registry, added
+
+
+def _with_old_defaults(table: Table, recorded: ExperimentSpec) -> Table:
+    """Return a file's table with what a run of an earlier version took for granted, where the file says nothing."""
+    given: Any = table.get("search", {})
+    if not isinstance(given, dict):
+        return table
+    had = recorded.search.model_dump()
+    then = {key: value for key, value in _OLD_DEFAULTS.items() if had[key] == value}
+    return {**table, "search": {**then, **cast("Table", given)}}
 
 
 def _other_faults(draft: Draft, found: Sequence[Fault], before: Experiment, registry: Registry) -> list[Fault]:

@@ -289,6 +289,9 @@ TransformFn = Callable[["torch.Tensor", "torch.Generator"], "torch.Tensor"]
 """(images float32 (N, C, H, W) in [0, 1], a generator on the same device) -> new images, same shape and dtype."""
 
 
+Portfolio = tuple[Mapping[str, Scalar], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model(Generic[C]):
     """A model family. `build` returns a module that maps float (N, C, H, W) to logits (N, classes).
@@ -296,6 +299,10 @@ class Model(Generic[C]):
     A model that is trained or asked otherwise says how: `loss` replaces the cross-entropy of the logits, `predict`
     the plain call of the module. Whatever `predict` draws at random comes from generators that are seeded alike for
     every evaluation.
+
+    A `portfolio` holds a few plans with it that are known to be good, best first, by dotted keys:
+    {"model.NAME.width": 64, "optimizer": "adamw", "optimizer.adamw.lr": 0.003}. A search looks at them early. What is
+    left out is at its default; what a space does not hold does not count.
     """
 
     name: str
@@ -304,6 +311,7 @@ class Model(Generic[C]):
     summary: str
     loss: LossFn | None = None
     predict: PredictFn | None = None
+    portfolio: Portfolio = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,6 +322,7 @@ class Optimizer(Generic[C]):
     config: type[C]
     build: Callable[[C, nn.Module, int], Stepper]
     summary: str
+    portfolio: Portfolio = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.signals import Requests
 from mnistlab.store import RunWriter
-from mnistlab.tuning.outcome import GivenUp, given_up
+from mnistlab.tuning.outcome import GivenUp, Outcome, given_up
 from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking
 from mnistlab.usage import Usage
@@ -57,12 +57,13 @@ class Drive:
     requests: Requests
     emit: events.Emit
     trials: list[TrialResult] = field(default_factory=list[TrialResult])
+    verdicts: list[Outcome] = field(default_factory=list[Outcome])  # of trials, as `common_failure` wants them
     searching: bool = True
 
     @property
     def given_up(self) -> GivenUp | None:
         """Return why its search is given up, or None."""
-        return given_up(self.experiment.spec, self.trials) if self.searching else None
+        return given_up(self.experiment.spec, self.verdicts) if self.searching else None
 
     @property
     def again(self) -> str:

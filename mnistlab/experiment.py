@@ -129,7 +129,7 @@ def judge(draft: Draft, registry: Registry) -> Experiment:
     faults += _grid_faults(draft.table.get("search"), space)
     if faults or spec is None or dataset is None:
         raise SpecError(draft.source, [_at_home(fault, draft.table, registry) for fault in faults])
-    spec = _settled(_sized(spec, space), dataset, fallback)
+    spec = _settled(_sized(_proposing(spec), space), dataset, fallback)
     return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
 
 
@@ -172,6 +172,12 @@ def _allow_faults(plugins: object, registry: Registry) -> list[Fault]:
         for name in names
         if isinstance(name, str) and canonical(name) not in known
     ]
+
+
+def _proposing(spec: ExperimentSpec) -> ExperimentSpec:
+    """Return the experiment with the algorithm that `auto` stands for."""
+    search = spec.search.model_copy(update={"algorithm": algorithms.chosen(spec.search)})
+    return spec.model_copy(update={"search": search})
 
 
 def _sized(spec: ExperimentSpec, space: Space) -> ExperimentSpec:

@@ -36,6 +36,11 @@ def settings(plan: Plan) -> dict[str, Scalar]:
     return flat | _dotted("training", plan.get("training", {}))
 
 
+def epochs_text(budget: float) -> str:
+    """Return for example `8 epochs`, `1 epoch` or `0.5 epochs`."""
+    return counted(int(budget), "epoch") if budget == int(budget) else f"{budget:g} epochs"
+
+
 def names(plan: Plan) -> str:
     """Return for example `cnn · adamw`."""
     return " · ".join(str(plan[kind]["name"]) for kind in ("model", "optimizer") if plan.get(kind))

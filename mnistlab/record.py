@@ -16,10 +16,12 @@ from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment
 from mnistlab.labels import few_images
+from mnistlab.portfolio import looks_of
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
+from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.machine import Machine, Share
 
 
@@ -77,6 +79,7 @@ def started(
         confirm_top=spec.confirm.top,
         confirm_seeds=spec.confirm.seeds,
         time_budget=spec.search.time_budget or 0.0,
+        rungs=tuple(rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))),
     )
 
 
@@ -129,6 +132,8 @@ def run_record(
         "command": command,
         "dataset": _dataset_record(experiment, data),
         "machine": _machine_record(machine, portion),
+        "first_looks": looks_of(spec.search),
+        "rungs": [rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))],
         **_code_record(registry),
     }
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pluggy
 from pydantic import ValidationError
@@ -250,7 +250,9 @@ def _check_record(record: Any, hook: str, record_type: type[Any]) -> None:
         raise PluginError(f"{record.name}: its summary {short(record.summary)} must be one line of plain text")
     for part in fields(record):
         value = getattr(record, part.name)
-        if part.name not in {"name", "config", "summary"} and not callable(value) and value is not part.default:
+        if part.name == "portfolio":
+            _check_portfolio(record.name, value)
+        elif part.name not in {"name", "config", "summary"} and not callable(value) and value is not part.default:
             raise PluginError(f"{record.name}: its {part.name} {short(value)} must be a function")
     config = record.config
     if not (isinstance(config, type) and issubclass(config, Config)):
@@ -274,3 +276,22 @@ def _check_defaults(name: str, config: type[Config]) -> None:
         except ValidationError as error:
             reasons = "; ".join(details["msg"].removeprefix("Value error, ") for details in error.errors())
             raise PluginError(f"{name}: its defaults are refused by its own config: {reasons}") from None
+
+
+def _check_portfolio(name: str, plans: Any) -> None:
+    """Let plans be mappings of dotted keys to settings; whether a space has them is not asked here.
+
+    Raises:
+        PluginError: if one is not.
+    """
+    good = isinstance(plans, (tuple, list)) and all(map(_is_plan, cast("Sequence[object]", plans)))
+    if not good:
+        rule = 'must be plans such as {"optimizer": "adamw", "optimizer.adamw.lr": 0.003}'
+        raise PluginError(f"{name}: its portfolio {short(plans)} {rule}")
+
+
+def _is_plan(plan: object) -> bool:
+    if not isinstance(plan, dict):
+        return False
+    pairs = cast("dict[object, object]", plan).items()
+    return all(isinstance(key, str) and isinstance(value, (bool, int, float, str)) for key, value in pairs)

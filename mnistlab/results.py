@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,19 @@ def higher_is_better(metric: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RungResult:
+    """A training of a trial that has ended at a rung below its full budget (in epochs), and what it came to.
+
+    `seconds` is how long the trial has taken up to then.
+    """
+
+    rung: int
+    budget: float
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """A trial that has ended.
 
@@ -31,7 +45,8 @@ class TrialResult:
     its last entry plus `parameters` and, where they can be counted, `macs` (the multiply-accumulates for one image), or
     empty if no epoch ended. `message` says why it failed or was interrupted; `cause` is the kind of a failure, in a
     word. `repeats` names the trial that tried the same plan first: this one is another seed of it; "" where the plan
-    was new.
+    was new. Where a trial is trained anew at each rung, `history` is that of its last training, whose `budget` may be
+    less than the full one, and `rungs` are the trainings that ended below.
     """
 
     trial: str
@@ -46,6 +61,15 @@ class TrialResult:
     cause: str = ""
     message: str = ""
     repeats: str = ""
+    budget: float | None = None  # epochs, of one below 1 that share of the images; None: the plan's
+    rungs: tuple[RungResult, ...] = ()
+
+
+def epochs_of(trial: TrialResult) -> float:
+    """Return how many epochs the last training of a trial had: 0.5 where that was half of the images, once."""
+    if trial.rungs and not trial.history:  # it was cut short before the first epoch at its next rung had ended
+        return trial.rungs[-1].budget
+    return min(float(len(trial.history)), trial.budget or math.inf)
 
 
 REFIT = 0  # the number, among the replicates of a plan, of its training on training and validation images together
@@ -135,13 +159,15 @@ def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
     body = asdict(result)
     if body.get("per_image"):
         del body["per_image"]["read"]
-    return body
+    unsaid = [key for key, nothing in (("budget", None), ("rungs", ())) if body.get(key, 0) == nothing]
+    return {key: value for key, value in body.items() if key not in unsaid}
 
 
 def trial_from_json(record: Mapping[str, Any]) -> TrialResult:
     """Return the trial of a JSON object that `to_json` made; unknown keys are skipped."""
     known: dict[str, Any] = {k: v for k, v in record.items() if k in TrialResult.__dataclass_fields__}
     known["history"] = tuple(known.get("history", ()))
+    known["rungs"] = tuple(RungResult(**rung) for rung in known.get("rungs", ()))
     return TrialResult(**known)
 
 

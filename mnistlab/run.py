@@ -21,6 +21,7 @@ from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
 from mnistlab.experiment import Experiment
+from mnistlab.portfolio import looks_of
 from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences
@@ -29,12 +30,16 @@ from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store.ends import end_event
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.executors import executor
 from mnistlab.tuning.job import Search
+from mnistlab.tuning.ladder import Rung, found_rungs, promotes, rungs_of
 from mnistlab.tuning.machine import Machine, Share, doubts, room, share, this_machine
 from mnistlab.tuning.nodes import Nodes
+from mnistlab.tuning.outcome import verdicts_of
 from mnistlab.tuning.past import Past, past_of
+from mnistlab.tuning.recorder import ends_of_waiting
 from mnistlab.tuning.sharing import require_shared
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker import Shared
@@ -166,7 +171,7 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         if record.number != found.record.number:
             raise RunDirectoryError(f"{found.path} was amended meanwhile, by another process: start again")
         past, spec = past_of(read_events(found.path), again=again), found.experiment.spec
-        searching = _searchable(spec, past)
+        searching = _searchable(found, past)
         if not searching:  # what has failed is not tried again either: it stays as it ended
             past = past_of(read_events(found.path))
         ended = _ended(record, past) if searching else _all_ended(record, past)
@@ -177,11 +182,26 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         tracked = tracking(options.log, found.path, spec.name, plans)
         with signals_as(requests), view(found.path) as handle, sealed(), tracked as track:
             emit = emitter(writer, requests, handle, track)
-            run = Drive(found.experiment, options, found.registry, writer, requests, emit, ended)
-            work = (lambda: None) if idle else (lambda: _go_on(run, found, past, track))
+            verdicts = list(verdicts_of(past))
+            run = Drive(found.experiment, options, found.registry, writer, requests, emit, ended, verdicts)
+
+            def work() -> None:
+                if not searching:
+                    _end_waiting(run, past)
+                if not idle:
+                    _go_on(run, found, past, track)
+
             return Finished(found.path, to_the_end(run, work), end_only=idle)
     finally:
         writer.close()
+
+
+def _end_waiting(run: Drive, past: Past) -> None:
+    """Write the ends of trials that waited at a rung when a driver died, in a run that searches no more."""
+    for result in ends_of_waiting(past):
+        run.writer.write_trial(result)
+        run.trials.append(result)
+        run.emit(end_event(result))
 
 
 def _all_ended(record: RunRecord, past: Past) -> list[TrialResult]:
@@ -190,12 +210,14 @@ def _all_ended(record: RunRecord, past: Past) -> list[TrialResult]:
     return [*_ended(record, past), *cut]
 
 
-def _searchable(spec: ExperimentSpec, past: Past) -> bool:
+def _searchable(found: Reopened, past: Past) -> bool:
     """Return whether the search itself has something left to do, and time to do it."""
+    spec = found.experiment.spec
     budget = spec.search.time_budget
     if budget and past.seconds >= budget:
         return False
-    return bool(past.unended) or len(past.trials) < spec.search.trials
+    undone = any(one.state is None for one in past.trials.values()) or len(past.trials) < spec.search.trials
+    return undone or promotes(found_rungs(found.record), spec, past)
 
 
 def _confirmed(spec: ExperimentSpec, trials: list[TrialResult], record: RunRecord) -> bool:
@@ -212,21 +234,22 @@ def _ended(record: RunRecord, past: Past) -> list[TrialResult]:
 def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
     spec, data = run.experiment.spec, found.data
     with _joined(run, this_machine()) as machine:
-        if _searchable(spec, past):
+        if _searchable(found, past):
             _require_shared(run)
         portion = _portion(run, machine, trials_at_once(spec.search))
         replicates, by = _portion(run, machine).parallel, run.options.executor
-        job = _job(run, data, machine, portion)
+        job = _job(run, data, machine, portion, found_rungs(found.record), found.record.run.get("first_looks", 1))
         number = _amended(run, found)
         if past.drivers:
-            again = [one.name for one in past.unended] if _searchable(spec, past) else []
-            ended = Counter(trial.state for trial in run.trials)
+            again = [one.name for one in past.unended] if _searchable(found, past) else []
+            ended = Counter[str](trial.state for trial in run.trials)
+            ended += Counter(paused=sum(one.state is None for one in past.waiting))
             run.emit(resumed(found, machine, portion, replicates, again, ended, number, run.options.command, by))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))
         for warning in (*differences(found.record), *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
-        if _searchable(spec, past):
+        if _searchable(found, past):
             _say_held_back(run, job, machine)
             run_search(job, run.trials, past)
         job = _for_replicates(run, job, machine)
@@ -259,7 +282,8 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
         run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))
         for warning in (*run.experiment.warnings, *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
-        job = _job(run, data, machine, portion)
+        rungs = rungs_of(spec, run.experiment.space, len(data.division.train))
+        job = _job(run, data, machine, portion, rungs, looks_of(spec.search))
         _say_held_back(run, job, machine)
         run_search(job, run.trials)
         if not stopping(run) and not run.given_up:
@@ -307,7 +331,9 @@ def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
         confirm(job, run.trials, run.options.command, record)
 
 
-def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
+def _job(
+    run: Drive, data: Data, machine: Machine, portion: Share, rungs: tuple[Rung, ...] = (), looks: int = 1
+) -> Search:
     spec, larger, by = run.experiment.spec, room(machine, portion), executor(run.options.executor)
     return Search(
         executor=by,
@@ -331,6 +357,9 @@ def _job(run: Drive, data: Data, machine: Machine, portion: Share) -> Search:
         reason=run.requests.reason,
         again=run.again,
         tick=ticker(run),
+        looks=looks,
+        rungs=rungs,
+        verdicts=run.verdicts,
         nodes=Nodes(
             partial(by.alive, portion.cpus, portion.gpus),
             say=lambda text: run.emit(events.Warned(message=text)),

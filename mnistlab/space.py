@@ -58,6 +58,7 @@ class Branch:
     source: Mapping[str, str]  # plugin, distribution, version; empty for [training]
     fixed: Mapping[str, Scalar]
     parameters: tuple[Parameter, ...]
+    portfolio: tuple[Mapping[str, Scalar], ...] = ()  # plans that its plugin knows to be good, by dotted keys
 
     def component(self, ask: Ask) -> Plan:
         """Return this record's part of a plan."""
@@ -230,7 +231,7 @@ def _branch(
 ) -> Branch:
     source = {"plugin": offer.qualified, "distribution": offer.distribution, "version": offer.version}
     fixed, parameters = _settle(place, offer.record.config, table, when, faults, search_rest=True)
-    return Branch(name, source, fixed, parameters)
+    return Branch(name, source, fixed, parameters, getattr(offer.record, "portfolio", ()))
 
 
 def _training(table: object, faults: list[Fault]) -> Branch:

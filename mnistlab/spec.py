@@ -39,8 +39,8 @@ MAX_TRIALS = 1_000_000
 
 Table = dict[str, Any]
 Tables = dict[str, SkipValidation[Table]]  # `mnistlab.space` judges what stands in them
-Algorithm = Literal["tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
-Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
+Algorithm = Literal["auto", "tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
+Scheduler = Literal["halving", "asha", "hyperband", "median", "pbt", "none"]
 
 
 # --- how values are written ---------------------------------------------------------------------------------------
@@ -120,11 +120,12 @@ class SearchSpec(Section):
     """`[search]`: how many trials, who proposes them, who stops them early, and what is to be best."""
 
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 32  # of a grid: all its points
-    algorithm: Algorithm = "tpe"
-    scheduler: Scheduler = "asha"
+    algorithm: Algorithm = "auto"
+    scheduler: Scheduler = "halving"
     metric: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("val_accuracy",)
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
-    reduction_factor: Annotated[int, Field(ge=2)] = 3  # asha, hyperband: one in so many goes on
+    reduction_factor: Annotated[int, Field(ge=2)] | None = None  # halving, asha, hyperband: one in so many goes on
+    min_budget: Annotated[float, Field(gt=0)] | None = None  # halving: epochs of the smallest training
     grace_epochs: Annotated[int, Field(ge=1)] = 1  # asha, median: never stop before this epoch
     trial_timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
     stall_timeout: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(parse_duration)] = 60.0  # without a step
@@ -298,7 +299,7 @@ def _conflicts(search: object) -> Iterator[Fault]:
     given = cast("Table", search)
     # A misspelt key hides what its author meant: nothing is said of that one.
     unclear = dict.fromkeys(misspelt(given, SearchSpec.model_fields))
-    table = {"metric": "val_accuracy", "algorithm": "tpe", "scheduler": "asha"} | unclear | given
+    table = {"metric": "val_accuracy", "algorithm": "auto", "scheduler": "halving"} | unclear | given
     metric, algorithm, scheduler = table["metric"], table["algorithm"], table["scheduler"]
     listed = cast("list[object]", metric) if isinstance(metric, list) else []
     several = len({name for name in listed if isinstance(name, str)}) > 1
@@ -307,7 +308,7 @@ def _conflicts(search: object) -> Iterator[Fault]:
     if several and scheduler in get_args(Scheduler) and scheduler != "none":
         rule = "must be 'none' with several metrics: early stopping compares by one"
         yield Fault("search.scheduler", rule, scheduler)
-    if scheduler == "pbt" and algorithm in get_args(Algorithm) and algorithm != "random":
+    if scheduler == "pbt" and algorithm in get_args(Algorithm) and algorithm not in {"auto", "random"}:
         rule = "must be 'random' with scheduler = 'pbt', which changes settings while trials run"
         yield Fault("search.algorithm", rule, algorithm)
 

@@ -66,6 +66,7 @@ class Training:
     order: torch.Generator  # on the CPU: which images make a batch
     draws: torch.Generator  # on the device: what the transforms draw
     bf16: bool
+    budget: float  # epochs; one below 1 is that share of the images, once
     history: list[EpochMetrics] = field(default_factory=list["EpochMetrics"])  # one entry an epoch
     on_step: Callable[[], None] = lambda: None  # called whenever a batch is trained, or a part of the images predicted
 
@@ -76,20 +77,28 @@ class Training:
 
     @property
     def epochs(self) -> int:
-        """Return the full budget."""
-        return int(self.plan["training"]["epochs"])
+        """Return how many epochs this training has."""
+        return max(1, round(self.budget))
+
+    @property
+    def images(self) -> int:
+        """Return how many images an epoch has."""
+        return _images_of(self.budget, self.data)
 
     @property
     def batches(self) -> int:
         """Return the steps of an epoch; all batches are of one size, give or take one image."""
-        return _batches(self.plan, self.data)
+        return _batches(self.plan, self.images)
 
 
 # --- building -----------------------------------------------------------------------------------------------------
 
 
-def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Training:
+def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry, budget: float | None = None) -> Training:
     """Build model, optimizer and transforms of `plan` on the data's device, with all random streams set by `seed`.
+
+    The schedule of the optimizer ends with the `budget`: so many epochs, of one below 1 that share of the images; by
+    default all epochs of the plan.
 
     Raises:
         PluginError: if a plugin is missing here or of another version than the plan was made with.
@@ -102,7 +111,8 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         module = model.build(config, data.shape).to(device).to(memory_format=torch.channels_last)
     transforms = tuple(_build_transform(part, data.shape, registry) for part in plan["transforms"])
     settings = plan["training"]
-    steps = int(settings["epochs"]) * _batches(plan, data)
+    budget = float(settings["epochs"]) if budget is None else budget
+    steps = max(1, round(budget)) * _batches(plan, _images_of(budget, data))
     return Training(
         plan=dict(plan),
         seed=seed,
@@ -116,6 +126,7 @@ def begin(plan: Plan, seed: int, data: DeviceData, registry: Registry) -> Traini
         order=torch.Generator().manual_seed(derive(seed, Stream.ORDER)),
         draws=torch.Generator(device).manual_seed(derive(seed, Stream.TRANSFORMS)),
         bf16=uses_bf16(str(settings["precision"]), device, module, int(settings["batch_size"])),
+        budget=budget,
     )
 
 
@@ -155,8 +166,13 @@ def _rebuild_stepper(training: Training) -> Stepper:
     return _build_stepper(part, training.module, steps, training.registry)
 
 
-def _batches(plan: Plan, data: DeviceData) -> int:
-    return math.ceil(len(data.train_images) / int(plan["training"]["batch_size"]))
+def _batches(plan: Plan, images: int) -> int:
+    return math.ceil(images / int(plan["training"]["batch_size"]))
+
+
+def _images_of(budget: float, data: DeviceData) -> int:
+    """Return how many of the training images an epoch of such a budget has."""
+    return math.ceil(min(1.0, budget) * len(data.train_images))
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -204,7 +220,7 @@ def run_epoch(training: Training) -> EpochMetrics:
         "train_loss": loss,
         "val_loss": found.loss,
         "val_accuracy": float(found.correct.double().mean()),
-        "images_per_second": len(training.data.train_images) / (trained - start),
+        "images_per_second": training.images / (trained - start),
         "seconds": time.perf_counter() - start,
     }
     training.history.append(metrics)
@@ -212,11 +228,14 @@ def run_epoch(training: Training) -> EpochMetrics:
 
 
 def _train_epoch(training: Training) -> float:
-    """Make one pass over the training images in a fresh random order; return the mean loss."""
+    """Make one pass over the training images in a fresh random order; return the mean loss.
+
+    Of a budget below one epoch, so many of them are trained.
+    """
     data, module, stepper = training.data, training.module, training.stepper
     device = data.train_images.device
     smoothing = float(training.plan["training"]["label_smoothing"])
-    order = torch.randperm(len(data.train_images), generator=training.order).to(device)
+    order = torch.randperm(len(data.train_images), generator=training.order)[: training.images].to(device)
     total = torch.zeros((), device=device)
     module.train()
     if isinstance(stepper, AveragingStepper):

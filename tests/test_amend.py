@@ -139,7 +139,7 @@ REFUSALS = [
     (
         "trials = 5",
         'trials = 5\nscheduler = "none"',
-        "[search.scheduler] can't be changed once a run has begun (got 'none'); the run has 'asha'",
+        "[search.scheduler] can't be changed once a run has begun (got 'none'); the run has 'halving'",
     ),
     (
         "depth = 1",

@@ -22,7 +22,7 @@ from mnistlab.tuning.machine import Machine
 from tests.simulated.driving import registry
 
 TEXT = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'
-LEARNT = "{} trials at once instead of 26: tpe learns from trials that ended; set resources.max_parallel to run more"
+LEARNT = "{} trials at once instead of 26: auto learns from trials that ended; set resources.max_parallel to run more"
 Given = list[tuple[str, int, float]]
 
 
@@ -116,6 +116,6 @@ def test_check_says_how_many_trials_are_held_back(
     check(tmp_path / "x.toml", ["resources.max_parallel=26"], no_plugins=True)
     shown = capsys.readouterr().out.splitlines()
     assert shown[-2] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"
-    assert shown[-1].startswith("26 of 32 trials at once: tpe proposes every plan before enough trials ended")
+    assert shown[-1].startswith("26 of 32 trials at once: auto proposes every plan before enough trials ended")
     check(tmp_path / "x.toml", ["search.algorithm=random"], no_plugins=True)
     assert capsys.readouterr().out.splitlines()[-1] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"

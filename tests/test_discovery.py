@@ -114,6 +114,19 @@ def test_a_record_whose_build_is_no_function_is_refused():
     assert one(FILE.replace("build=build", "build=build, loss=None")).status == "ok"
 
 
+@pytest.mark.parametrize("portfolio", ["3", '"adamw"', "[3]", "[{3: 4}]", '[{"optimizer": None}]', '[{"a": [1]}]'])
+def test_a_portfolio_of_something_else_than_plans_is_refused(portfolio):
+    rule = 'must be plans such as {"optimizer": "adamw", "optimizer.adamw.lr": 0.003}'
+    plugin = one(FILE.replace("build=build", f"build=build, portfolio={portfolio}"))
+    assert plugin.reason.startswith("tiny-net: its portfolio ")
+    assert plugin.reason.endswith(rule)
+
+
+@pytest.mark.parametrize("portfolio", ["()", "[]", '[{"optimizer": "sgd", "training.batch_size": 32}]'])
+def test_a_portfolio_of_plans_is_taken(portfolio):
+    assert one(FILE.replace("build=build", f"build=build, portfolio={portfolio}")).status == "ok"
+
+
 # --- who takes part -----------------------------------------------------------------------------------------------
 
 

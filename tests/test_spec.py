@@ -129,7 +129,8 @@ def test_a_fault_names_place_rule_value_and_what_is_near(change, said):
 def test_an_unknown_word_is_told_the_nearest_one():
     (text,) = faults_of(MINIMAL | {"search": {"scheduler": "asah"}}).values()
     assert text == (
-        "[search.scheduler] must be one of asha, hyperband, median, pbt, none (got 'asah'); did you mean 'asha'?"
+        "[search.scheduler] must be one of halving, asha, hyperband, median, pbt, none (got 'asah'); "
+        "did you mean 'asha'?"
     )
     (text,) = faults_of(MINIMAL | {"search": {"metric": "val_acuracy"}}).values()
     assert text.endswith("(got 'val_acuracy'); did you mean 'val_accuracy'?")
@@ -150,11 +151,12 @@ def test_a_name_has_to_do_as_a_file_name(name):
 @pytest.mark.parametrize(
     ("search", "places"),
     [
-        ({"metric": ["val_loss", "seconds"]}, {"search.scheduler"}),  # asha is what stands there if nothing does
+        ({"metric": ["val_loss", "seconds"]}, {"search.scheduler"}),  # halving is what stands there if nothing does
         ({"metric": ["val_loss", "seconds"], "scheduler": "none"}, set()),
         ({"metric": ["val_loss", "seconds"], "scheduler": "none", "algorithm": "cmaes"}, {"search.algorithm"}),
         ({"metric": ["val_loss", "val_loss"], "scheduler": "none"}, {"search.metric"}),
-        ({"scheduler": "pbt"}, {"search.algorithm"}),
+        ({"scheduler": "pbt"}, set()),  # where nothing is said of the algorithm, one is chosen that goes with it
+        ({"scheduler": "pbt", "algorithm": "tpe"}, {"search.algorithm"}),
         ({"scheduler": "pbt", "algorithm": "random"}, set()),
         ({"scheduler": "pbt", "algorithm": "tpee"}, {"search.algorithm"}),  # once: the word is wrong anyway
         # Settings that exclude each other are told even where another is wrong by itself.

@@ -447,3 +447,44 @@ def test_a_convolutional_net_goes_on_bit_for_bit_from_a_packed_state(plan, data,
         training.run_epoch(going_on)
     weights = going_on.module.state_dict()
     assert [n for n, value in straight.module.state_dict().items() if not torch.equal(value, weights[n])] == []
+
+
+# --- a smaller budget ---------------------------------------------------------------------------------------------
+
+
+def test_a_training_of_fewer_epochs_is_that_of_a_plan_with_so_many(plan, data, registry) -> None:
+    short = training.begin(plan(epochs=4), 0, data, registry, 2.0)
+    while short.epoch < short.epochs:
+        training.run_epoch(short)
+    whole = training.train(plan(epochs=2), 0, data, registry)
+    assert pack_weights(short.module) == pack_weights(whole.module)
+
+
+def test_half_an_epoch_trains_half_of_the_images_once(plan, data, registry) -> None:
+    half = training.begin(plan(batch_size=32), 0, data, registry, 0.5)
+    training.run_epoch(half)
+    assert (half.epoch, half.epochs, half.batches) == (1, 1, 3)
+    assert [len(batch) for batch in seen] == [22, 22, 21, 40]
+    pixels = [(batch[:, 0, 0, 0] * data.std.flatten() + data.mean.flatten()) * 255 for batch in seen]
+    assert len(set(torch.cat(pixels[:3]).round().int().tolist())) == 65
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 3.0])
+def test_the_schedule_ends_with_the_budget(plan, data, registry, budget) -> None:
+    begun, rates = training.begin(plan(lr=0.01), 0, data, registry, budget), list[float]()
+    stepper: Any = begun.stepper
+    begun.on_step = lambda: rates.extend(stepper.learning_rates)
+    while begun.epoch < begun.epochs:
+        training.run_epoch(begun)
+    assert rates[-1] < 0.01 * max(rates)
+
+
+def test_a_training_of_a_smaller_budget_goes_on_bit_for_bit(plan, data, registry) -> None:
+    whole = training.begin(plan(), 0, data, registry, 2.0)
+    training.run_epoch(whole)
+    kept = unpack(pack(training.state(whole)))
+    training.run_epoch(whole)
+    again = training.begin(plan(), 0, data, registry, 2.0)
+    training.restore(again, kept)
+    training.run_epoch(again)
+    assert pack_weights(again.module) == pack_weights(whole.module)

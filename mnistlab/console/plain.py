@@ -10,7 +10,7 @@ from mnistlab import events as ev
 from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
-from mnistlab.labels import Scalar, counted, listed, metric_text, scalar_text, seconds_text
+from mnistlab.labels import Scalar, counted, epochs_text, listed, metric_text, scalar_text, seconds_text
 
 
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
@@ -37,6 +37,7 @@ def heartbeat(state: ViewState) -> str:
         if one.state == "running"
     ]
     waiting = f", {state.waiting} waiting for a worker" if state.waiting else ""
+    waiting += f", {state.paused} waiting at a rung" if state.paused else ""
     more = f", +{len(at_work) - 4} more" if len(at_work) > 4 else ""
     who = f" ({', '.join(at_work[:4])}{more})" if at_work else ""
     return f"{len(at_work)} running{who}{waiting}, {progress(state)}{best}"
@@ -95,12 +96,25 @@ def _added(key: str, more: object) -> str:
 
 
 @_say.register
-def _trial_started(event: ev.TrialStarted, _state: ViewState) -> str:
+def _trial_started(event: ev.TrialStarted, state: ViewState) -> str:
     repeats = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
+    if event.waited:
+        return f"trial {event.trial} promoted to {epochs_text(event.budget or _full(state))}: {event.label}{repeats}"
     if event.attempt > 1:
         where = f"goes on after {counted(event.epoch, 'epoch')}" if event.epoch else "starts again"
         return f"trial {event.trial} {where} (attempt {event.attempt}): {event.label}{repeats}"
     return f"trial {event.trial} started: {event.label}{repeats}"
+
+
+def _full(state: ViewState) -> float:
+    return float(state.start.epochs) if state.start else 1.0
+
+
+@_say.register
+def _trial_paused(event: ev.TrialPaused, state: ViewState) -> str:
+    value = metric_text(state.metric, event.metrics.get(state.metric))
+    spent = f"{epochs_text(event.budget)}, {seconds_text(event.seconds)}"
+    return f"trial {event.trial} waits at rung {event.rung}: {state.metric} {value} after {spent} ({progress(state)})"
 
 
 @_say.register

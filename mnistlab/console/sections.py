@@ -125,6 +125,7 @@ def counts(state: ViewState, look: Look) -> list[Text]:
         f"{signs.running} {len(state.running) - state.waiting} running" * (len(state.running) > state.waiting),
         f"{signs.queued} {state.waiting} waiting for a worker" * bool(state.waiting),
         f"{signs.done} {state.complete} complete" * bool(state.complete),
+        f"{signs.queued} {state.paused} waiting at a rung" * bool(state.paused),
         f"{signs.pruned} {state.pruned} pruned" * bool(state.pruned),
         f"{signs.stopped} {state.interrupted} interrupted" * bool(state.interrupted),
         f"{signs.queued} {state.queued} queued" * (bool(state.queued) and state.phase == "search"),
@@ -156,7 +157,8 @@ def health(state: ViewState, now: float, look: Look) -> list[Text]:
         return []
     hours = max(1.0, now - state.began) / 3600
     several = len({bracket for bracket, _ in state.rungs}) > 1
-    pruning = "nothing is pruned" if state.start.scheduler == "none" else f"{state.start.scheduler} prunes"
+    words = {"none": "nothing is pruned", "halving": "the best at each rung are promoted"}
+    pruning = words.get(state.start.scheduler, f"{state.start.scheduler} prunes")
     words = [
         f"search: {state.start.algorithm} proposes, {pruning}",
         f"{state.finished / hours:.0f} trials/h" if state.finished else "",

@@ -53,6 +53,7 @@ class ViewState:
     running: Mapping[str, RunningTrial] = field(default_factory=dict[str, RunningTrial])
     complete: int = 0
     pruned: int = 0
+    paused: int = 0  # wait at a rung, and may be promoted
     interrupted: int = 0
     failed: int = 0
     best: Scored | None = None
@@ -102,7 +103,7 @@ class ViewState:
     @property
     def queued(self) -> int:
         """Return how many trials may still be started."""
-        return max(0, self.total - self.finished - self.interrupted - len(self.running))
+        return max(0, self.total - self.finished - self.paused - self.interrupted - len(self.running))
 
     @property
     def waiting(self) -> int:
@@ -177,6 +178,7 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     start = state.start and replace(state.start, **about, time_budget=event.time_budget)
     counts = {name: event.counts.get(name, 0) for name in ("complete", "pruned", "interrupted", "failed")}
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
+    after = replace(after, paused=event.counts.get("paused", 0))
     recent = tuple(one for one in state.recent if one.trial not in event.again)
     failures = {} if counts["failed"] < state.failed else state.failures  # they were started once more, all of them
     of_files = state.file_failures if failures else {}
@@ -191,7 +193,10 @@ def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
         event.trial, event.label, started=state.t, epoch=event.epoch, epochs=epochs, reported=state.t, plan=event.plan
     )
     warm_up = state.warm_up or state.t - state.began
-    return replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
+    after = replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
+    if event.waited == "pruned":
+        return replace(after, pruned=max(0, state.pruned - 1))
+    return replace(after, paused=max(0, state.paused - 1)) if event.waited else after
 
 
 @_fold.register
@@ -222,6 +227,22 @@ def _trial_epoch(event: ev.TrialEpoch, state: ViewState) -> ViewState:
 
 
 @_fold.register
+def _trial_paused(event: ev.TrialPaused, state: ViewState) -> ViewState:
+    metrics, epochs = event.metrics, max(1, round(event.budget))
+    one = Ended(event.trial, "paused", state.label(event.trial), epochs, metrics.get(state.metric), event.seconds)
+    running = {name: running for name, running in state.running.items() if name != event.trial}
+    begun = state.running.get(event.trial)
+    took = Duration(state.t - begun.started if begun else event.seconds, full=False)
+    return replace(
+        state,
+        paused=state.paused + 1,
+        running=running,
+        durations=(*state.durations, took)[-DURATIONS:],
+        recent=(*state.recent, one)[-RECENT:],
+    )
+
+
+@_fold.register
 def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
     leaders = state.leaders
     value = event.metrics.get(state.metric)
@@ -235,7 +256,9 @@ def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
 
 @_fold.register
 def _trial_pruned(event: ev.TrialPruned, state: ViewState) -> ViewState:
-    return replace(_ended(state, event, "pruned", event.seconds), pruned=state.pruned + 1)
+    after = _ended(state, event, "pruned", event.seconds)
+    waited = event.trial not in state.running and state.paused > 0
+    return replace(after, pruned=state.pruned + 1, paused=state.paused - waited)
 
 
 @_fold.register

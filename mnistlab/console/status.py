@@ -75,6 +75,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
             "total": state.total,
             "complete": state.complete,
             "pruned": state.pruned,
+            "paused": state.paused,
             "interrupted": state.interrupted,
             "failed": state.failed,
             "running": [asdict(trial) for trial in state.running.values()],

@@ -158,7 +158,7 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
         _column("time", False, [seconds_text(row.seconds) for row in rows], "right"),
         _column("MACs", False, [_macs(row) for row in rows], "right"),
         _column("ms for 1 / 256", False, [_latency(row) for row in rows], "right"),
-        _column("epochs", False, [f"{row.epochs}/{row.budget}" for row in rows], "right"),
+        _column("epochs", False, [f"{row.epochs * row.part:g}/{row.budget}" for row in rows], "right"),
         _column("plugins", False, [_sources(row) for row in rows]),
     ]
     return [column for column in made if any(column.cells)]

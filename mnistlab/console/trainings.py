@@ -35,7 +35,7 @@ class Ended:
     """A trial that has ended lately: in which state, after how many epochs, with which value of the run's metric."""
 
     trial: str
-    state: str  # complete, pruned, interrupted or failed
+    state: str  # complete, pruned, interrupted or failed; paused: it waits at a rung
     label: str
     epoch: int
     value: float | None

@@ -51,6 +51,7 @@ class RunStarted(Event):
     confirm_seeds: int = 0
     time_budget: float = 0.0  # seconds; 0 where there is none
     parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
+    rungs: tuple[float, ...] = ()  # budgets (epochs) of a trial that is trained anew at each rung, the full one last
     executor: str = "ray"  # what carries it out: `ray`, or `local` in the driver's own process
 
 
@@ -95,6 +96,24 @@ class TrialStarted(Event):
     repeats: str = ""  # the trial that tried this plan first, where this one is another seed of it
     attempt: int = 1  # how many times it has been started, this one included
     epoch: int = 0  # from which epoch on it goes on
+    rung: int = 0  # at which it is trained, where a trial is trained anew at each rung
+    budget: float | None = None  # epochs of this training, of one below 1 that share of the images; None: the plan's
+    waited: str = ""  # where it is promoted: `paused`, or `pruned` where an earlier driver has told that as its end
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPaused(Event):
+    """A trial has ended its training at a rung, and waits there: it is promoted once it is among the best.
+
+    `seconds` is how long it has taken so far, at all rungs.
+    """
+
+    type: ClassVar[str] = "trial_paused"
+    trial: str
+    rung: int
+    budget: float
+    metrics: Metrics
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,11 +199,13 @@ class RungDecided(Event):
     """A scheduler of successive halving has judged one more trial at a rung.
 
     Of `reached` trials at `epoch`, `kept` went on; the next one must have at least (or, of a loss, at most) `cutoff`.
+    Where trials are trained anew at each rung, `epoch` is the budget there, which may be below 1, and `kept` were
+    promoted so far.
     """
 
     type: ClassVar[str] = "rung_decided"
     bracket: int
-    epoch: int
+    epoch: float
     reached: int
     kept: int
     cutoff: float
@@ -375,6 +396,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         TrialFinished,
         TrialPruned,
         TrialInterrupted,
+        TrialPaused,
         TrialFailed,
         BestChanged,
         RungDecided,

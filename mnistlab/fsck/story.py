@@ -9,7 +9,7 @@ from typing import Any
 from mnistlab.fsck.findings import Finding
 from mnistlab.fsck.kept import Kept
 from mnistlab.fsck.streams import Line
-from mnistlab.results import TrialResult
+from mnistlab.results import RungResult, TrialResult
 from mnistlab.store import EVENTS, LEDGER
 
 ENDS: Mapping[str, str] = {
@@ -31,8 +31,10 @@ class Told:
 
     begun: Line | None = None
     epochs: list[Line] = field(default_factory=list[Line])
+    rungs: list[Line] = field(default_factory=list[Line])  # the trainings that have ended at a rung
     end: Line | None = None
     before: Line | None = None
+    waited: int = 0  # at how many rungs it had ended a training by then
     driver: int = 0  # which one has begun it
 
 
@@ -63,7 +65,7 @@ def read_story(lines: list[Line], *, jumps: bool) -> Story:
 def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Iterator[Finding]:
     name = line.record["trial"]
     if kind == "trial_started":
-        if told.end is not None and told.end.record["type"] not in GONE_ON_WITH:
+        if told.end is not None and told.end.record["type"] not in GONE_ON_WITH and not _waited(told):
             yield _fault(line, f"trial {name} begins again after its end in line {told.end.number}")
         elif told.begun and not _is_after(_attempt(line), _attempt(told.begun)):
             yield _fault(line, f"trial {name} has begun already, in line {told.begun.number}")
@@ -79,12 +81,19 @@ def _step(told: Told, line: Line, kind: str, driver: int, *, jumps: bool) -> Ite
             yield _fault(line, f"trial {name} has an epoch after its end in line {told.end.number}")
         told.epochs.append(line)
         told.driver = driver
+    elif kind == "trial_paused":
+        told.rungs.append(line)
     elif kind in ENDS:
         if told.end is not None:
             yield _fault(line, f"trial {name} ends again; it ended in line {told.end.number}")
         if told.begun is None:
             yield _fault(line, f"trial {name} ends without a beginning")
         told.end = line
+
+
+def _waited(told: Told) -> bool:
+    """Return whether a trial had waited at a rung until its run was over: it may be promoted once that goes on."""
+    return bool(told.rungs) and told.end is not None and told.end.record["type"] == "trial_pruned"
 
 
 def _attempt(line: Line) -> object:
@@ -97,6 +106,7 @@ def _begin(told: Told, line: Line, driver: int) -> None:
     told.epochs = [
         one for one in told.epochs if isinstance(start, int) and _is_after(start + 1, one.record.get("epoch"))
     ]
+    told.waited = len(told.rungs) if told.end else told.waited
     told.begun, told.before, told.end, told.driver = line, told.end or told.before, None, driver
 
 
@@ -147,6 +157,7 @@ def _differences(
     """Yield what a result says otherwise than the events: the key, the value here, the value there."""
     begun, end = told.begun.record if told.begun else {}, end_line.record
     pairs = {"state": (result.state, ENDS[end["type"]]), "epochs": (len(result.history), end.get("epoch"))}
+    pairs |= {"rungs": (len(result.rungs), told.waited if end_line is told.before else len(told.rungs))}
     pairs |= {} if jumps else {"seed": (result.seed, begun.get("seed"))}  # else it may be another's
     pairs |= {key: (getattr(result, key), end[key]) for key in ("metrics", "seconds", "cause") if key in end}
     for key, (here, there) in pairs.items():
@@ -169,8 +180,13 @@ def rebuilt(told: Told, *, jumps: bool) -> TrialResult | None:
     if not {*keys} <= begun.keys() or not {"metrics", "seconds"} <= end.keys() or end.get("epoch") != len(history):
         return None
     about: dict[str, Any] = {key: begun[key] for key in keys}
+    about |= {"budget": begun.get("budget"), "rungs": tuple(_rung(line.record) for line in told.rungs)}
     about |= {"history": tuple(history), "metrics": end["metrics"], "seconds": end["seconds"]}
     return TrialResult(**about, state=ENDS[end["type"]], message=str(end.get("reason", "")))  # pyright: ignore[reportArgumentType]
+
+
+def _rung(record: Mapping[str, Any]) -> RungResult:
+    return RungResult(**{key: record[key] for key in ("rung", "budget", "metrics", "seconds")})
 
 
 # --- the test set -------------------------------------------------------------------------------------------------

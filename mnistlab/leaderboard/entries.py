@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mnistlab.labels import Scalar, settings
 from mnistlab.racing import Drop, difference, drops
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult, higher_is_better
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.statistics import Difference, MeanSd, mean_sd
 
 # Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all
@@ -149,7 +149,7 @@ def _order(metric: str) -> Callable[[Entry], tuple[object, ...]]:
     sign = -1 if higher_is_better(metric) else 1
 
     def key(entry: Entry) -> tuple[object, ...]:
-        before = {CLASS["confirmed"]: entry.standing, EARLY: (-len(entry.trial.history), 0)}
+        before = {CLASS["confirmed"]: entry.standing, EARLY: (-epochs_of(entry.trial), 0)}
         value = math.inf if entry.value is None else sign * entry.value
         last = (entry.trial.number, entry.trial.trial, entry.record.path)
         if entry.state == "failed":

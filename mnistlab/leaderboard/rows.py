@@ -13,7 +13,7 @@ from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.leaderboard.ties import Tie
 from mnistlab.racing import images_of
-from mnistlab.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, higher_is_better
+from mnistlab.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 
 
@@ -67,6 +67,7 @@ class Row:
     front: bool = False
     lost: int = 0
     untried: int = 0
+    part: float = 1.0  # of the images that its epochs had, where it waited at a rung of less than one
     cause: str = ""
     message: str = ""
     validation_interval: Interval | None = None
@@ -113,7 +114,8 @@ def make_row(entry: Entry, place: Place, metrics: Sequence[str], searched: Colle
         validation=_validation(entry, metrics[0]),
         test=_test(entry.replicates),
         parameters=None if parameters is None else int(parameters),
-        epochs=len(trial.history),
+        epochs=math.ceil(epochs_of(trial)),
+        part=epochs_of(trial) / max(1, math.ceil(epochs_of(trial))),
         budget=int(trial.plan.get("training", {}).get("epochs", len(trial.history))),
         seconds=math.fsum(times) / len(times),
         dataset=dataset_text(run["dataset"]),

@@ -171,7 +171,7 @@ def rung_flow(key: str, found: Sequence[facts.Rung]) -> Figure | None:
 
 
 def early_and_late(key: str, found: facts.Forecast) -> Figure | None:
-    """Return the trials' ranks after the first epoch against those after the last."""
+    """Return the trials' ranks after the first epoch, or at the first rung, against those after the last."""
     if len(found.pairs) < 3:
         return None
     values = [{"trial": trial, "early": early, "late": late} for trial, early, late in found.pairs]
@@ -183,7 +183,7 @@ def early_and_late(key: str, found: facts.Forecast) -> Figure | None:
         alt.Chart(data(values))
         .mark_circle(size=60, color=BLUE, opacity=0.85)
         .encode(
-            x=alt.X("early:Q", title="rank after epoch 1", scale=limits, axis=ticks),
+            x=alt.X("early:Q", title=f"rank {found.early}", scale=limits, axis=ticks),
             y=alt.Y("late:Q", title="rank at the end", scale=limits, axis=ticks),
             tooltip=["trial:N", "early:Q", "late:Q"],
         )
@@ -196,7 +196,7 @@ def early_and_late(key: str, found: facts.Forecast) -> Figure | None:
         caption=f"Spearman's correlation of the two rankings {told} over {len(values)} trials that used their full "
         "budget; 1 would be the dashed line. Trials that were stopped early are missing, so the truth may be another.",
         text=f"Spearman's rank correlation {told}, over {len(values)} trials.",
-        header=("trial", "rank after epoch 1", "rank at the end"),
+        header=("trial", f"rank {found.early}", "rank at the end"),
         rows=[(trial, f"{early:g}", f"{late:g}") for trial, early, late in found.pairs],
     )
 

@@ -103,7 +103,7 @@ COLUMNS = (
     Column("MACs", lambda row, _: _macs(row), lambda row: row.macs, True),
     Column("Latency, batch 1", lambda row, _: _latency(row, 1), lambda row: latency(row, 1), True),
     Column("Latency, batch 256", lambda row, _: _latency(row, 256), lambda row: latency(row, 256), True),
-    Column("Epochs", lambda row, _: f"{row.epochs}/{row.budget}", lambda row: row.epochs, True),
+    Column("Epochs", lambda row, _: f"{row.epochs * row.part:g}/{row.budget}", lambda row: row.epochs * row.part, True),
     Column("Time", lambda row, _: seconds_text(row.seconds), lambda row: row.seconds, True),
     Column("Seeds lost", lambda row, _: str(row.lost) if row.lost else "", lambda row: row.lost, True),
     Column("Settings", lambda row, _: row.settings),

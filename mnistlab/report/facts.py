@@ -57,7 +57,7 @@ class Rung:
     """What a scheduler has decided at a rung by the end of the run."""
 
     bracket: int
-    epoch: int
+    epoch: float
     reached: int
     kept: int
     cutoff: float
@@ -65,10 +65,14 @@ class Rung:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The ranks of the trials at their full budget after the first epoch and after the last, and how they agree."""
+    """The ranks of the trials at their full budget after the first epoch and after the last, and how they agree.
+
+    `early` says in words when the first ranking was taken.
+    """
 
     pairs: tuple[tuple[str, float, float], ...]  # trial, early rank, late rank
     rho: float | None
+    early: str
 
 
 @dataclass(frozen=True)
@@ -129,15 +133,22 @@ def rungs(stream: Sequence[Stamped]) -> list[Rung]:
 
 
 def forecast(record: RunRecord, metric: str) -> Forecast:
-    """Return how the order after the first epoch agrees with the order after the last, of trials that had both."""
-    full = [trial for trial in record.trials if trial.state == "complete" and len(trial.history) > 1]
-    both = [(t.trial, value_at(t, metric, 1), last_value(t, metric)) for t in full]
+    """Return how an early order agrees with the last one, of trials that had both.
+
+    The early one is that after the first epoch, or that of the first training where trials are trained at rungs.
+    """
+    full = [trial for trial in record.trials if trial.state == "complete" and (len(trial.history) > 1 or trial.rungs)]
+    both = [(t.trial, _early_value(t, metric), last_value(t, metric)) for t in full]
     known = [(trial, early, late) for trial, early, late in both if early is not None and late is not None]
     early, late = _ranks([pair[1] for pair in known], metric), _ranks([pair[2] for pair in known], metric)
     pairs = zip([pair[0] for pair in known], early, late, strict=True)
     told = len(set(early)) > 1 and len(set(late)) > 1 and len(known) > 2
     rho = float(np.corrcoef(early, late)[0, 1]) if told else None  # of ranks: Spearman's
-    return Forecast(tuple(pairs), rho)
+    return Forecast(tuple(pairs), rho, "at the first rung" if any(t.rungs for t in full) else "after epoch 1")
+
+
+def _early_value(trial: TrialResult, metric: str) -> float | None:
+    return trial.rungs[0].metrics.get(metric) if trial.rungs else value_at(trial, metric, 1)
 
 
 def _ranks(values: Sequence[float], metric: str) -> list[float]:

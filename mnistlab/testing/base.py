@@ -17,9 +17,10 @@ import torch
 from pydantic import ValidationError
 
 from mnistlab import audit
-from mnistlab.api import ENTRY_POINT_GROUP, Config, ImageShape
+from mnistlab.api import ENTRY_POINT_GROUP, Config, ImageShape, Portfolio, domains
 from mnistlab.discovery import EVERYTHING, Found, canonical, discover
 from mnistlab.errors import near_miss
+from mnistlab.points import normalized
 from mnistlab.registry import Kind, Offer, Plugin, Registry, load
 from mnistlab.testing.points import default_point, missing_fields, points
 from mnistlab.testing.traces import random_states, restore_random_states
@@ -149,6 +150,17 @@ class Contract:
     def test_its_summary_is_a_sentence(self, record: Offer) -> None:
         """Say in one line what the record is."""
         assert record.record.summary.endswith("."), f"{record.name}: its summary must end with a full stop"
+
+    def test_its_portfolio_lies_in_its_space(self, record: Offer) -> None:
+        """Name only settings that the record has, with values that a search can propose; those of others are theirs."""
+        allowed, own = domains(record.record.config), f"{record.kind}.{record.name}."
+        plans: Portfolio = getattr(record.record, "portfolio", ())
+        for place, plan in enumerate(plans, 1):
+            for key in (key for key in plan if key.startswith(own)):
+                name, where = key.removeprefix(own), f"plan {place} of the portfolio of {record.name}: {key}"
+                assert name in allowed, f"{where} is searched nowhere; {near_miss(name, allowed)}"
+                found = normalized(allowed[name], plan[key])
+                assert found is not None, f"{where} = {plan[key]!r} is not in {allowed[name]}"
 
     def test_its_config_survives_json_and_pickling(self, record: Offer) -> None:
         """Send every point the way a plan travels."""

@@ -16,7 +16,7 @@ from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
 from mnistlab.registry import Registry
-from mnistlab.results import ReplicateResult, RunRecord
+from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.chosen import Chosen
 
 TIMES = frozenset({"images_per_second", "seconds"})  # they tell of the machine, not of the training
@@ -77,7 +77,7 @@ class Again:
         """
         history = self.chosen.result.history
         try:
-            begun = training.begin(self.plan, self.chosen.result.seed, self.data, self.registry)
+            begun = training.begin(self.plan, self.chosen.result.seed, self.data, self.registry, _budget(self.chosen))
             for then in history:
                 metrics = training.run_epoch(begun)
                 apart = compare(begun.epoch, then, metrics)
@@ -101,6 +101,11 @@ def again(chosen: Chosen, plan: Mapping[str, Any], data: Data, registry: Registr
     """
     uploaded = to_device(data.images, data.division, data.info.shape, device)
     return Again(chosen, plan, uploaded, registry)
+
+
+def _budget(chosen: Chosen) -> float | None:
+    """Return the budget of a trial's last training, None for the plan's."""
+    return chosen.result.budget if isinstance(chosen.result, TrialResult) else None
 
 
 def compare(epoch: int, then: Mapping[str, float], now: Mapping[str, float]) -> tuple[Apart, ...]:

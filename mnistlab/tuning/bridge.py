@@ -11,6 +11,8 @@ violates: TPE ranks it last.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import optuna
@@ -19,14 +21,17 @@ from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
 from mnistlab.causes import cause_named
+from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
+from mnistlab.portfolio import first_looks
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
+from mnistlab.tuning.ladder import Ladder, Rung, worth
 from mnistlab.tuning.losses import Loss
-from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, outcome_of
+from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, ends_rung, outcome_of
 from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask, enqueue
@@ -64,12 +69,17 @@ class Bridge(Unsaved, Searcher):
         shortage: Callable[[], str] = lambda: "",
         refusals: Refusals | None = None,
         away_from: Callable[[str], list[str]] = lambda _: [],
+        ladder: Ladder | None = None,
+        emit: Emit = lambda _: None,
+        looks: int = 1,
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
         What people should know of the proposals is handed to `say`. `put` takes a trial's packed state and returns what
         a worker gets it by. While `shortage` says of what, no trial is handed out. What the study's file refuses is
         noted in `refusals`. `away_from` takes a trial's name and returns the ids of the nodes that are not to get it.
+        A `ladder` says who is promoted, where trials are trained at its rungs; what it decides is emitted.
+        The first `looks` trials are plans that are known.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
@@ -87,15 +97,20 @@ class Bridge(Unsaved, Searcher):
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
+        self._looks = looks
         self._points = self._enqueued()
         self._again: list[Waiting] = []
         self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
         self.going_on: dict[str, PastTrial] = {}  # those of them that have been handed out, by Tune's name
+        self._ladder, self._emit = ladder, emit
+        self._rungs: dict[str, int] = {}  # of the trials that are being trained
+        self._paused: dict[str, Waiting] = {}  # by our name: those that wait at a rung
 
     def _enqueued(self) -> Iterator[dict[str, Scalar]]:
         """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
         first = defaults(self._space)
         yield first
+        yield from islice(first_looks(self._space), 1, self._looks)
         if self._grid:
             yield from (point for point in grid(self._space) if canonical(point) != canonical(first))
 
@@ -118,14 +133,34 @@ class Bridge(Unsaved, Searcher):
 
     def _is_over(self) -> bool:
         """Return whether every trial that was asked for has been handed out."""
-        return not (self._again or self._unbegun) and self._asked >= self._spec.search.trials
+        return not (self._again or self._unbegun or self._due()) and self._asked >= self._spec.search.trials
 
     def _next(self, trial_id: str) -> dict[str, Any] | None:
         if self._again:
             return self._go_on(trial_id, self._again.pop(0))
         if self._unbegun:
             return self._hand_out(trial_id, *self._unbegun.pop(0))
-        return self._hand_out(trial_id, *self._new()) if self._has_another() else None
+        if due := self._due():
+            return self._promote(trial_id, *due)
+        if self._asked < self._spec.search.trials and self._has_another():
+            return self._hand_out(trial_id, *self._new())
+        due = self._due()  # now that there is no other plan
+        return self._promote(trial_id, *due) if due else None
+
+    def _due(self) -> tuple[str, Rung] | None:
+        """Return the trial that is promoted next, and to which rung."""
+        if self._ladder is None:
+            return None
+        live = [*self._rungs.values(), *(waiting.one.rung for waiting in self._again)]
+        more = bool(self._unbegun) or self._asked < self._spec.search.trials
+        return self._ladder.next(more=more, live=live)
+
+    def _promote(self, trial_id: str, name: str, rung: Rung) -> dict[str, Any]:
+        assert self._ladder is not None
+        self._ladder.goes_up(name, rung.number)
+        self._say_rung(rung.number - 1)
+        waiting = self._paused.pop(name)
+        return self._go_on(trial_id, replace(waiting, one=replace(waiting.one, rung=rung.number, history={})))
 
     def _lacks(self) -> bool:
         """Return whether there is a shortage."""
@@ -152,7 +187,14 @@ class Bridge(Unsaved, Searcher):
         first, seed = self._first[self._key(plan)], trial_seed(self._spec.seed, number)
         self._begun[number] = plan, seed
         repeats = "" if first == number else trial_name(first)
-        return task_of(plan, seed, repeats, away=self._away_from(trial_name(number)))
+        return task_of(plan, seed, repeats, away=self._away_from(trial_name(number)), rung=self._at(trial_id, 0))
+
+    def _at(self, trial_id: str, rung: int) -> Rung | None:
+        """Note at which rung a trial is trained from now on; return it, or None where there are no rungs."""
+        if self._ladder is None:
+            return None
+        self._rungs[trial_id] = rung
+        return self._ladder.rungs[rung]
 
     def _enqueue_next(self) -> bool:
         """Give Optuna the next point that comes before its proposals; return whether it may go on proposing."""
@@ -218,6 +260,8 @@ class Bridge(Unsaved, Searcher):
         """
         self._behind = frozenset(self._key(one.plan) for one in past.trials.values())
         live: dict[str, Trial] = {}
+        if self._ladder:
+            self._ladder.take_up(past, self._spec.search.metric[0])
         for step in past.steps:
             one = past.trials[step.trial]
             if step.kind == "started":
@@ -225,11 +269,14 @@ class Bridge(Unsaved, Searcher):
                     self._enqueue_next()
                     self._unbegun.append(self._new())
                 live[one.name], self._begun[one.number] = self._asked_again(one), (one.plan, one.seed)
+            elif step.kind == "paused":
+                self._tell_rung(live[one.name], step.rung, one.rungs[step.rung].metrics)
             elif step.kind == "epoch":
                 if step.epoch < max(one.history) or one.state is None:  # the last is told with the end, as it was
                     self._tell_epoch(live[one.name], step.epoch, one.history[step.epoch])
-            else:
+            elif step.kind == "ended" and not one.waits:
                 self._tell_past(live.pop(one.name), one)
+        self._paused = {one.name: Waiting(one, live[one.name], one.name) for one in past.waiting}
         going_on = [one for one in past.unended if one.name in live]
         self._again = [self._waiting(one, live[one.name], one.name, states.get(one.name)) for one in going_on]
 
@@ -275,6 +322,8 @@ class Bridge(Unsaved, Searcher):
         return told, plan
 
     def _tell_epoch(self, trial: Trial, epoch: int, metrics: Mapping[str, float]) -> None:
+        if self._ladder:  # epochs of different rungs are not the same thing
+            return
         value = metrics.get(self._spec.search.metric[0])
         if len(self._spec.search.metric) == 1 and value is not None:
             trial.report(float(value), epoch)
@@ -284,6 +333,8 @@ class Bridge(Unsaved, Searcher):
         if last:
             self._tell_epoch(trial, last, one.history[last])
         result = one.history.get(last, {})
+        if one.state == "complete":
+            self._tell_full(trial, result)
         self._told(trial, Outcome(one.state or "failed", one.cause, one.message), result, self._spec.search.metric)
 
     def _go_on(self, trial_id: str, waiting: Waiting) -> dict[str, Any]:
@@ -292,7 +343,17 @@ class Bridge(Unsaved, Searcher):
         self._reported[trial_id] = max(self._reported.pop(waiting.key, 0), max(one.history, default=0))
         self.going_on[trial_id] = one
         away = self._away_from(one.name)
-        task = task_of(one.plan, one.seed, one.repeats, resumes=waiting.key, room=waiting.room, away=away)
+        rung = self._at(trial_id, one.rung)
+        task = task_of(
+            one.plan,
+            one.seed,
+            one.repeats,
+            resumes=waiting.key,
+            room=waiting.room,
+            away=away,
+            rung=rung,
+            spent=one.rungs[-1].seconds if one.rungs else 0.0,
+        )
         return {**task, "state": waiting.state}
 
     # --- Tune tells ---
@@ -308,6 +369,8 @@ class Bridge(Unsaved, Searcher):
         if trial_id not in self._live or error:  # what becomes of a trial without a worker is the recorder's to say
             return
         metrics, reason = self._spec.search.metric, self._interruptions.reason(trial_id)
+        if ends_rung(result, metrics):  # the recorder writes that down, and has it wait
+            return
         with self._refusals.noted():  # Tune would take it for the loss of a worker
             if result is not None:
                 self._report(trial_id, result)
@@ -319,7 +382,43 @@ class Bridge(Unsaved, Searcher):
         It goes on from `state`, which is that after the epochs of `one`.
         """
         self._last.pop(trial_id, None)
+        self._rungs.pop(trial_id, None)
         self._again.append(self._waiting(one, self._live.pop(trial_id), trial_id, state, room=room))
+
+    def pauses(self, trial_id: str, one: PastTrial, *, room: bool) -> None:
+        """Let a trial wait at the rung at which it has ended its training, and tell Optuna what it came to.
+
+        One that needed all of a device, `room`, gets it again.
+        """
+        self._last.pop(trial_id, None)
+        self._rungs.pop(trial_id, None)
+        trial = self._live.pop(trial_id)
+        self._paused[one.name] = Waiting(one, trial, trial_id, room=room)
+        metrics = one.rungs[-1].metrics
+        if self._ladder:
+            self._ladder.waits(one.name, one.rung, worth(metrics, self._spec.search.metric[0]))
+            self._say_rung(one.rung)
+        with self._refusals.noted():
+            self._tell_rung(trial, one.rung, metrics)
+
+    def _say_rung(self, number: int) -> None:
+        """Say how many trials have come to a rung and were promoted."""
+        assert self._ladder is not None
+        reached, kept, value = self._ladder.told(number)
+        sign = 1 if higher_is_better(self._spec.search.metric[0]) else -1
+        budget = self._ladder.rungs[number].budget
+        epoch = int(budget) if budget.is_integer() else budget
+        with self._refusals.noted():
+            self._emit(RungDecided(bracket=0, epoch=epoch, reached=reached, kept=kept, cutoff=sign * value))
+
+    def _tell_rung(self, trial: Trial, rung: int, metrics: Mapping[str, float]) -> None:
+        """Tell Optuna what a training at a rung came to, under the rung's number: like is ranked with like."""
+        trial.report(float(metrics[self._spec.search.metric[0]]), rung)
+
+    def _tell_full(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+        """Tell Optuna so of a training in full, where trials are trained at rungs."""
+        if self._ladder:
+            self._tell_rung(trial, self._ladder.rungs[-1].number, metrics)
 
     def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> Waiting:
         if self._spec.search.scheduler == "pbt":  # no other scheduler changes plans
@@ -333,7 +432,7 @@ class Bridge(Unsaved, Searcher):
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         trial, metrics = self._live.get(trial_id), list(self._spec.search.metric)
-        if trial is None or len(metrics) > 1 or result.get("cause"):
+        if trial is None or len(metrics) > 1 or result.get("cause") or self._ladder:
             return  # Optuna takes no intermediate values where there are several objectives
         epoch, value = int(result["epoch"]), result.get(metrics[0])
         if epoch > self._reported.get(trial_id, 0) and isinstance(value, (int, float)):
@@ -342,7 +441,11 @@ class Bridge(Unsaved, Searcher):
 
     def _tell(self, trial_id: str, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
         self._last.pop(trial_id, None)
-        self._told(self._live.pop(trial_id), outcome, result, metrics)
+        self._rungs.pop(trial_id, None)
+        trial = self._live.pop(trial_id)
+        if outcome.state == "complete":
+            self._tell_full(trial, result)
+        self._told(trial, outcome, result, metrics)
 
     def _told(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:
         values = [float(result[name]) for name in metrics] if outcome.state == "complete" else None
@@ -364,6 +467,9 @@ class Bridge(Unsaved, Searcher):
         for waiting in self._again:
             self._told(waiting.trial, Outcome("interrupted", message=BROKEN_OFF), {}, self._spec.search.metric)
         self._again = []
+        for waiting in self._paused.values():
+            self._told(waiting.trial, Outcome("pruned"), {}, self._spec.search.metric)
+        self._paused = {}
 
     # --- what Searcher asks of its children; the study's own file holds the state ---
 

@@ -18,8 +18,9 @@ from mnistlab.signals import signals_held
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Parts, Search
+from mnistlab.tuning.ladder import Ladder, factor_of
 from mnistlab.tuning.losses import Retries
-from mnistlab.tuning.outcome import Interruptions, given_up, machine_failure
+from mnistlab.tuning.outcome import Interruptions, Outcome, given_up, machine_failure
 from mnistlab.tuning.past import NOTHING, Past, PastTrial
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
@@ -33,10 +34,11 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING) -
     The list is the caller's, so that it holds what there is even if the search is cut short by an exception. Where the
     run has a `past`, the list holds what ended in it; trials that did not end go on from their checkpoints.
     """
-    before, states = len(ended), _states(search, past)
+    before, states = len(search.verdicts), _states(search, past)
     past = past.going_on_from({name: epoch for name, (epoch, _) in states.items()})
     parts = _parts(search, ended, past)
     parts.bridge.take_up(past, {name: state for name, (_, state) in states.items()})
+    parts.recorder.take_up(past)
     try:
         search.executor.run(search, parts)
     except Exception as error:
@@ -48,10 +50,10 @@ def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING) -
         with signals_held():  # all trials get their end, whoever insists on leaving, and if Ray is found gone only now
             parts.recorder.close()
             parts.bridge.close()
-    _check_end(search, parts, ended[before:])
+    _check_end(search, parts, search.verdicts[before:])
 
 
-def _check_end(search: Search, parts: Parts, ended: Sequence[TrialResult]) -> None:
+def _check_end(search: Search, parts: Parts, ended: Sequence[Outcome]) -> None:
     """Find out whether the search ended for want of something; `ended` are the trials that ended in it.
 
     Raises:
@@ -67,7 +69,7 @@ def _check_end(search: Search, parts: Parts, ended: Sequence[TrialResult]) -> No
 
 def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
     """Return who decides and who writes down in a search that goes on from `past`."""
-    why, nodes = _reasons(search, ended, past), search.nodes
+    why, nodes = _reasons(search, past), search.nodes
 
     def stopping() -> bool:
         return bool(why())
@@ -87,6 +89,9 @@ def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
         shortage=_shortage(search),
         refusals=refusals,
         away_from=nodes.away_from,
+        emit=search.emit,
+        looks=search.looks,
+        ladder=Ladder(search.rungs, factor_of(search.spec)) if search.rungs else None,
     )
     recorder = Recorder(
         search.spec,
@@ -101,6 +106,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
         leftover=search.executor.leftover,
         refusals=refusals,
         larger=search.room,
+        verdicts=search.verdicts,
     )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
     judge = scheduler(search.spec, search.space, stopping, search.emit, past)
@@ -125,10 +131,11 @@ def _shortage(search: Search) -> Callable[[], str]:
     return short
 
 
-def _reasons(search: Search, ended: Sequence[TrialResult], past: Past) -> Callable[[], str]:
+def _reasons(search: Search, past: Past) -> Callable[[], str]:
     """Return what says in words why trials have to end now, or "" while they may go on."""
     budget = search.spec.search.time_budget
     deadline = time.monotonic() + budget - past.seconds if budget else None
+    ended = search.verdicts
     before = len(ended)  # what failed under earlier drivers is not this machine's fault now
 
     def why() -> str:

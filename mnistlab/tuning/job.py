@@ -15,10 +15,11 @@ from mnistlab.space import Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.ladder import Rung
 from mnistlab.tuning.losses import Leftover
 from mnistlab.tuning.machine import Machine, Share
 from mnistlab.tuning.nodes import Nodes
-from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.outcome import Interruptions, Outcome
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.worker import Shared
@@ -43,6 +44,9 @@ class Search:
     again: str = "mnistlab resume"  # the command that goes on with the run
     tick: Callable[[], None] = lambda: None  # called several times a second, whatever the workers do
     nodes: Nodes = field(default_factory=Nodes)  # which of them get work
+    verdicts: list[Outcome] = field(default_factory=list[Outcome])  # of trials, as `common_failure` wants them
+    looks: int = 1  # how many trials are plans that are known; more trials later do not change it
+    rungs: tuple[Rung, ...] = ()  # at which trials are trained, where its scheduler has them trained anew at each
     executor: Executor = field(kw_only=True)  # what carries it out
 
 

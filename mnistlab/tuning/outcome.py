@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, product
-from typing import Any
+from typing import Any, Protocol
 
 from mnistlab.causes import cause_named
-from mnistlab.results import State, TrialResult
+from mnistlab.results import State
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.losses import Loss
+from mnistlab.tuning.past import Past
 
 FIRST_TRIALS, TOO_MANY = 8, 5
 IN_A_ROW, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5
@@ -34,8 +35,9 @@ def outcome_of(
 ) -> Outcome:
     """Judge the last report of a worker (see `worker.Worker`), or that the worker was lost.
 
-    Complete only at the full budget; failed for errors and NaN; all else was stopped early: by an `interruption`, for
-    the reason that it says, or else by the scheduler, which is the only other one that stops a trial.
+    Complete only at the full budget, which a training at a rung below has not; failed for errors and NaN; all else was
+    stopped early: by an `interruption`, for the reason that it says, or else by the scheduler, which is the only other
+    one that stops a trial.
     """
     early = Outcome("interrupted", message=interruption) if interruption else Outcome("pruned")
     if lost:
@@ -47,7 +49,33 @@ def outcome_of(
     wrong = [name for name in metrics if not is_finite(report.get(name))]
     if wrong:
         return Outcome("failed", "nan", f"{wrong[0]} is {report.get(wrong[0])!r}")
-    return Outcome("complete") if report["epoch"] >= report["epochs"] else early
+    return Outcome("complete") if report["epoch"] >= report["epochs"] and "budget" not in report else early
+
+
+class Judged(Protocol):
+    """What is known of a trial that has ended, or has ended its first training at a rung."""
+
+    @property
+    def state(self) -> State:
+        """Return how; of one that waits at a rung, `pruned`."""
+        ...
+
+    @property
+    def cause(self) -> str:
+        """Return the kind of a failure."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """Return why it failed."""
+        ...
+
+
+def ends_rung(report: Mapping[str, Any] | None, metrics: Sequence[str]) -> bool:
+    """Return whether a report is the last of a good training at a rung below the full budget."""
+    if not report or "budget" not in report or report.get("cause"):
+        return False
+    return report["epoch"] >= report["epochs"] and all(is_finite(report.get(name)) for name in metrics)
 
 
 class Interruptions:
@@ -93,8 +121,10 @@ class GivenUp:
         return f"cause '{self.cause}' in {self.count} of {self.which}"
 
 
-def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> GivenUp | None:
+def common_failure(ended: Sequence[Judged], *, in_blocks: bool = False) -> GivenUp | None:
     """Return why a search is given up, or None. `ended` are the trials that have ended, in that order.
+
+    One that waits at a rung has shown that its plan can be trained: it counts where it began to wait.
 
     The same cause of the plans' own has to be that of 5 of the first 8 trials, or of nearly all later on: at least 7 of
     8 among 16, 24 or 32 in a row, and so many that chance would bring them less than once in 100,000 times, given the
@@ -114,12 +144,22 @@ def common_failure(ended: Sequence[TrialResult], *, in_blocks: bool = False) -> 
     return next(filter(None, (_late_failure(judged, cause) for cause in likely)), None)
 
 
-def given_up(spec: ExperimentSpec, ended: Sequence[TrialResult]) -> GivenUp | None:
+def verdicts_of(past: Past) -> Iterator[Outcome]:
+    """Yield how the trials of earlier drivers have ended, or had ended a training at a rung, in that order."""
+    for step in past.steps:
+        one = past.trials[step.trial]
+        if step.kind == "paused":
+            yield Outcome("pruned")
+        elif step.kind == "ended" and one.state is not None and not one.waits:
+            yield Outcome(one.state, one.cause, one.message)
+
+
+def given_up(spec: ExperimentSpec, ended: Sequence[Judged]) -> GivenUp | None:
     """Return why the search that `spec` describes is given up, or None."""
     return common_failure(ended, in_blocks=spec.search.algorithm == "grid")
 
 
-def _late_failure(ended: Sequence[TrialResult], cause: str) -> GivenUp | None:
+def _late_failure(ended: Sequence[Judged], cause: str) -> GivenUp | None:
     """Return why a search is given up for a cause that came later, or None."""
     failures = [0, *accumulate(int(_failed_by_itself(one) and one.cause == cause) for one in ended)]
     for end, size in product(range(len(failures)), IN_A_ROW):
@@ -137,9 +177,9 @@ def _at_least(count: int, trials: int, share: float) -> float:
     return sum(math.comb(trials, n) * share**n * (1 - share) ** (trials - n) for n in range(count, trials + 1))
 
 
-def machine_failure(ended: Sequence[TrialResult]) -> str:
+def machine_failure(ended: Sequence[Judged]) -> str:
     """Return in words that 5 trials of `ended` in a row failed through no fault of their plans, or ""."""
-    row: list[TrialResult] = []
+    row: list[Judged] = []
     for one in ended:
         if one.state == "failed" and not _failed_by_itself(one):
             row.append(one)
@@ -152,11 +192,11 @@ def machine_failure(ended: Sequence[TrialResult]) -> str:
     return ""
 
 
-def _says_something(one: TrialResult) -> bool:
+def _says_something(one: Judged) -> bool:
     """Return whether a trial says something of its plan: it was not cut short, by the machine either."""
     return one.state != "interrupted" and (one.state != "failed" or _failed_by_itself(one))
 
 
-def _failed_by_itself(one: TrialResult) -> bool:
+def _failed_by_itself(one: Judged) -> bool:
     """Return whether a trial failed by its plan's fault."""
     return one.state == "failed" and cause_named(one.cause).owner == "plan"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mnistlab import events as ev
-from mnistlab.results import State
+from mnistlab.results import RungResult, State
 from mnistlab.weights import unpack_entry
 
 
@@ -20,7 +20,8 @@ class PastTrial:
     """A trial that an earlier driver has started. `state` is None where it has to go on.
 
     `plan` and `seed` are those of its beginning, until `resumed_from`; `history` maps each epoch to its metrics.
-    `attempts` counts its starts so far.
+    `attempts` counts its starts so far. Where trials are trained anew at each rung, `rung` and `history` are of its
+    last training, `rungs` are those that ended, and `waits` says that it has not been promoted from the last of them.
     """
 
     name: str
@@ -33,6 +34,9 @@ class PastTrial:
     history: Mapping[int, Mapping[str, float]] = field(default_factory=dict[int, Mapping[str, float]])
     cause: str = ""
     message: str = ""
+    rung: int = 0
+    rungs: tuple[RungResult, ...] = ()
+    waits: bool = False
 
     def until(self, epoch: int) -> PastTrial:
         """Return the trial as it stood after so many epochs."""
@@ -50,11 +54,15 @@ class PastTrial:
 
 @dataclass(frozen=True)
 class Step:
-    """A thing that happened to a trial: it was started, has ended epoch `epoch`, or has ended."""
+    """A thing that happened to a trial.
 
-    kind: Literal["started", "epoch", "ended"]
+    It was started, has ended epoch `epoch`, has ended its training at `rung`, was promoted to `rung`, or has ended.
+    """
+
+    kind: Literal["started", "epoch", "paused", "promoted", "ended"]
     trial: str
     epoch: int = 0
+    rung: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,12 +77,13 @@ class Past:
     seconds: float = 0.0
     drivers: int = 0  # how many have driven the run
     over: bool = False  # whether its end was written, and no driver has begun anything since
-    rungs: frozenset[tuple[int, int, int]] = frozenset()  # what was said of rungs: bracket, epoch, trials there
+    rungs: frozenset[tuple[int, float, int]] = frozenset()  # what was said of rungs: bracket, epoch, trials there
 
     def going_on_from(self, epochs: Mapping[str, int]) -> Past:
         """Return the past in which each trial that has to go on stands at its checkpoint, else at its beginning."""
         trials = {
-            name: one.until(epochs.get(name, 0)) if one.state is None else one for name, one in self.trials.items()
+            name: one.until(epochs.get(name, 0)) if one.state is None and not one.waits else one
+            for name, one in self.trials.items()
         }
         return replace(self, trials=trials, steps=tuple(_true(self.steps, trials)))
 
@@ -86,7 +95,13 @@ class Past:
     @property
     def unended(self) -> tuple[PastTrial, ...]:
         """Return the trials that have to go on, in the order of their numbers."""
-        return tuple(sorted((one for one in self.trials.values() if one.state is None), key=lambda one: one.number))
+        cut = (one for one in self.trials.values() if one.state is None and not one.waits)
+        return tuple(sorted(cut, key=lambda one: one.number))
+
+    @property
+    def waiting(self) -> tuple[PastTrial, ...]:
+        """Return the trials that wait at a rung, in the order of their numbers, also where an end was told."""
+        return tuple(sorted((one for one in self.trials.values() if one.waits), key=lambda one: one.number))
 
 
 NOTHING = Past()
@@ -109,7 +124,7 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
     """
     trials: dict[str, PastTrial] = {}
     steps: list[Step] = []
-    rungs: set[tuple[int, int, int]] = set()
+    rungs: set[tuple[int, float, int]] = set()
     seconds, drivers, over = 0.0, 0, False
     for stamped in stream:
         event, seconds = stamped.event, stamped.t
@@ -118,8 +133,11 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
         if isinstance(event, ev.RungDecided):
             rungs.add((event.bracket, event.epoch, event.reached))
         elif isinstance(event, ev.TrialStarted):
-            steps += [] if event.trial in trials else [Step("started", event.trial)]
+            steps += [Step("started", event.trial)] if event.trial not in trials else _promotion(event)
             trials[event.trial] = _begun(event, trials.get(event.trial))
+        elif isinstance(event, ev.TrialPaused) and event.trial in trials:
+            steps.append(Step("paused", event.trial, rung=event.rung))
+            trials[event.trial] = _paused(event, trials[event.trial])
         elif isinstance(event, ev.TrialEpoch) and event.trial in trials:
             one = trials[event.trial]
             steps += [] if event.epoch in one.history else [Step("epoch", event.trial, event.epoch)]
@@ -148,7 +166,18 @@ def _begun(event: ev.TrialStarted, before: PastTrial | None) -> PastTrial:
     about: dict[str, Any] = {"name": event.trial, "number": event.number, "seed": event.seed, "repeats": event.repeats}
     if before is None:
         return PastTrial(**about, plan=event.plan)
-    return replace(before.until(event.epoch), state=None, attempts=event.attempt, cause="", message="")
+    again = replace(before.until(event.epoch), state=None, attempts=event.attempt, cause="", message="")
+    return replace(again, rung=event.rung, waits=False)
+
+
+def _promotion(event: ev.TrialStarted) -> list[Step]:
+    """Return the step of a trial that has begun before: it was promoted, or has lost its worker at its rung."""
+    return [Step("promoted", event.trial, rung=event.rung)] if event.waited else []
+
+
+def _paused(event: ev.TrialPaused, one: PastTrial) -> PastTrial:
+    ended = RungResult(rung=event.rung, budget=event.budget, metrics=event.metrics, seconds=event.seconds)
+    return replace(one, rungs=(*one.rungs, ended), waits=True)
 
 
 def _end(event: Any, trials: dict[str, PastTrial], steps: list[Step]) -> None:
@@ -158,7 +187,7 @@ def _end(event: Any, trials: dict[str, PastTrial], steps: list[Step]) -> None:
 
 
 def _as_new(one: PastTrial) -> PastTrial:
-    return replace(one.until(0), state=None, cause="", message="")
+    return replace(one.until(0), state=None, cause="", message="", waits=False)
 
 
 def _true(steps: Sequence[Step], trials: Mapping[str, PastTrial]) -> Iterable[Step]:
@@ -168,7 +197,7 @@ def _true(steps: Sequence[Step], trials: Mapping[str, PastTrial]) -> Iterable[St
     for place, step in enumerate(steps):
         one = trials[step.trial]
         holds = (
-            step.kind == "started"
+            step.kind in {"started", "paused", "promoted"}
             or (step.kind == "epoch" and step.epoch in one.history)
             or (step.kind == "ended" and one.state is not None and last[step.trial] == place)
         )

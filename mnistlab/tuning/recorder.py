@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from mnistlab.events import Emit
 from mnistlab.labels import plan_label
 from mnistlab.observers import Observers
 from mnistlab.registry import Registry
-from mnistlab.results import TrialResult, higher_is_better, trial_name
+from mnistlab.results import RungResult, TrialResult, higher_is_better, trial_name
 from mnistlab.signals import signals_held
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
@@ -26,8 +26,8 @@ from mnistlab.store.ends import end_event
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
 from mnistlab.tuning.machine import Share
-from mnistlab.tuning.outcome import Interruptions, Outcome, outcome_of
-from mnistlab.tuning.past import PastTrial
+from mnistlab.tuning.outcome import Interruptions, Outcome, ends_rung, outcome_of
+from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.unsaved import Unsaved
 
@@ -47,6 +47,9 @@ class _Open:
     history: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
     last: Mapping[str, Any] | None = None
     before: float = 0.0  # seconds that earlier attempts have spent on what is kept of them
+    rung: int = 0
+    budget: float | None = None
+    rungs: tuple[RungResult, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -72,12 +75,13 @@ class Recorder(Unsaved, Callback):
         leftover: Callable[[Trial], Leftover],
         refusals: Refusals,
         larger: Share | None = None,
+        verdicts: list[Outcome] | None = None,
     ) -> None:
         """Record into `store`, `emit` and `ended`; observers among the plugins are told of each end.
 
         `tick` is called at every turn of Tune's loop, about ten times a second. `retries` says which trials go on that
         have lost their worker, `leftover` what is left of that, `larger` what one gets whose share of memory was too
-        little. Writes that are refused are noted in `refusals`.
+        little. Writes that are refused are noted in `refusals`. `verdicts` is given what `common_failure` judges.
         """
         self._spec, self._bridge, self._store, self._emit = spec, bridge, store, emit
         self._observers, self._refusals = Observers(registry), refusals
@@ -85,6 +89,14 @@ class Recorder(Unsaved, Callback):
         self._open: dict[str, _Open] = {}
         self._retries, self._leftover, self._larger = retries, leftover, larger
         self._best = _best_of(ended, spec.search.metric[0])
+        self._paused: dict[str, _Open] = {}  # by name: those that wait at a rung, of which no end has been told
+        self._verdicts = [] if verdicts is None else verdicts
+
+    def take_up(self, past: Past) -> None:
+        """Know the trials that waited at a rung when an earlier driver died."""
+        for one in past.waiting:
+            if one.state is None:
+                self._paused[one.name] = _waiting(one)
 
     def idle(self) -> bool:
         """Return whether no trial is running."""
@@ -101,12 +113,19 @@ class Recorder(Unsaved, Callback):
         opened = _Open(
             trial_name(number), number, task["seed"], task["plan"], time.monotonic(), repeats, task.get("room", False)
         )
+        opened.rung, opened.budget = task.get("rung", 0), task.get("budget")
         about: dict[str, Any] = {"number": number, "seed": opened.seed, "repeats": repeats}
+        about |= {"rung": opened.rung, "budget": opened.budget}
         if before := self._bridge.going_on.get(trial.trial_id):
             opened.history = [dict(before.history[epoch]) for epoch in sorted(before.history)]
+            opened.rungs = before.rungs
             opened.before = sum(metrics.get("seconds", 0.0) for metrics in opened.history)
+            opened.before += before.rungs[-1].seconds if before.rungs else 0.0
             opened.attempt = before.attempts + 1
             about |= {"attempt": opened.attempt, "epoch": max(before.history, default=0)}
+            about["waited"] = self._leave_rung(opened.name) if before.waits else ""
+            if opened.rung and not before.history:  # its states are of another rung
+                discard_checkpoints(self._store.path, opened.name)
         label = plan_label(opened.plan)
         with self._refusals.noted():
             self._emit(events.TrialStarted(trial=opened.name, label=label, plan=opened.plan, **about))
@@ -151,8 +170,12 @@ class Recorder(Unsaved, Callback):
         self._running = sum(trial.status == Trial.RUNNING for trial in trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """Record the end of a trial that answered to the last."""
-        self._end(trial.trial_id)
+        """Record that a trial waits at a rung, or the end of one that answered to the last."""
+        opened = self._open.get(trial.trial_id)
+        if opened and ends_rung(opened.last, self._spec.search.metric):
+            self._pause(trial.trial_id, opened)
+        else:
+            self._end(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """Record the loss of a worker: its trial goes on with another one, or has failed."""
@@ -182,6 +205,8 @@ class Recorder(Unsaved, Callback):
             repeats=opened.repeats,
             attempts=opened.attempt,
             history=dict(enumerate(opened.history[:epoch], 1)),
+            rung=opened.rung,
+            rungs=opened.rungs,
         )
         room = opened.room or lost.cause == "memory"
         self._bridge.goes_on(trial_id, one, state, room=room)
@@ -190,14 +215,50 @@ class Recorder(Unsaved, Callback):
         self._emit(events.TrialWaiting(trial=opened.name, epoch=epoch, reason=lost.message))
         self._emit(events.Warned(message=f"trial {opened.name} goes on {where}{how}: {lost.message}"))
 
+    def _pause(self, trial_id: str, opened: _Open) -> None:
+        """Let a trial wait at its rung; the next training begins anew, so that none of its states is needed."""
+        assert opened.budget is not None
+        ended = RungResult(rung=opened.rung, budget=opened.budget, metrics=_metrics(opened), seconds=opened.seconds)
+        with self._refusals.noted(), signals_held():
+            self._open.pop(trial_id)
+            opened.rungs = (*opened.rungs, ended)
+            self._paused[opened.name] = opened
+            self._emit(events.TrialPaused(trial=opened.name, **vars(ended)))
+            self._verdicts.append(Outcome("pruned"))
+            discard_checkpoints(self._store.path, opened.name)
+        one = PastTrial(
+            name=opened.name,
+            number=opened.number,
+            seed=opened.seed,
+            plan=opened.plan,
+            repeats=opened.repeats,
+            attempts=opened.attempt,
+            rung=opened.rung,
+            rungs=opened.rungs,
+            waits=True,
+        )
+        self._bridge.pauses(trial_id, one, room=opened.room)
+
+    def _leave_rung(self, name: str) -> str:
+        """Forget that a trial has waited; return as what that was told: an earlier driver may have ended it."""
+        self._paused.pop(name, None)
+        pruned = any(one.trial == name and one.state == "pruned" for one in self._ended)
+        self._ended[:] = [one for one in self._ended if one.trial != name]
+        return "pruned" if pruned else "paused"
+
     def _warn(self, text: str) -> None:
         self._emit(events.Warned(message=text))
 
     def close(self) -> None:
         """End the trials of which nothing more will be heard."""
-        for trial_id in list(self._open):
+        for trial_id, opened in list(self._open.items()):
             self._interruptions.breaks_off(trial_id)
-            self._end(trial_id)
+            if ends_rung(opened.last, self._spec.search.metric) and opened.history:
+                self._pause(trial_id, opened)
+            else:
+                self._end(trial_id)
+        for name in list(self._paused):
+            self._write_end(_result(self._paused.pop(name), Outcome("pruned")))
         for trouble in self._observers.close():
             self._warn(trouble)
 
@@ -209,12 +270,16 @@ class Recorder(Unsaved, Callback):
             return
         reason = self._interruptions.reason(trial_id)
         outcome = outcome_of(opened.last, metrics=self._spec.search.metric, lost=lost, interruption=reason)
-        result = _result(opened, outcome)
         with (
             self._refusals.noted(),
             signals_held(),
         ):  # all of it or nothing: who insists on leaving waits for two small writes
             self._open.pop(trial_id)
+            self._verdicts.append(outcome)
+            self._write_end(_result(opened, outcome))
+
+    def _write_end(self, result: TrialResult) -> None:
+        with self._refusals.noted(), signals_held():
             self._store.write_trial(result)
             self._ended.append(result)
             self._emit(end_event(result))
@@ -240,9 +305,7 @@ def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:
 
 
 def _result(opened: _Open, outcome: Outcome) -> TrialResult:
-    last = opened.last or {}
-    metrics = dict(opened.history[-1]) if opened.history else {}
-    metrics |= {name: last[name] for name in ("parameters", "macs") if last.get(name) is not None}
+    waits = bool(opened.rungs) and (outcome.state == "pruned" or not opened.history)
     return TrialResult(
         trial=opened.name,
         number=opened.number,
@@ -251,12 +314,35 @@ def _result(opened: _Open, outcome: Outcome) -> TrialResult:
         plan=opened.plan,
         label=plan_label(opened.plan),
         history=tuple(opened.history),
-        metrics=metrics,
-        seconds=opened.seconds,
+        metrics=opened.rungs[-1].metrics if waits else _metrics(opened),
+        seconds=opened.rungs[-1].seconds if waits and outcome.state == "pruned" else opened.seconds,
         cause=outcome.cause,
         message=outcome.message,
         repeats=opened.repeats,
+        budget=opened.budget,
+        rungs=opened.rungs,
     )
+
+
+def _metrics(opened: _Open) -> dict[str, float]:
+    """Return the metrics of the last epoch, and what is known of the model."""
+    last, metrics = opened.last or {}, dict(opened.history[-1]) if opened.history else {}
+    return metrics | {name: last[name] for name in ("parameters", "macs") if last.get(name) is not None}
+
+
+def ends_of_waiting(past: Past) -> Iterator[TrialResult]:
+    """Yield the results of the trials that waited at a rung when their driver died, and of which no end was told."""
+    for one in past.waiting:
+        if one.state is None:
+            yield _result(_waiting(one), Outcome("pruned"))
+
+
+def _waiting(one: PastTrial) -> _Open:
+    """Return a trial that waits at a rung since an earlier driver."""
+    opened = _Open(one.name, one.number, one.seed, one.plan, time.monotonic(), one.repeats, attempt=one.attempts)
+    opened.history = [dict(one.history[epoch]) for epoch in sorted(one.history)]
+    opened.rung, opened.budget, opened.rungs = one.rung, one.rungs[-1].budget, one.rungs
+    return opened
 
 
 def _record(result: TrialResult) -> TrialRecord:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import optuna
@@ -19,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mnistlab.algorithms import batch, population
 from mnistlab.spec import Algorithm
+from mnistlab.tuning.guided import Guided
 from mnistlab.tuning.scores import scores
 
 
@@ -38,6 +40,20 @@ class Settings:
     def numbers(self) -> int:
         """Return how many of those are ranges of numbers."""
         return sum(not isinstance(one, CategoricalDistribution) for one in self.searched.values())
+
+
+@dataclass(frozen=True)
+class About:
+    """What a sampler is to know of a search: its space, its trials, and whether these are trained at rungs."""
+
+    settings: Settings
+    trials: int
+    rungs: bool
+
+
+def has_ended(trial: FrozenTrial, *, rungs: bool) -> bool:
+    """Return whether a trial has ended or, with `rungs`, a training of it at one of them."""
+    return trial.state.is_finished() or (rungs and bool(trial.intermediate_values))
 
 
 class WholeSpace(BaseSampler):
@@ -78,9 +94,13 @@ class EveryTrial(WholeSpace):
     (generations, the state of CMA-ES) is kept here, so that nothing of it is ever read from a file.
     """
 
-    def __init__(self, inner: BaseSampler, settings: Settings) -> None:
-        """Show trials to `inner`."""
+    def __init__(self, inner: BaseSampler, settings: Settings, *, rungs: bool, filled: bool = True) -> None:
+        """Show trials to `inner`; `filled`, with a value for every setting, else with those that were tried.
+
+        With `rungs` a trial that goes on says already what it has come to at its last rung.
+        """
         super().__init__(inner, settings)
+        self._rungs, self._filled = rungs, filled
         self._proposed: dict[int, dict[str, Any]] = {}
         self._notes: dict[int, dict[str, Any]] = {}
 
@@ -100,14 +120,14 @@ class EveryTrial(WholeSpace):
 
     def _seen(self, study: optuna.Study, asked: int) -> Iterator[FrozenTrial]:
         trials = [one for one in study.get_trials(deepcopy=False) if one.number != asked]
-        found = scores([one for one in trials if one.state.is_finished()], study.directions)
+        found = scores([one for one in trials if has_ended(one, rungs=self._rungs)], study.directions)
         for one in trials:
             if one.number in found or one.state == TrialState.RUNNING:
                 yield create_trial(
                     state=TrialState.COMPLETE if one.number in found else TrialState.RUNNING,
                     values=found.get(one.number),
-                    params=self._complete(one),
-                    distributions=dict(self._settings.distributions),
+                    params=self._complete(one) if self._filled else one.params,
+                    distributions=dict(self._settings.distributions) if self._filled else one.distributions,
                     system_attrs=self._notes.get(one.number, {}),
                 )
 
@@ -117,49 +137,59 @@ class EveryTrial(WholeSpace):
         return {name: known[name] for name in self._settings.distributions}
 
 
-def _tpe(seed: int, trials: int, _: Settings) -> BaseSampler:
+def _tpe(seed: int, about: About) -> BaseSampler:
     """Multivariate, grouped by branch of the space, told of running trials (Bergstra 2011; Falkner 2018)."""
-    return optuna.samplers.TPESampler(
-        multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=batch(trials, 10)
+    inner = optuna.samplers.TPESampler(
+        multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=batch(about.trials, 10)
     )
+    return EveryTrial(inner, about.settings, rungs=True, filled=False) if about.rungs else inner
 
 
-def _random(seed: int, _trials: int, _: Settings) -> BaseSampler:
+def _auto(seed: int, about: About) -> BaseSampler:
+    """TPE, and plans near the defaults as long as they do well."""
+    settings = about.settings
+    near = {name: value for name, value in settings.defaults.items() if name not in {"model", "optimizer"}}
+    return Guided(_tpe(seed, about), settings.searched, near, seed, partial(has_ended, rungs=about.rungs))
+
+
+def _random(seed: int, _: About) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _qmc(seed: int, _: int, settings: Settings) -> BaseSampler:
+def _qmc(seed: int, about: About) -> BaseSampler:
     inner = optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-    return WholeSpace(inner, settings)
+    return WholeSpace(inner, about.settings)
 
 
-def _gp(seed: int, trials: int, settings: Settings) -> BaseSampler:
-    inner = optuna.samplers.GPSampler(seed=seed, n_startup_trials=batch(trials, 10), warn_independent_sampling=False)
-    return EveryTrial(inner, settings)
+def _gp(seed: int, about: About) -> BaseSampler:
+    first = batch(about.trials, 10)
+    inner = optuna.samplers.GPSampler(seed=seed, n_startup_trials=first, warn_independent_sampling=False)
+    return EveryTrial(inner, about.settings, rungs=about.rungs)
 
 
-def _cmaes(seed: int, trials: int, settings: Settings) -> BaseSampler:
-    size = batch(trials, population(settings.numbers))
+def _cmaes(seed: int, about: About) -> BaseSampler:
+    size = batch(about.trials, population(about.settings.numbers))
     inner = optuna.samplers.CmaEsSampler(seed=seed, popsize=size, warn_independent_sampling=False)
-    return EveryTrial(inner, settings)
+    return EveryTrial(inner, about.settings, rungs=about.rungs)
 
 
-def _nsga2(seed: int, trials: int, settings: Settings) -> BaseSampler:
+def _nsga2(seed: int, about: About) -> BaseSampler:
     """Crossover and mutation as in the paper (Deb 2002), which make new numbers near those that did well.
 
     Optuna's own choice swaps values and draws those that mutate at random: with one setting it never learns.
     """
     inner = optuna.samplers.NSGAIISampler(
         seed=seed,
-        population_size=batch(trials, 50),
+        population_size=batch(about.trials, 50),
         crossover=nsgaii.SBXCrossover(),
         mutation=nsgaii.PolynomialMutation(),
-        mutation_prob=1 / max(2, len(settings.searched)),
+        mutation_prob=1 / max(2, len(about.settings.searched)),
     )
-    return EveryTrial(inner, settings)
+    return EveryTrial(inner, about.settings, rungs=about.rungs)
 
 
-_SAMPLERS: dict[Algorithm, Callable[[int, int, Settings], BaseSampler]] = {
+_SAMPLERS: dict[Algorithm, Callable[[int, About], BaseSampler]] = {
+    "auto": _auto,
     "tpe": _tpe,
     "random": _random,
     "grid": _random,  # the bridge hands it the points of the grid
@@ -170,9 +200,9 @@ _SAMPLERS: dict[Algorithm, Callable[[int, int, Settings], BaseSampler]] = {
 }
 
 
-def sampler(algorithm: Algorithm, seed: int, trials: int, settings: Settings) -> BaseSampler:
-    """Return the sampler for `algorithm`, its random state set by `seed`, sized for a search of `trials` trials."""
+def sampler(algorithm: Algorithm, seed: int, about: About) -> BaseSampler:
+    """Return the sampler for `algorithm`, its random state set by `seed`, sized for a search."""
     with warnings.catch_warnings():
         # multivariate, group and GP are marked experimental; using them is a decision, not an accident.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _SAMPLERS[algorithm](seed, trials, settings)
+        return _SAMPLERS[algorithm](seed, about)

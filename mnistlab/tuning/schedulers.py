@@ -36,6 +36,7 @@ from mnistlab.tuning.unsaved import Unsaved
 _TIME = "epoch"
 RESAMPLE = 0.25  # share of the changes that draw anew instead of moving nearby (Jaderberg 2017, section 4)
 FACTORS = (0.8, 1.25)
+FACTOR = 3  # of asha and hyperband: one trial in so many goes on, unless the experiment says otherwise
 
 
 def scheduler(
@@ -58,7 +59,7 @@ def scheduler(
 def _new(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit: Emit) -> TrialScheduler:
     search, metric = spec.search, spec.search.metric[0]
     goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
-    if search.scheduler == "none":
+    if search.scheduler in {"none", "halving"}:  # at rungs nothing is stopped: who goes up is the bridge's to say
         return FIFOScheduler()
     if search.scheduler == "median":
         return Median(grace_period=search.grace_epochs, min_samples_required=3, **goal)
@@ -68,12 +69,13 @@ def _new(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit:
     # Asynchronous successive halving (Li 2020). Hyperband is the same over several brackets, each with a later first
     # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
     longest = max(space.epochs, search.grace_epochs)
-    brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, search.reduction_factor)
+    factor = search.reduction_factor or FACTOR
+    brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, factor)
     return Halving(
         emit,
         max_t=longest,
         grace_period=search.grace_epochs,
-        reduction_factor=search.reduction_factor,
+        reduction_factor=factor,
         brackets=brackets,
         **goal,
     )
@@ -135,7 +137,7 @@ class Halving(Unsaved, AsyncHyperBandScheduler):
         super().__init__(**options)
         self._emit = emit
         self._stopped: Counter[tuple[int, float]] = Counter()
-        self._told: set[tuple[int, int, int]] = set()  # by earlier drivers: bracket, epoch, trials that came there
+        self._told: set[tuple[int, float, int]] = set()  # by earlier drivers: bracket, epoch, trials that came there
 
     def take_up(self, past: Past) -> None:
         """Fill brackets and rungs as earlier drivers of the run have; what they have told is not told again."""

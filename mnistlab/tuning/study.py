@@ -24,7 +24,7 @@ from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.steps import Steps
-from mnistlab.tuning.samplers import Settings, sampler
+from mnistlab.tuning.samplers import About, Settings, sampler
 
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 
@@ -53,7 +53,7 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
 def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
     _be_quiet()
-    seed = derive(spec.seed, Stream.SAMPLER)
+    seed, rungs = derive(spec.seed, Stream.SAMPLER), spec.search.scheduler == "halving"
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
         for metric in spec.search.metric
@@ -61,7 +61,7 @@ def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseS
     return optuna.create_study(
         storage=storage,
         study_name=spec.name,
-        sampler=sampler(spec.search.algorithm, seed, spec.search.trials, settings_of(space)),
+        sampler=sampler(spec.search.algorithm, seed, About(settings_of(space), spec.search.trials, rungs)),
         directions=directions,
     )
 

@@ -187,6 +187,7 @@ class _Book:
         self._path = path
         self._plans = dict(plans)
         self._open: dict[str, Followed] = {}
+        self._before: dict[str, int] = {}  # epochs of a trial's trainings at lower rungs
 
     def steps(self, event: Event) -> Iterator[Step]:
         """Yield what is to be done with each tracker."""
@@ -197,9 +198,12 @@ class _Book:
             yield lambda tracker: tracker.log_trial_start(followed)
         elif (one := self._open.get(_name(event))) is None:
             return
+        elif isinstance(event, events.TrialPaused):
+            self._before[event.trial] = self._before.get(event.trial, 0) + max(1, round(event.budget))
         elif isinstance(event, _EPOCHS):
-            result = {"training_iteration": event.epoch, **event.metrics}
-            yield lambda tracker: tracker.log_trial_result(event.epoch, one, result)
+            epoch = event.epoch + self._before.get(_name(event), 0)
+            result = {"training_iteration": epoch, **event.metrics}
+            yield lambda tracker: tracker.log_trial_result(epoch, one, result)
         elif isinstance(event, _ENDS):
             self._open.pop(_name(event))
             failed = isinstance(event, _FAILURES)
@@ -227,4 +231,4 @@ _ENDS = (
     events.ReplicateFinished,
     *_FAILURES,
 )
-_FOLLOWED = (*_STARTS, *_EPOCHS, *_ENDS)
+_FOLLOWED = (*_STARTS, events.TrialPaused, *_EPOCHS, *_ENDS)

@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from mnistlab.tuning.ladder import Rung
 from mnistlab.tuning.past import PastTrial
 
 
@@ -34,7 +35,14 @@ def task_of(
     resumes: str = "",
     room: bool = False,
     away: Sequence[str] = (),
+    rung: Rung | None = None,
+    spent: float = 0.0,
 ) -> dict[str, Any]:
-    """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan."""
-    more = {"repeats": repeats, "resumes": resumes, "room": room, "away": list(away)}
+    """Return what a worker is given. One opaque string: Tune would look for its own words inside a plan.
+
+    `spent` are the seconds that the trial's trainings at lower rungs took.
+    """
+    more = {"repeats": repeats, "resumes": resumes, "room": room, "away": list(away), "spent": spent}
+    more |= {} if rung is None else {"rung": rung.number}
+    more |= {} if rung is None or rung.last else {"budget": rung.budget}
     return {"task": json.dumps({"plan": plan, "seed": seed, **{key: value for key, value in more.items() if value}})}

@@ -171,8 +171,8 @@ class Printed(Protocol):
 class Worker:
     """Trains one trial after the other: after `begin`, each `step` is an epoch.
 
-    A task is JSON: plan, seed and, after a change, `optimizer`. One with `room` has been given the largest share of a
-    device already.
+    A task is JSON: plan, seed, the `budget` where it is less than the plan's and, after a change, `optimizer`. One with
+    `room` has been given the largest share of a device already.
     """
 
     def __init__(self, shared: Shared, printed: Printed, watch: Watch) -> None:
@@ -199,7 +199,8 @@ class Worker:
             registry, data = ready(self._shared)
             packed = None if state is None else weights.unpack(state())
             with self._watch.over():
-                self._training = training.begin(self._task["plan"], self._task["seed"], data, registry)
+                plan, seed, budget = self._task["plan"], self._task["seed"], self._task.get("budget")
+                self._training = training.begin(plan, seed, data, registry, budget)
                 self._training.on_step = self._watch.step
                 if packed is not None:
                     training.restore(self._training, packed)
@@ -209,8 +210,9 @@ class Worker:
             self._fail(error)
 
     def _spent(self) -> float:
-        """Return how many seconds the trial has spent on the epochs so far, other workers' included."""
-        return sum(metrics["seconds"] for metrics in self._training.history) if self._training else 0.0
+        """Return how many seconds the trial has spent so far, at lower rungs and with other workers included."""
+        epochs = sum(metrics["seconds"] for metrics in self._training.history) if self._training else 0.0
+        return float(self._task.get("spent", 0.0)) + epochs
 
     def step(self) -> dict[str, Any]:
         """Train one epoch and report.
@@ -269,11 +271,12 @@ class Worker:
         plan, seed = (now.plan, now.seed) if now else (self._task["plan"], self._task["seed"])
         return {
             "epoch": now.epoch if now else 0,
-            "epochs": int(plan["training"]["epochs"]),
+            "epochs": now.epochs if now else int(plan["training"]["epochs"]),
             "plan": json.dumps(plan),
             "seed": seed,
             "log": self._printed.take(),
             "place": place_here(),
+            **({"budget": self._task["budget"]} if "budget" in self._task else {}),
         }
 
     def pack(self) -> bytes | None:

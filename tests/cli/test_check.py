@@ -41,7 +41,7 @@ def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_c
     assert rows["model.mlp.depth"] == "model.mlp.depth | fixed: 1 | 1"
     assert rows["optimizer.sgd.lr"].startswith("optimizer.sgd.lr | one of 0.1, 0.2 | ")
     assert rows["training.batch_size"] == "training.batch_size | one of 64, 128 | 128"
-    assert "5 trials by tpe, scheduler asha" in ran.out
+    assert "5 trials by auto, scheduler halving" in ran.out
     plan = json.loads(ran.out[ran.out.index("\n{\n") : ran.out.index("\n}\n") + 3])
     assert plan["model"]["plugin"] == "mnistlab:lenet"
     assert plan["transforms"][0]["name"] == "shift"

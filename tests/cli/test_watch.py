@@ -60,7 +60,7 @@ def test_status_as_json_is_one_object_for_programs(recorded: Path, run_here: Run
     told = json.loads(run_here("status", str(recorded), "--json", "--at", "30s").out)
     assert (told["schema"], told["phase"], told["seconds"]) == ("mnistlab.status/1", "search", 30.0)
     assert told["trials"] | {"running": 0} == {
-        "total": 14, "complete": 4, "pruned": 0, "interrupted": 0, "failed": 0, "running": 0,
+        "total": 14, "complete": 4, "pruned": 0, "paused": 0, "interrupted": 0, "failed": 0, "running": 0,
     }  # fmt: skip
     assert [one["trial"] for one in told["trials"]["running"]] == ["0004", "0005"]
     assert told["eta_seconds"]["median"] <= told["eta_seconds"]["p90"]

@@ -32,12 +32,17 @@ def outcome(path: Path) -> dict[str, Any]:
     metric = str(record.run["metric"])
     told = [stamped.event for stamped in read_events(path)]
     return {
-        "trials": {one.trial: replace(one, seconds=0.0) for one in record.trials},
+        "trials": {one.trial: _timeless(one) for one in record.trials},
         "rungs": [event for event in told if isinstance(event, events.RungDecided)],
         "best": [one.trial for one in best_trials(record.trials, metric, len(record.trials))],
         "leaderboard": [replace(row, seconds=0.0, created="", run="") for row in rank(record).rows],
         "study": _study(path),
     }
+
+
+def _timeless(one: TrialResult) -> TrialResult:
+    rungs = tuple(replace(rung, seconds=0.0) for rung in one.rungs)
+    return replace(one, seconds=0.0, rungs=rungs)
 
 
 def _study(path: Path) -> list[Any]:

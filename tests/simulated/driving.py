@@ -33,7 +33,7 @@ from mnistlab.tuning.machine import Machine
 from tests.simulated.controller import World, simulated
 
 ALGORITHMS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")
-SCHEDULERS = ("asha", "hyperband", "median", "none")
+SCHEDULERS = ("halving", "asha", "hyperband", "median", "none")
 NOTHING_TO_DO = 99  # what a child ends with whose `resume` had nothing to do
 
 SPACE = """
@@ -179,6 +179,12 @@ class Drives:
         if fault.unflushed is not None and driven.killed and self.begun:
             self._lose_power(fault.unflushed)
         return driven
+
+    def more(self, *changes: str) -> None:
+        """Go on with the run in this process, with changes as `mnistlab resume` takes them."""
+        with without_ray(self.case, self.root):
+            options = options_in(self.root)
+            run.resume(reopen_search(self.path, options.place, changes), options, lambda _: nullcontext(lambda _: None))
 
     def start(self, fault: Fault = NO_FAULT) -> int:
         """Start a driver; return its process."""

@@ -20,7 +20,8 @@ class Worker:
     def __init__(self, config: Mapping[str, Any], failing: float, keep_every: int) -> None:
         """Begin the task in `config`; every `keep_every` epochs the state is reported too."""
         task = json.loads(config["task"])
-        self._plan, self._seed = task["plan"], task["seed"]
+        self._plan, self._seed, self._budget = task["plan"], task["seed"], task.get("budget")
+        self._epochs = max(1, round(self._budget or self._plan["training"]["epochs"]))
         self._fate, self._keep_every = fate(self._plan, failing), keep_every
         self._history: list[dict[str, float]] = []
         self._went_on = config.get("state") is not None
@@ -44,7 +45,7 @@ class Worker:
         return self._report()
 
     def _report(self) -> dict[str, Any]:
-        metrics, done = self._history[-1], len(self._history) >= self._plan["training"]["epochs"]
+        metrics, done = self._history[-1], len(self._history) >= self._epochs
         report = self._answer() | metrics
         report |= {"parameters": 1000, "macs": 500, "metrics": json.dumps(metrics), "done": done}
         if self._went_on:
@@ -56,10 +57,11 @@ class Worker:
     def _answer(self) -> dict[str, Any]:
         return {
             "epoch": len(self._history),
-            "epochs": int(self._plan["training"]["epochs"]),
+            "epochs": self._epochs,
             "plan": json.dumps(self._plan),
             "seed": self._seed,
             "log": f"after {len(self._history)} epochs\n",
+            **({} if self._budget is None else {"budget": self._budget}),
         }
 
 

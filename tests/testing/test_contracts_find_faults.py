@@ -369,6 +369,21 @@ def test_a_config_that_does_not_survive_its_journey_is_found():
     fails("becomes .* as JSON", check, offer("model", Shaky, build=Net))
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"model.probe.wdith": 8}, "plan 2 of the portfolio of probe: model.probe.wdith is searched nowhere; did you"),
+        ({"model.probe.width": 99}, "model.probe.width = 99 is not in"),
+    ],
+)
+def test_a_portfolio_outside_its_own_space_is_found(plan, message):
+    check = contract(ModelContract).test_its_portfolio_lies_in_its_space
+    good = {"model.probe.width": 8, "model.other.depth": 99, "optimizer": "adamw"}
+    check(offer("model", build=Net, portfolio=(good,)))
+    check(offer("transform", build=Net))
+    fails(message, check, offer("model", build=Net, portfolio=(good, plan)))
+
+
 def test_a_summary_without_a_full_stop_is_found():
     record = api.Model(name="probe", config=Width, build=Net, summary="A probe")
     fails(

@@ -23,7 +23,7 @@ from mnistlab.results import TrialResult
 from mnistlab.space import Branch, Parameter, Space
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.past import Past
-from mnistlab.tuning.samplers import sampler
+from mnistlab.tuning.samplers import About, sampler
 from mnistlab.tuning.schedulers import _neighbour, _sample
 from mnistlab.tuning.study import _be_quiet, ask, enqueue, settings_of
 from tests.test_steps import stepped
@@ -63,7 +63,8 @@ def proposed(algorithm: Any, domain: Domain, count: int) -> list[Any]:
         warnings.simplefilter("error", UserWarning)
         _be_quiet()  # as in a search
         parameter = Parameter("x", domain, domain.corners()[0])
-        study = optuna.create_study(sampler=sampler(algorithm, 0, count, settings_of(space_of(parameter))))
+        about = About(settings_of(space_of(parameter)), count, rungs=False)
+        study = optuna.create_study(sampler=sampler(algorithm, 0, about))
         found: list[Any] = []
         for _ in range(count):
             trial = study.ask()
@@ -119,7 +120,7 @@ def test_optuna_tells_equal_options_apart(domain: Choice) -> None:
     assert {repr(one) for one in proposed("random", domain, 60)} == set(map(repr, domain.options))
     parameter = Parameter("x", domain, domain.options[0])
     space = space_of(parameter)
-    study = optuna.create_study(sampler=sampler("random", 0, 8, settings_of(space)))
+    study = optuna.create_study(sampler=sampler("random", 0, About(settings_of(space), 8, rungs=False)))
     for option in domain.options:
         enqueue(study, space, {"x": option})
         assert repr(ask(study.ask(), parameter)) == repr(option)

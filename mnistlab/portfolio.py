@@ -1,0 +1,83 @@
+"""The plans that a search looks at before it proposes any: defaults, and what plugins know to be good.
+
+A portfolio is a few plans that are good and unlike each other, found on other tasks: one of them is often close to
+what a search would find (M. Feurer and others 2022, "Auto-sklearn 2.0", section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain, product, zip_longest
+
+from mnistlab.api import Choice, Scalar
+from mnistlab.identity import canonical
+from mnistlab.points import closest, normalized
+from mnistlab.space import Branch, Parameter, Space, defaults, suggest
+from mnistlab.spec import SearchSpec
+
+SHARE = 3  # of so many trials one, at most, is a look at what is known
+
+
+def looks_of(search: SearchSpec) -> int:
+    """Return how many trials of a search look at what is known: the plan of all defaults, and with `auto` more."""
+    return max(1, search.trials // SHARE) if search.algorithm == "auto" else 1
+
+
+def first_looks(space: Space) -> Iterator[dict[str, Scalar]]:
+    """Yield points of a space, each once: the active parameters of each.
+
+    First the defaults of each model, then the plans that its plugins offer, in turn, then the defaults of each model
+    with each other optimizer.
+    """
+    seen: set[str] = set()
+    pairs = [defaults(_only(space, *pair)) | _chosen(space, *pair) for pair in product(space.models, space.optimizers)]
+    step = len(space.optimizers)
+    for point in chain(pairs[::step], _offered(space), pairs):
+        if (key := canonical(point)) not in seen:
+            seen.add(key)
+            yield point
+
+
+def _only(space: Space, model: Branch, optimizer: Branch) -> Space:
+    return replace(space, models=(model,), optimizers=(optimizer,))
+
+
+def _chosen(space: Space, model: Branch, optimizer: Branch) -> dict[str, Scalar]:
+    names = {"model": model.name, "optimizer": optimizer.name}
+    return {choice.path: names[choice.path] for choice in space.choices()}
+
+
+def _offered(space: Space) -> Iterator[dict[str, Scalar]]:
+    """Yield the points of the plugins' own plans: the first of each plugin, then the second of each, and so on."""
+    offers = [[_point(space, kind, one, wish) for wish in one.portfolio] for kind, one in _branches(space)]
+    for turn in zip_longest(*offers):
+        yield from (point for point in turn if point)
+
+
+def _branches(space: Space) -> Iterator[tuple[str, Branch]]:
+    yield from (("model", one) for one in space.models)
+    yield from (("optimizer", one) for one in space.optimizers)
+
+
+def _point(space: Space, kind: str, branch: Branch, wish: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Return the point of a space that is the nearest to what a plugin wishes: it may name what the space lacks."""
+    wished, point = {**wish, kind: branch.name}, dict[str, Scalar]()
+
+    def ask(parameter: Parameter) -> Scalar:
+        point[parameter.path] = _nearest(parameter, wished.get(parameter.path))
+        return point[parameter.path]
+
+    suggest(space, ask)
+    return point
+
+
+def _nearest(parameter: Parameter, value: Scalar | None) -> Scalar:
+    """Return the value of a parameter that is the nearest to a wish, its default where nothing is near."""
+    domain = parameter.domain
+    found = None if value is None else normalized(domain, value)
+    if found is not None:
+        return found
+    if isinstance(domain, Choice) or isinstance(value, (bool, str)) or value is None:
+        return parameter.default
+    return closest(domain, value)
