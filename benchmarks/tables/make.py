@@ -1,15 +1,19 @@
 """Make a table of real trainings, on which searches can be compared in seconds.
 
-Each plan is drawn at random from `space.toml` and trained from scratch with two seeds, for each budget in BUDGETS: the
-schedule of a training ends with its budget, and every epoch of it is kept. A budget below 1 is a part of an epoch.
-Trainings run on one thread each. What has been trained is kept in `build/tables/`, so that a run that was stopped
-goes on, as long as neither plans nor budgets have changed; the table itself is written when all is there.
+The first plans are the defaults of each model with each optimizer; the others are drawn at random from `space.toml`.
+A plan that costs more than LIMIT is drawn again: a table is to be made in hours. Each plan is trained from scratch with
+two seeds, for each budget in BUDGETS: the schedule of a training ends with its budget, and every epoch of it is kept. A
+budget below 1 is a part of an epoch. Trainings run on one thread each.
+
+What has been trained is kept in `build/tables/`, so that a run that was stopped goes on, as long as neither plans nor
+budgets have changed; the table itself is written when all is there. All tables have the same plans.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/tables/make.py TASK [PLANS] [PROCESSES]
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -25,26 +29,31 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import describe
 
 from mnistlab import experiment, training
+from mnistlab.api import Config, Dataset
 from mnistlab.causes import DivergedError
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.discovery import Selection
 from mnistlab.registry import Registry, select
-from mnistlab.space import Parameter, Plan, Space, suggest
+from mnistlab.space import Branch, Plan, Space, suggest
 from mnistlab.testing.points import sample
 
 HERE = Path(__file__).parent
+BUILD = HERE.parents[1] / "build" / "tables"
 BUDGETS = (0.25, 0.5, 1, 2, 4, 8)  # epochs
 SEEDS = (0, 1)
+LIMIT = 50e6  # floating-point operations of a training step for each of its images, on MNIST
+COUNTED = (2, 4)  # images of the steps in which operations are counted
 FORM = "mnistlab.table/1"
 
 
@@ -76,19 +85,68 @@ def space() -> Space:
     return experiment.load(HERE / "space.toml", (), registry()).space
 
 
-def plan(number: int) -> Plan:
-    """Return a plan of the table: the one of all defaults first, then random ones."""
+def plans(count: int) -> list[Plan]:
+    """Return the plans of a table: the defaults of each model with each optimizer first, then random ones."""
+    found = [defaults(*pair) for pair in itertools.product(space().models, space().optimizers)][:count]
+    number = 0
+    while len(found) < count:
+        if affordable(number):
+            found.append(drawn(number))
+        number += 1
+    return found
+
+
+def defaults(model: Branch, optimizer: Branch) -> Plan:
+    """Return the plan of all defaults of a model and an optimizer."""
+    return suggest(replace(space(), models=(model,), optimizers=(optimizer,)), lambda parameter: parameter.default)
+
+
+def drawn(number: int) -> Plan:
+    """Return a random plan."""
     draw = random.Random(f"plan {number}")  # of small numbers, the first draws are alike
+    return suggest(space(), lambda parameter: sample(parameter.domain, draw))
 
-    def ask(parameter: Parameter) -> Any:
-        return sample(parameter.domain, draw) if number else parameter.default
 
-    return suggest(space(), ask)
+def affordable(number: int) -> bool:
+    """Return whether a random plan is in the tables; what it costs is looked up, where it has been counted before."""
+    path = BUILD / "operations.json"
+    counted: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    key = digest(drawn(number))
+    if key not in counted:
+        counted[key] = operations(drawn(number))
+        path.write_text(json.dumps(counted))
+    return counted[key] <= LIMIT
+
+
+def operations(whole: Plan) -> float:
+    """Return the floating-point operations of a training step, for each of its images."""
+    training.set_up_process(1)
+    counts: list[int] = []
+    for count in COUNTED:  # the optimizer's share does not grow with the batch
+        with FlopCounterMode(display=False) as counter:
+            train_first(whole, count)
+        counts.append(counter.get_total_flops())
+    each = (counts[1] - counts[0]) / (COUNTED[1] - COUNTED[0])
+    return each + (counts[0] - COUNTED[0] * each) / whole["training"]["batch_size"]
+
+
+def train_first(whole: Plan, count: int) -> None:
+    """Train a step with so many images; a loss that is not finite does not matter here."""
+    data = first(_small(), torch.arange(count))
+    with contextlib.suppress(DivergedError):
+        training.train({**whole, "training": {**whole["training"], "epochs": 1}}, 0, data, registry())
+
+
+@cache
+def _small() -> DeviceData:
+    """Return a few images of MNIST; one to validate on, which costs operations, but the same for each count."""
+    data = data_of(Task("mnist", 100, 100))
+    return replace(data, validation_images=data.validation_images[:1], validation_labels=data.validation_labels[:1])
 
 
 def data_of(task: Task) -> DeviceData:
     """Return the images of a task; the test set stays sealed."""
-    record, place = registry().find("dataset", task.dataset).record, default_place()
+    record, place = cast("Dataset[Config]", registry().find("dataset", task.dataset).record), default_place()
     config = record.config()
     info = prepare_dataset(record, config, place)
     images = open_train(record, config, place)
@@ -108,14 +166,13 @@ def first(data: DeviceData, chosen: torch.Tensor) -> DeviceData:
     return replace(data, train_images=images, train_labels=data.train_labels[chosen])
 
 
-def trained(number: int, seed: int, budget: float, data: DeviceData) -> dict[str, Any]:
+def trained(whole: Plan, seed: int, budget: float, data: DeviceData) -> dict[str, Any]:
     """Return a training: of each epoch the images that are judged right, the mean loss in nats, and seconds.
 
     Seconds are those of the processor, for training and validation: other work on the machine does not count. A part of
     an epoch is one over as many images as that, drawn by the seed.
     """
-    whole = plan(number)
-    whole["training"] = {**whole["training"], "epochs": math.ceil(budget)}
+    whole = {**whole, "training": {**whole["training"], "epochs": math.ceil(budget)}}
     if budget < 1:
         order = torch.randperm(len(data.train_images), generator=torch.Generator().manual_seed(seed))
         data = first(data, order[: math.ceil(budget * len(order))])
@@ -143,29 +200,30 @@ def _data(task: Task) -> DeviceData:
     os.nice(19)
     training.set_up_process(1)
     data = data_of(task)
-    trained(0, 0, BUDGETS[0], data)
+    trained(plans(1)[0], 0, BUDGETS[0], data)
     return data
 
 
-def work(task: Task, number: int, seed: int) -> list[dict[str, Any]]:
+def work(task: Task, whole: Plan, seed: int) -> list[dict[str, Any]]:
     """Train a plan with a seed for each budget; one that fails at once is not tried any longer."""
     rows: list[dict[str, Any]] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands out the plans
     for budget in BUDGETS:
-        rows.append(trained(number, seed, budget, _data(task)))
+        rows.append(trained(whole, seed, budget, _data(task)))
         if str(rows[-1].get("failed", "")).startswith("refused"):
             break
     return rows
 
 
-def digest(number: int) -> str:
+def digest(whole: Plan) -> str:
     """Return what a plan's trainings depend on, shortened: they are kept under it."""
-    return hashlib.sha256(json.dumps([plan(number), BUDGETS], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([whole, BUDGETS], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def made(path: Path, plans: int) -> dict[tuple[int, int], list[dict[str, Any]]]:
+def made(path: Path, wanted: Sequence[Plan]) -> dict[tuple[int, int], list[dict[str, Any]]]:
     """Return what has been trained, by plan and seed; a line that was cut off, or of another plan, does not count."""
-    digests, found = {digest(number): number for number in range(plans)}, dict[tuple[int, int], list[dict[str, Any]]]()
+    digests = {digest(whole): number for number, whole in enumerate(wanted)}
+    found = dict[tuple[int, int], list[dict[str, Any]]]()
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             kept = json.loads(line)
@@ -176,7 +234,7 @@ def made(path: Path, plans: int) -> dict[tuple[int, int], list[dict[str, Any]]]:
     return found
 
 
-def train(path: Path, task: Task, jobs: Sequence[tuple[int, int]], processes: int) -> None:
+def train(path: Path, task: Task, jobs: Sequence[tuple[Plan, int]], processes: int) -> None:
     """Train plans with seeds, and write down each as soon as it has ended."""
     began = time.monotonic()
     pool = ProcessPoolExecutor(processes)
@@ -184,8 +242,8 @@ def train(path: Path, task: Task, jobs: Sequence[tuple[int, int]], processes: in
         with path.open("a") as file:
             waiting = {pool.submit(work, task, *job): job for job in jobs}
             for count, ended in enumerate(as_completed(waiting), 1):
-                number, seed = waiting[ended]
-                row = {"of": digest(number), "seed": seed, "trainings": ended.result()}
+                whole, seed = waiting[ended]
+                row = {"of": digest(whole), "seed": seed, "trainings": ended.result()}
                 file.write(f"\n{json.dumps(row)}\n")  # on a line of its own also after one that was cut off
                 file.flush()
                 hours = (time.monotonic() - began) / 3600
@@ -194,16 +252,16 @@ def train(path: Path, task: Task, jobs: Sequence[tuple[int, int]], processes: in
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def write(path: Path, name: str, trained: Mapping[tuple[int, int], list[dict[str, Any]]], plans: int) -> None:
+def write(path: Path, name: str, trained: Mapping[tuple[int, int], list[dict[str, Any]]], of: Sequence[Plan]) -> None:
     """Write a table: what it is made of in its first line, then a line for each plan."""
     task = TASKS[name]
     images = {"training": len(data_of(task).train_images), "validation": task.validation}
     lines: list[Any] = [
         {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": describe()}
     ]
-    for number in range(plans):
+    for number, whole in enumerate(of):
         rows = [{"seed": seed, **row} for seed in SEEDS for row in trained[number, seed]]
-        lines.append({"plan": plan(number), "trainings": rows})
+        lines.append({"plan": whole, "trainings": rows})
     text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     path.write_bytes(lzma.compress(text.encode(), preset=9))
 
@@ -213,14 +271,15 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in TASKS:
         sys.exit(f"name a task: {', '.join(TASKS)}")
-    plans = int(sys.argv[2]) if len(sys.argv) > 2 else 500
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 500
     processes = int(sys.argv[3]) if len(sys.argv) > 3 else len(os.sched_getaffinity(0))
-    kept = HERE.parents[1] / "build" / "tables" / f"{name}.jsonl"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    there = made(kept, plans)
-    train(kept, TASKS[name], [job for job in itertools.product(range(plans), SEEDS) if job not in there], processes)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    kept, wanted = BUILD / f"{name}.jsonl", plans(count)
+    there = made(kept, wanted)
+    missing = [(wanted[n], seed) for n, seed in itertools.product(range(count), SEEDS) if (n, seed) not in there]
+    train(kept, TASKS[name], missing, processes)
     target = HERE / f"{name}.jsonl.xz"
-    write(target, name, made(kept, plans), plans)
+    write(target, name, made(kept, wanted), wanted)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
