@@ -41,6 +41,13 @@ def epochs_text(budget: float) -> str:
     return counted(int(budget), "epoch") if budget == int(budget) else f"{budget:g} epochs"
 
 
+def scheduler_text(scheduler: str, rungs: Sequence[float]) -> str:
+    """Return for example `halving at 0.5, 2 and 8 epochs`, or the scheduler alone where it has no such rungs."""
+    if len(rungs) < 2:
+        return scheduler
+    return f"{scheduler} at {listed([f'{budget:g}' for budget in rungs])} epochs"
+
+
 def names(plan: Plan) -> str:
     """Return for example `cnn · adamw`."""
     return " · ".join(str(plan[kind]["name"]) for kind in ("model", "optimizer") if plan.get(kind))

@@ -10,7 +10,7 @@ from mnistlab import events as ev
 from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
-from mnistlab.labels import Scalar, counted, epochs_text, listed, metric_text, scalar_text, seconds_text
+from mnistlab.labels import Scalar, counted, epochs_text, listed, metric_text, scalar_text, scheduler_text, seconds_text
 
 
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
@@ -70,7 +70,7 @@ def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
     return (
         f"run {event.run}: up to {counted(event.trials, 'trial')} of {counted(event.epochs, 'epoch')} "
         f"on {event.dataset}, {event.parallel} at a time on {event.devices} "
-        f"({event.algorithm}, {event.scheduler}, seed {event.seed}{config}); "
+        f"({event.algorithm}, {scheduler_text(event.scheduler, event.rungs)}, seed {event.seed}{config}); "
         f"plugins {listed([f'{name} {version}' for name, version in event.plugins.items()]) or '-'}; "
         f"files in {event.directory}{fallback}"
     )

@@ -11,7 +11,7 @@ from rich.text import Text
 from mnistlab.console.eta import Estimate
 from mnistlab.console.look import Look
 from mnistlab.console.state import ViewState
-from mnistlab.labels import counted, metric_text, seconds_text
+from mnistlab.labels import counted, metric_text, scheduler_text, seconds_text
 
 PHASES = {
     "starting": "starting",
@@ -35,7 +35,7 @@ def header(state: ViewState, look: Look) -> list[Text]:
     words = [
         start.run,
         start.dataset,
-        f"{start.algorithm}, {start.scheduler}",
+        f"{start.algorithm}, {scheduler_text(start.scheduler, start.rungs)}",
         f"seed {start.seed}",
         start.devices,
         f"config {start.config}" if start.config else "",

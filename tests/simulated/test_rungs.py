@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from mnistlab import driving, events, fsck
+from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import read_events, read_run
@@ -197,3 +198,16 @@ def test_more_trials_later_do_not_use_up_plans_that_are_known(tmp_path: Path) ->
         replaced = study.execute(count.format("trial_user_attributes", "replaced")).fetchone()[0]
         given = study.execute(count.format("trial_system_attributes", "fixed_params")).fetchone()[0]
     assert given == looks + replaced
+
+
+def test_the_start_says_at_which_budgets_trials_are_trained(tmp_path: Path) -> None:
+    path = searched(tmp_path, case(0, trials=6, failing=0.0))
+    state = ViewState()
+    for stamped in read_events(path):
+        state = advance(state, stamped)
+        if isinstance(stamped.event, events.RunStarted):
+            said = line(stamped, state)
+            assert said is not None
+            assert "(auto, halving at 1 and 9 epochs, seed 0" in said
+    assert state.start is not None
+    assert list(state.start.rungs) == read_run(path).run["rungs"] == [1, 9]
