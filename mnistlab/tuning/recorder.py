@@ -56,6 +56,20 @@ class _Open:
         """Return how long it has taken so far."""
         return self.before + time.monotonic() - self.started
 
+    def as_past(self, **more: Any) -> PastTrial:
+        """Return it as the bridge hands it out again, with `more` that is known of that."""
+        return PastTrial(
+            name=self.name,
+            number=self.number,
+            seed=self.seed,
+            plan=self.plan,
+            repeats=self.repeats,
+            attempts=self.attempt,
+            rung=self.rung,
+            rungs=self.rungs,
+            **more,
+        )
+
 
 class Recorder(Unsaved, Callback):
     """Writes what happens to each trial, in the driver, in the order in which Tune learns of it."""
@@ -197,17 +211,7 @@ class Recorder(Unsaved, Callback):
         """Hand a trial back to the bridge, as it stood at its newest checkpoint."""
         said = len(opened.history)
         epoch, state = newest_checkpoint(self._store.path, opened.name, said, self._warn) or (0, None)
-        one = PastTrial(
-            name=opened.name,
-            number=opened.number,
-            seed=opened.seed,
-            plan=opened.plan,
-            repeats=opened.repeats,
-            attempts=opened.attempt,
-            history=dict(enumerate(opened.history[:epoch], 1)),
-            rung=opened.rung,
-            rungs=opened.rungs,
-        )
+        one = opened.as_past(history=dict(enumerate(opened.history[:epoch], 1)))
         room = opened.room or lost.cause == "memory"
         self._bridge.goes_on(trial_id, one, state, room=room)
         where = f"from epoch {epoch}" if epoch else "from its beginning"
@@ -226,18 +230,7 @@ class Recorder(Unsaved, Callback):
             self._emit(events.TrialPaused(trial=opened.name, **vars(ended)))
             self._verdicts.append(Outcome("pruned"))
             discard_checkpoints(self._store.path, opened.name)
-        one = PastTrial(
-            name=opened.name,
-            number=opened.number,
-            seed=opened.seed,
-            plan=opened.plan,
-            repeats=opened.repeats,
-            attempts=opened.attempt,
-            rung=opened.rung,
-            rungs=opened.rungs,
-            waits=True,
-        )
-        self._bridge.pauses(trial_id, one, room=opened.room)
+        self._bridge.pauses(trial_id, opened.as_past(waits=True), room=opened.room)
 
     def _leave_rung(self, name: str) -> str:
         """Forget that a trial has waited; return as what that was told: an earlier driver may have ended it."""

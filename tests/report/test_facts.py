@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from mnistlab.leaderboard import rank
 from mnistlab.report import columns, facts
+from mnistlab.results import RungResult, TrialResult
 from mnistlab.statistics import MeanSd
 from mnistlab.tuning.importance import importances
 from tests.report.runs import record, stream, trial
@@ -60,6 +62,18 @@ def test_the_early_order_turned_round_has_correlation_minus_one() -> None:
         for one, curve in zip(trials, curves, strict=True)
     )
     assert facts.forecast(record(trials=turned), "val_accuracy").rho == pytest.approx(-1.0)
+
+
+def test_the_first_rung_is_the_early_order_where_trials_are_trained_anew_at_each() -> None:
+    def waited(number: int, early: float, late: float) -> TrialResult:
+        rung = RungResult(rung=0, budget=0.5, metrics={"val_accuracy": early}, seconds=1.0)
+        return replace(trial(number, late), rungs=(rung,))
+
+    trials = tuple(waited(number, 0.9 - 0.1 * number, 0.5 + 0.1 * number) for number in range(4))
+    told = facts.forecast(record(trials=trials), "val_accuracy")
+    assert told.rho == pytest.approx(-1.0)
+    assert told.early == "at the first rung"
+    assert facts.forecast(record(), "val_accuracy").early == "after epoch 1"
 
 
 def test_too_few_or_equal_trials_predict_nothing() -> None:

@@ -104,6 +104,16 @@ def test_one_that_fails_is_given_up_and_the_other_goes_on(opened_as, tmp_path: P
     assert bad.told[-1] == ("start", "0001")
 
 
+def test_epochs_of_a_trial_that_is_trained_anew_at_each_rung_are_counted_on(opened_as, tmp_path: Path) -> None:
+    opened_as("tensorboard", kept := Kept())
+    start, first, *_ = trial()
+    again = events.TrialStarted(trial="0000", number=0, seed=5, label="mlp", plan=PLAN, rung=1, waited="paused")
+    paused = events.TrialPaused(trial="0000", rung=0, budget=0.5, metrics={}, seconds=1.0)
+    with tracking(("tensorboard",), tmp_path, "x") as track:
+        feed(track, [start, first, paused, again, *list(trial())[1:]])
+    assert [what for what, _ in kept.told if what.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+
+
 def test_one_that_cannot_be_opened_stops_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def refuse(path: Path, experiment: str) -> LoggerCallback:
         raise OSError("no such server")
