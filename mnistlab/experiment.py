@@ -200,6 +200,12 @@ def _settled(spec: ExperimentSpec, dataset: DatasetChoice, fallback: DatasetChoi
 
 
 def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
+    least = spec.search.min_budget
+    if spec.search.scheduler == "halving" and least and least >= space.epochs:
+        yield (
+            f"search.min_budget = {least:g} and training.epochs = {space.epochs}: every trial is trained in full; "
+            "set a smaller budget, or leave it out"
+        )
     points, trials = size(space) or 0, spec.search.trials
     if spec.search.algorithm == "grid" and trials < points:
         yield f"search.trials = {trials:,}, but the grid has {points:,} points: {points - trials:,} will not be tried"

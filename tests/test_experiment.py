@@ -146,6 +146,16 @@ def test_a_grid_is_tried_whole_where_the_file_does_not_say_how_many_trials(load)
     assert (again, faults) == (one.spec, [])
 
 
+def test_a_smallest_budget_that_leaves_no_rung_is_accepted_with_a_warning(load):
+    said = load(GRID, "search.min_budget=8", "training.epochs=8", "search.trials=48").warnings
+    assert said == (
+        "search.min_budget = 8 and training.epochs = 8: every trial is trained in full; "
+        "set a smaller budget, or leave it out",
+    )
+    for others in (["search.min_budget=0.5"], ["search.min_budget=8", "search.scheduler=asha"], []):
+        assert load(GRID, *others, "training.epochs=8", "search.trials=48").warnings == ()
+
+
 def test_a_grid_of_more_points_than_trials_is_accepted_with_a_warning(load):
     one = load(GRID, "search.trials=40")
     assert one.spec.search.trials == 40
