@@ -20,14 +20,13 @@ from mnistlab.experiment import DatasetChoice, Experiment, allowed_by, judge
 from mnistlab.points import normalized, same
 from mnistlab.registry import Kind, Registry, select
 from mnistlab.space import Branch, Space
-from mnistlab.spec import Draft, ExperimentSpec, Table, spec_json, validate
+from mnistlab.spec import OLD_DEFAULTS, Draft, ExperimentSpec, Table, spec_json, validate
 
 Added = dict[str, Any]
 """By dotted key: the options that a list has more, or the settings of an additional table."""
 
 # What a run that goes on may have more of anyway.
 GROWING = ("search.trials", "search.time_budget", "search.trial_timeout", "search.stall_timeout", "resources.")
-_OLD_DEFAULTS = {"algorithm": "tpe", "scheduler": "asha", "reduction_factor": 3}  # before there was `halving`
 _KINDS: tuple[Kind, ...] = ("model", "optimizer", "transform")
 _COMPARED = {"name", "seed", "data", "search", "confirm"}
 _FIXED = "can't be changed once a run has begun"
@@ -62,12 +61,13 @@ def read_amended(
 
 def _with_old_defaults(table: Table, recorded: ExperimentSpec) -> Table:
     """Return a file's table with what a run of an earlier version took for granted, where the file says nothing."""
-    given: Any = table.get("search", {})
-    if not isinstance(given, dict):
-        return table
-    had = recorded.search.model_dump()
-    then = {key: value for key, value in _OLD_DEFAULTS.items() if had[key] == value}
-    return {**table, "search": {**then, **cast("Table", given)}}
+    had = recorded.model_dump()
+    for section, defaults in OLD_DEFAULTS.items():
+        given = table.get(section, {})
+        if isinstance(given, dict):
+            then = {key: value for key, value in defaults.items() if had[section][key] == value}
+            table = {**table, section: {**then, **cast("Table", given)}}
+    return table
 
 
 def _other_faults(draft: Draft, found: Sequence[Fault], before: Experiment, registry: Registry) -> list[Fault]:

@@ -21,14 +21,13 @@ from mnistlab import events
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.leaderboard import rank
-from mnistlab.racing import LEAST, Beaten, beaten, confidence_of, left_a_race, races_before
+from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
-from mnistlab.seeds import Stream, derive, replicate_seed
-from mnistlab.spec import ExperimentSpec
+from mnistlab.seeds import Stream, derive
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.tuning.answers import Answer
+from mnistlab.tuning.confirmation import Work, left_of, work_of
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.replicates import (
     ReplicateAnswer,
@@ -43,36 +42,6 @@ from mnistlab.tuning.tasks import Lost, run_tasks
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a confirmation has to do: which plans, what of them is to be trained, what has been trained before."""
-
-    trials: tuple[TrialResult, ...]
-    seeds: int  # of each plan, in all
-    tasks: tuple[ReplicateTask, ...]
-    known: tuple[ReplicateResult, ...]
-    refits: tuple[ReplicateResult, ...]
-    refit_due: bool
-    broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
-    earlier: int = 0  # races before this one, which may have begun in a confirmation that was cut off
-    out: frozenset[str] = frozenset()  # plans that have left a race over at least as many seeds: they stay out
-
-    @property
-    def untested(self) -> tuple[ReplicateResult, ...]:
-        """Return the models of earlier confirmations that the test set was never opened for."""
-        return self.untested_of((*self.known, *self.refits))
-
-    def untested_of(self, models: Sequence[ReplicateResult]) -> tuple[ReplicateResult, ...]:
-        """Return those of `models` that have weights and that the test set was never opened for."""
-        kept = [one for one in models if one.weights_sha256 and not one.cause and one.test is None]
-        return tuple(one for one in kept if (one.trial, one.replicate) not in self.broken)
-
-    @property
-    def done(self) -> bool:
-        """Return whether there is nothing to do."""
-        return not (self.tasks or self.untested or self.refit_due)
-
-
-@dataclass(frozen=True)
 class _Trained:
     """A replicate that was trained, with its weights."""
 
@@ -81,60 +50,13 @@ class _Trained:
     weights: bytes
 
 
-def work_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunRecord | None = None) -> Work:
-    """Return what the confirmation that `spec` asks for has to do beside what the run holds from `before`.
-
-    A seed that has failed was tried, and is not tried again: a plan must not get as many attempts as it needs.
-    """
-    return _work(spec, best_trials(trials, spec.search.metric[0], spec.confirm.top), spec.confirm.seeds, before)
-
-
-def left_of(spec: ExperimentSpec, trials: Sequence[TrialResult], before: RunRecord) -> Work | None:
-    """Return what is left of the newest confirmation that asked for more than `spec` does, or None where it is done.
-
-    It keeps the plans that were the best ones when it was asked for. One that asked for no more than `spec` is left to
-    `work_of`: by now the best ones may be others.
-    """
-    own = spec.confirm
-    asked = [
-        entry
-        for entry in before.confirmations
-        if entry.get("type") == "planned" and (entry["seeds"] > own.seeds or len(entry["trials"]) > own.top)
-    ]
-    if not asked:
-        return None
-    there = {trial.trial: trial for trial in trials}
-    chosen = [there[name] for name in asked[-1]["trials"] if name in there]
-    work = _work(spec, chosen, int(asked[-1]["seeds"]), before)
-    return None if work.done else work
-
-
-def _work(spec: ExperimentSpec, chosen: Sequence[TrialResult], seeds: int, before: RunRecord | None) -> Work:
-    replicates, refits = (before.replicates, before.refits) if before else ((), ())
-    there = {(one.trial, one.replicate) for one in replicates}
-    entries = before.confirmations if before else ()
-    names, out = {trial.trial for trial in chosen}, left_a_race(entries, seeds)
-    tasks = [
-        ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
-        for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
-        for trial in chosen
-        if (trial.trial, number) not in there and trial.trial not in out
-    ]
-    known = tuple(one for one in replicates if one.trial in names)
-    due = spec.confirm.refit and not refits and any(not one.cause for one in known)
-    mine = tuple(one for one in refits if one.trial in names)
-    broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
-    earlier = races_before(entries, names, seeds)
-    return Work(tuple(chosen), seeds, tuple(tasks), known, mine, due, broken, earlier, out)
-
-
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
-    """Re-train the best of `trials` on fresh seeds in parallel, then evaluate all of those models on the test set.
+    """Re-train the best of `trials` and the plan of all defaults on fresh seeds, then evaluate all on the test set.
 
     Which plans are confirmed is decided by validation alone; the test set is opened once, after everything that could
     be chosen has been chosen. Nothing is opened if the run was asked to stop. `before` is what the run holds already.
     """
-    work = work_of(search.spec, trials, before)
+    work = work_of(search.spec, search.space, trials, before)
     if not work.done:
         _carry_out(search, work, command, before)
 
@@ -149,8 +71,8 @@ def go_on(search: Search, trials: Sequence[TrialResult], command: str) -> None:
 def _carry_out(search: Search, work: Work, command: str, before: RunRecord | None) -> None:
     names, seeds = tuple(trial.trial for trial in work.trials), work.seeds
     planned = {"type": "planned", "time": _now(), "command": command, "trials": list(names), "seeds": seeds}
-    search.store.append_confirmation(planned)
-    search.emit(events.ConfirmationStarted(trials=names, seeds=seeds))
+    search.store.append_confirmation({**planned, **work.chosen.said})
+    search.emit(events.ConfirmationStarted(trials=names, seeds=seeds, baseline=work.chosen.baseline))
     train = _race if search.spec.confirm.racing else _train_all
     plans = {trial.trial: dict(trial.plan) for trial in work.trials}
     trained = [*_from_disk(search, work.untested, plans), *train(search, work)]
@@ -202,6 +124,7 @@ def _race(search: Search, work: Work) -> list[_Trained]:
 
     A round is a seed, however many workers there are, so that the same results drop the same plans everywhere, and
     wherever a race was cut off: each look sees the seeds up to its own, or those that all who are left had before.
+    The plan of all defaults stays in, however it does: what the search has gained over it is told over all seeds.
     """
     seeds, metric = work.seeds, search.spec.search.metric[0]
     confidence = confidence_of(len(work.trials), seeds, work.earlier)
@@ -217,8 +140,9 @@ def _race(search: Search, work: Work) -> list[_Trained]:
         good = [one for one in every if not one.cause and one.replicate <= seen]
         found = beaten({name: [one for one in good if one.trial == name] for name in alive}, metric, confidence)
         for loser in found if seen < seeds else ():
-            alive.remove(loser.trial)
-            _drop(search, loser)
+            if loser.trial != work.chosen.baseline:
+                alive.remove(loser.trial)
+                _drop(search, loser)
     return trained
 
 
@@ -261,7 +185,7 @@ def _refit(search: Search, work: Work) -> list[_Trained]:
     record = read_run(search.store.path)
     about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
     champion = rank(replace(record, run={**about, **record.run})).champion
-    plans = {trial.trial: dict(trial.plan) for trial in record.trials}  # it may be one of an earlier confirmation
+    plans = {trial.trial: dict(trial.plan) for trial in record.plans}  # it may be one of an earlier confirmation
     if champion is None or champion.state != "confirmed":
         return []
     name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)

@@ -20,6 +20,7 @@ from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, TrainingConfig, compose, endless, size
 from mnistlab.spec import (
     MAX_TRIALS,
+    OLD_DEFAULTS,
     ConfirmSpec,
     DataSpec,
     Draft,
@@ -84,7 +85,14 @@ def reopen(source: str, table: Table, wanted: Selection) -> tuple[Experiment, Re
         PluginError: if a plugin that was named as a file can't be loaded.
     """
     registry = select(wanted)
-    return judge(Draft(source, _without_nothing(table)), registry), registry
+    return judge(Draft(source, _without_nothing(_completed(table))), registry), registry
+
+
+def _completed(recorded: Table) -> Table:
+    """Return a record's table with what its version took for granted and had no key for: a record lacks no other."""
+    sections = {name: recorded.get(name, {}) for name in OLD_DEFAULTS}
+    known = {name: cast("Table", table) for name, table in sections.items() if isinstance(table, dict)}
+    return {**recorded, **{name: {**OLD_DEFAULTS[name], **table} for name, table in known.items()}}
 
 
 def _without_nothing(table: Table) -> Table:

@@ -81,7 +81,7 @@ class SearchResult:
         training; other metrics that the run has; cause and message of a failure; then every setting that differs
         between trials, under its key in the file. Accuracies are shares of 1; what is not known is NaN or NA.
         """
-        plans = {trial.trial: trial.plan for trial in self.record.trials}
+        plans = {trial.trial: trial.plan for trial in self.record.plans}
         keys = varying(plans.values())
         rows = [_trial_cells(row, plans[row.trial], self.leaderboard.metrics, keys) for row in self.leaderboard.rows]
         columns = pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=["rank", "trial", "state"])
@@ -297,6 +297,7 @@ def _trial_cells(row: Row, plan: Plan, metrics: Sequence[str], keys: Sequence[st
         "rank_high": row.rank_high,
         "trial": row.trial,
         "state": row.state,
+        "baseline": row.baseline,
         "model": flat.get("model"),
         "optimizer": flat.get("optimizer"),
         **_mean_cells(metrics[0], row.validation),

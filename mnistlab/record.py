@@ -78,6 +78,7 @@ def started(
         config=config_of(spec),
         confirm_top=spec.confirm.top,
         confirm_seeds=spec.confirm.seeds,
+        confirm_baseline=spec.confirm.baseline,
         time_budget=spec.search.time_budget or 0.0,
         rungs=tuple(rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))),
     )

@@ -22,7 +22,7 @@ from mnistlab.kept import open_data, parts_of, table_of
 from mnistlab.registry import Registry
 from mnistlab.results import RunRecord, record_name
 from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
-from mnistlab.tuning.driver import best_trials
+from mnistlab.tuning.confirmation import Chosen, chosen_of
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
 MAY_GROW = "search.trials, search.time_budget, the two time-outs of a trial and resources"
@@ -65,8 +65,10 @@ def differences(record: RunRecord) -> list[str]:
     ]
 
 
-def reopen_run(path: Path, place: DataPlace, *, top: int | None = None, seeds: int | None = None) -> Reopened:
-    """Return a run with its confirmation set to `top` plans and `seeds` seeds, where given.
+def reopen_run(
+    path: Path, place: DataPlace, *, top: int | None = None, seeds: int | None = None, baseline: bool | None = None
+) -> Reopened:
+    """Return a run with its confirmation set to `top` plans and `seeds` seeds, with the defaults or not, where given.
 
     Raises:
         MnistlabError: if it is no run, has nothing to confirm, or was made with plugins or data that are not at hand.
@@ -74,11 +76,12 @@ def reopen_run(path: Path, place: DataPlace, *, top: int | None = None, seeds: i
     record = store.read_run(path)
     experiment, registry = _experiment(path, record)
     confirm = experiment.spec.confirm
-    wished = {"top": confirm.top if top is None else top, "seeds": confirm.seeds if seeds is None else seeds}
-    spec = experiment.spec.model_copy(update={"confirm": confirm.model_copy(update=wished)})
+    given: dict[str, Any] = {"top": top, "seeds": seeds, "baseline": baseline}
+    wished = confirm.model_copy(update={key: value for key, value in given.items() if value is not None})
+    spec = experiment.spec.model_copy(update={"confirm": wished})
     if not any(trial.state == "complete" for trial in record.trials):
         raise NothingToConfirmError(f"no trial of {path} has used its full budget: there is nothing to confirm")
-    _check_plugins(path, record, registry, wished["top"])
+    _check_plugins(path, registry, chosen_of(spec, experiment.space, record.trials, record))
     return Reopened(path, record, replace(experiment, spec=spec), registry, open_data(record, place, registry))
 
 
@@ -215,14 +218,14 @@ def _only(wanted: Selection, loaded: Mapping[str, str]) -> Selection:
     return wanted.only(loaded) if loaded else wanted
 
 
-def _check_plugins(path: Path, record: RunRecord, registry: Registry, top: int) -> None:
+def _check_plugins(path: Path, registry: Registry, chosen: Chosen) -> None:
     """Refuse where a plan that is to be trained names a plugin that is not here in the version it was made with.
 
     Raises:
         PluginError: naming every one of them.
     """
     here = registry.versions()
-    plans = [trial.plan for trial in best_trials(record.trials, str(record.run["metric"]), top)]
+    plans = [trial.plan for trial in chosen.trials]
     needed = {part["distribution"]: str(part["version"]) for plan in plans for _, part in parts_of(plan)}
     faults = [
         f"  {name} {made} is needed, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mnistlab.labels import plan_label
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -70,6 +72,20 @@ def epochs_of(trial: TrialResult) -> float:
     if trial.rungs and not trial.history:  # it was cut short before the first epoch at its next rung had ended
         return trial.rungs[-1].budget
     return min(float(len(trial.history)), trial.budget or math.inf)
+
+
+BASELINE = "baseline"  # begins the name of a plan of all defaults that no trial had; alone, it stands for any of them
+
+
+def baseline_name(number: int) -> str:
+    """Return the name of the plan `number` (from 1) of all defaults that no trial had: `baseline`, `baseline-2`, ..."""
+    return BASELINE if number == 1 else f"{BASELINE}-{number}"
+
+
+def untried(name: str, plan: Mapping[str, Any], number: int = 1) -> TrialResult:
+    """Return a plan that no trial of a search had as a trial that never began; its `number` is below 0."""
+    about: dict[str, Any] = {"number": -number, "state": "interrupted", "seed": 0, "label": plan_label(plan)}
+    return TrialResult(trial=name, plan=plan, message="no trial of the search had this plan", **about)
 
 
 REFIT = 0  # the number, among the replicates of a plan, of its training on training and validation images together
@@ -213,6 +229,29 @@ class RunRecord:
     refits: tuple[ReplicateResult, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`
     broken_on_test: frozenset[tuple[str, int]] = frozenset()  # (trial, replicate) of models that could not be evaluated
+
+    @property
+    def baseline(self) -> str:
+        """Return the trial of the plan of all defaults in the newest confirmation that has one, or ""."""
+        said = [entry["baseline"]["trial"] for entry in self.confirmations if entry.get("baseline")]
+        return str(said[-1]) if said else ""
+
+    @property
+    def untried(self) -> tuple[TrialResult, ...]:
+        """Return the plans that were to be confirmed and that no trial had: those of all defaults."""
+        said = [entry["baseline"] for entry in self.confirmations if entry.get("baseline")]
+        plans = {str(one["trial"]): one["plan"] for one in said if one.get("plan")}
+        return tuple(untried(name, plan, number) for number, (name, plan) in enumerate(plans.items(), start=1))
+
+    @property
+    def plans(self) -> tuple[TrialResult, ...]:
+        """Return the trials, and those plans that no trial had and that were trained on fresh seeds all the same."""
+        trained = {one.trial for one in self.replicates}
+        return (*self.trials, *(one for one in self.untried if one.trial in trained))
+
+    def called(self, name: str) -> str:
+        """Return the trial that a name stands for: `baseline` is the plan of all defaults, whichever trial had it."""
+        return self.baseline or name if name == BASELINE else name
 
     @property
     def file(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mnistlab import events
 from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
-from mnistlab.confirm import confirm, go_on, left_of, work_of
+from mnistlab.confirm import confirm, go_on
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data, find_data
 from mnistlab.discovery import Selection
@@ -28,9 +28,10 @@ from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
-from mnistlab.spec import ExperimentSpec, SearchSpec
+from mnistlab.spec import SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
+from mnistlab.tuning.confirmation import left_of, work_of
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.executors import executor
 from mnistlab.tuning.job import Search
@@ -140,7 +141,7 @@ def add_confirmation(found: Reopened, options: Options, view: View) -> Finished 
     writer, requests = RunWriter(found.path), Requests()
     try:
         record = read_run(found.path)  # again: only now is nobody else writing
-        if work_of(found.experiment.spec, record.trials, record).done:
+        if work_of(found.experiment.spec, found.experiment.space, record.trials, record).done:
             return None
         with signals_as(requests), view(found.path) as handle, sealed(), tracking((), found.path, "") as track:
             emit = emitter(writer, requests, handle, track)
@@ -175,7 +176,7 @@ def resume(found: Reopened, options: Options, view: View, *, again: bool = False
         if not searching:  # what has failed is not tried again either: it stays as it ended
             past = past_of(read_events(found.path))
         ended = _ended(record, past) if searching else _all_ended(record, past)
-        idle = not searching and _confirmed(spec, ended, record)
+        idle = not searching and _confirmed(found.experiment, ended, record)
         if idle and past.over:
             return None
         plans = {trial.trial: trial.plan for trial in record.trials}
@@ -220,9 +221,10 @@ def _searchable(found: Reopened, past: Past) -> bool:
     return undone or promotes(found_rungs(found.record), spec, past)
 
 
-def _confirmed(spec: ExperimentSpec, trials: list[TrialResult], record: RunRecord) -> bool:
+def _confirmed(experiment: Experiment, trials: list[TrialResult], record: RunRecord) -> bool:
     """Return whether nothing is left of the experiment's confirmation, nor of one that `mnistlab confirm` asked for."""
-    return work_of(spec, trials, record).done and left_of(spec, trials, record) is None
+    spec, space = experiment.spec, experiment.space
+    return work_of(spec, space, trials, record).done and left_of(spec, trials, record) is None
 
 
 def _ended(record: RunRecord, past: Past) -> list[TrialResult]:

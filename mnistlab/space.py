@@ -158,6 +158,15 @@ def defaults(space: Space) -> dict[str, Scalar]:
     return asked
 
 
+def default_plan(space: Space) -> Plan:
+    """Return the plan that is made of all defaults: what a search has to beat.
+
+    That is the first model of the file with the first optimizer; what the file fixes is as fixed there, and a default
+    that lies outside the file's list or range is the nearest value within (`points.default_in`).
+    """
+    return suggest(space, lambda parameter: parameter.default)
+
+
 def endless(space: Space) -> list[Parameter]:
     """Return the parameters that a grid can't enumerate."""
     return [p for p in space.parameters() if values(p.domain) is None]

@@ -37,6 +37,12 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MIN_GPU_SHARE = 0.0001
 MAX_TRIALS = 1_000_000
 
+# What earlier versions took for granted where a file said nothing. What a run's record lacks, its version did not know.
+OLD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "search": {"algorithm": "tpe", "scheduler": "asha", "reduction_factor": 3},  # before there was `halving`
+    "confirm": {"baseline": False},
+}
+
 Table = dict[str, Any]
 Tables = dict[str, SkipValidation[Table]]  # `mnistlab.space` judges what stands in them
 Algorithm = Literal["auto", "tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
@@ -155,6 +161,7 @@ class ConfirmSpec(Section):
 
     top: Annotated[int, Field(ge=0)] = 3
     seeds: Annotated[int, Field(ge=1)] = 5
+    baseline: bool = True  # the plan of all defaults is confirmed too, so that what searching gained can be told
     racing: bool = False  # a plan that can no longer win gets no more seeds
     refit: bool = False  # the champion is trained once more, on training and validation images together
 

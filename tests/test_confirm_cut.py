@@ -5,6 +5,7 @@ The trainings, which Ray would carry out, are made up here at once; all else is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,19 @@ import numpy as np
 import pytest
 
 from mnistlab import confirm as confirmation
+from mnistlab.api import Int
 from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunWriteError
-from mnistlab.events import Event, PlanDropped, RefitFinished, ReplicateFinished
+from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished
+from mnistlab.fsck import check
+from mnistlab.leaderboard import rank
 from mnistlab.racing import outcomes
 from mnistlab.results import REFIT, RunRecord, TrialResult
+from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
+from mnistlab.trained.chosen import model_of
+from mnistlab.tuning.confirmation import work_of
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer
 
 pytestmark = pytest.mark.simulated
@@ -31,8 +38,14 @@ WRONG = {"0000": 0.02, "0001": 0.025, "0002": 0.2, "0003": 0.3}  # shares of ima
 LUCK: dict[tuple[str, int], float] = {}  # the same for a seed of which a test wants another one
 
 
+def space(default: int) -> Space:
+    """Return a space of widths whose default is that of trial `default`, if there is such a trial."""
+    width = Parameter("model.mlp.width", Int(8, 64), 8 + default)
+    return Space((Branch("mlp", {}, {}, (width,)),), (Branch("adam", {}, {}, ()),), (), Branch("training", {}, {}, ()))
+
+
 def trial(number: int) -> TrialResult:
-    name, plan = f"{number:04d}", {"model": {"name": "mlp", "config": {"width": 8 + number}}}
+    name, plan = f"{number:04d}", suggest(space(0), lambda _: 8 + number)
     about: dict[str, Any] = {"trial": name, "number": number, "plan": plan, "label": name, "seed": 0}
     return TrialResult(**about, state="complete", metrics={"val_accuracy": 1 - WRONG[name], "val_loss": WRONG[name]})
 
@@ -41,8 +54,8 @@ TRIALS = [trial(number) for number in range(4)]
 
 
 def trained(task: ReplicateTask) -> ReplicateAnswer:
-    rng = np.random.default_rng([int(task.trial), task.replicate])
-    wrong = LUCK.get((task.trial, task.replicate), WRONG[task.trial] * rng.uniform(0.8, 1.2))
+    rng = np.random.default_rng([int(task.trial) if task.trial.isdecimal() else 99, task.replicate])
+    wrong = LUCK.get((task.trial, task.replicate), WRONG.get(task.trial, 0.1) * rng.uniform(0.8, 1.2))
     right = rng.random(IMAGES) >= wrong
     losses = np.where(right, 0.01, 3.0)
     history = ({"val_accuracy": float(right.mean()), "val_loss": float(losses.mean()), "seconds": 1.0},)
@@ -69,7 +82,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         path.mkdir()
-        self.path, self.said = path, list[Event]()
+        self.path, self.said, self.default = path, list[Event](), 3
         self.store = RunWriter(path)
         self.store.write_run({"run": path.name, "metric": "val_accuracy", "dataset": {"name": "made-up"}})
         for one in TRIALS:
@@ -96,7 +109,14 @@ class Run:
                 stop.append(True)
 
         shared = SimpleNamespace(dataset="made-up")
-        about = {"spec": spec(**table), "shared": shared, "store": self.store, "emit": emit, "again": "resume"}
+        about = {
+            "spec": spec(**table),
+            "shared": shared,
+            "store": self.store,
+            "emit": emit,
+            "again": "resume",
+            "space": space(self.default),
+        }
         work(SimpleNamespace(**about, stopping=lambda: bool(stop)))
 
     @property
@@ -112,7 +132,7 @@ class Run:
 
 
 def spec(metric: str = "val_accuracy", **table: Any) -> ExperimentSpec:
-    about = {"name": "x", "model": {"mlp": {}}, "search": {"metric": metric}, "confirm": table}
+    about = {"name": "x", "model": {"mlp": {}}, "search": {"metric": metric}, "confirm": {"baseline": False, **table}}
     made, faults = validate(Draft("x.toml", about))
     assert made, faults
     return made
@@ -269,3 +289,144 @@ def test_a_model_whose_log_the_disk_refuses_keeps_the_score_of_its_only_evaluati
     assert run.record.replicates[0].test
     run.confirm(TRIALS[:1], top=1, seeds=1)
     assert run.evaluated() == [("0000", 1)]
+
+
+# --- the plan of all defaults -------------------------------------------------------------------------------------
+
+PAID: dict[str, Any] = {"top": 2, "seeds": 5, "baseline": True}
+
+
+def planned(run: Run) -> list[Any]:
+    return [entry["baseline"] for entry in run.record.confirmations if entry["type"] == "planned"]
+
+
+def names(run: Run) -> set[str]:
+    return {one.trial for one in run.record.replicates}
+
+
+def of_defaults(run: Run) -> list[Any]:
+    """What fsck finds wrong with the folder of defaults that no trial had."""
+    return [found for found in check(run.path).findings if found.file.startswith("trials/baseline")]
+
+
+def test_the_defaults_are_confirmed_on_top_of_the_best_ones_and_tested_with_them(make_run) -> None:
+    run = make_run("run")
+    record = run.confirm(TRIALS, **PAID)
+    assert planned(run) == [{"trial": "0003", "added": True}]
+    assert [event.baseline for event in run.of(ConfirmationStarted)] == ["0003"]
+    assert Counter(one.trial for one in record.replicates) == {"0000": 5, "0001": 5, "0003": 5}
+    assert all(one.test for one in record.replicates)
+    assert record.test_openings == 1
+    board = rank(record)
+    assert (board.gain.kind, board.gain.trial, board.gain.seeds) == ("gained", "0003", 5)
+    assert [row.trial for row in board.rows if row.baseline] == ["0003"]
+    assert work_of(spec(**PAID), space(3), TRIALS, record).done
+
+
+def test_defaults_that_are_among_the_best_cost_nothing_more(make_run) -> None:
+    run = make_run("run")
+    run.default = 1
+    record = run.confirm(TRIALS, **PAID)
+    assert planned(run) == [{"trial": "0001", "added": False}]
+    assert Counter(one.trial for one in record.replicates) == {"0000": 5, "0001": 5}
+
+
+@pytest.mark.parametrize("state", ["pruned", "interrupted", "failed"])
+def test_defaults_that_the_search_gave_up_are_confirmed_by_their_own_trial(make_run, state) -> None:
+    run = make_run("run")
+    record = run.confirm([*TRIALS[:3], replace(TRIALS[3], state=state, metrics={})], **PAID)
+    assert planned(run) == [{"trial": "0003", "added": True}]
+    assert names(run) == {"0000", "0001", "0003"}
+    assert rank(record).gain.kind == "gained"
+
+
+def test_of_several_trials_of_the_defaults_the_best_one_stands_for_them(make_run) -> None:
+    run = make_run("run")
+    again = replace(TRIALS[3], trial="0004", number=4, metrics={**TRIALS[3].metrics, "val_accuracy": 0.75})
+    run.confirm([*TRIALS, again], **PAID)
+    assert planned(run) == [{"trial": "0004", "added": True}]
+
+
+def test_defaults_that_no_trial_had_get_a_name_of_their_own(make_run) -> None:
+    run = make_run("run")
+    run.default = 20
+    record = run.confirm(TRIALS, **PAID)
+    assert planned(run) == [{"trial": "baseline", "added": True, "plan": default_plan(space(20))}]
+    assert names(run) == {"0000", "0001", "baseline"}
+    assert [one.trial for one in record.trials] == ["0000", "0001", "0002", "0003"]  # the search has not grown
+    assert record.plans[-1].plan == default_plan(space(20))
+    board = rank(record)
+    assert {row.trial: (row.state, row.baseline) for row in board.rows}["baseline"] == ("confirmed", True)
+    assert (board.gain.kind, board.gain.trial) == ("gained", "baseline")
+    assert model_of(record, "baseline", None).trial.plan == default_plan(space(20))
+    assert of_defaults(run) == []
+    run.path.joinpath("confirmation.jsonl").unlink()
+    said = "is of a plan that confirmation.jsonl does not hold"
+    assert [(one.level, one.message) for one in of_defaults(run)] == [("fault", said)] * 5
+
+
+def test_other_defaults_of_an_amended_space_get_another_name(make_run) -> None:
+    run = make_run("run")
+    for default in (20, 21, 20):
+        run.default = default
+        record = run.confirm(TRIALS, **PAID)
+    assert [one["trial"] for one in planned(run)] == ["baseline", "baseline-2"]  # the third had nothing left to do
+    assert names(run) == {"0000", "0001", "baseline", "baseline-2"}
+    assert len({one.number for one in record.plans}) == len(record.plans)
+    assert [row.trial for row in rank(record).rows if row.baseline] == ["baseline-2"]
+
+
+def test_a_confirmation_with_defaults_ends_alike_wherever_it_is_cut_off(make_run) -> None:
+    for default in (3, 20):
+        whole = make_run(f"whole-{default}")
+        whole.default = default
+        whole.confirm(TRIALS, **PAID)
+        for cut in (1, 3, 8, 15):
+            run = make_run(f"cut-{default}-{cut}")
+            run.default = default
+            run.confirm(TRIALS, after_trainings(cut), **PAID)
+            run.confirm(TRIALS, **PAID)
+            assert outcome(run) == outcome(whole)
+            assert rank(run.record).gain == rank(whole.record).gain
+
+
+def test_a_confirmation_that_alone_asked_for_the_defaults_is_gone_on_with(make_run) -> None:
+    """`mnistlab confirm --baseline` of a run whose experiment asks for none."""
+    run, own = make_run("run"), {"top": 2, "seeds": 5}
+    run.default = 20
+    run.confirm(TRIALS, **own)
+    assert names(run) == {"0000", "0001"}
+    run.confirm(TRIALS, after_trainings(2), **PAID)
+    record = run.go_on(**own)
+    assert Counter(one.trial for one in record.replicates)["baseline"] == 5
+    assert [entry["baseline"]["trial"] for entry in record.confirmations if "baseline" in entry] == ["baseline"] * 2
+    run.go_on(**own)
+    assert len(run.of(ConfirmationStarted)) == 3
+
+
+def test_the_defaults_never_leave_a_race(make_run) -> None:
+    run = make_run("run")
+    record = run.confirm(TRIALS, **RACE, baseline=True)
+    assert {event.trial for event in run.of(PlanDropped)} == {"0002"}
+    assert Counter(one.trial for one in record.replicates)["0003"] == RACE["seeds"]
+    assert rank(record).gain.seeds == RACE["seeds"]
+
+
+@pytest.mark.parametrize("table", [{"top": 0}, {"baseline": False}])
+def test_without_a_confirmation_or_a_baseline_nothing_is_said(make_run, table) -> None:
+    run = make_run("run")
+    record = run.confirm(TRIALS, **{**PAID, "seeds": 1, **table})
+    assert "0003" not in names(run)
+    assert all("baseline" not in entry for entry in record.confirmations)
+    assert rank(record).gain is None
+
+
+def test_a_space_of_one_plan_has_nothing_to_gain(make_run) -> None:
+    one = replace(space(0), models=(Branch("mlp", {}, {"width": 8}, ()),))
+    assert work_of(spec(**PAID), one, TRIALS[:1]).chosen.baseline == ""
+    assert work_of(spec(**PAID), space(0), TRIALS[:1]).chosen.baseline == "0000"
+
+
+def test_where_no_trial_used_its_budget_the_defaults_are_not_trained_either() -> None:
+    pruned = [replace(one, state="pruned") for one in TRIALS]
+    assert work_of(spec(**PAID), space(3), pruned).done

@@ -25,6 +25,7 @@ trials = 2
 scheduler = "none"
 [confirm]
 top = 1
+baseline = false
 seeds = 1
 """
 SAID = "digits (200 training images)"

@@ -51,7 +51,7 @@ def _open(name: str, runs: Path, other: tuple[str, RunRecord] | None = None) -> 
     try:
         return store.read_run(store.find_run(name, runs)), ""
     except store.NoSuchRunError:
-        typed, there = (other[0], [one.trial for one in other[1].trials]) if other else ("", [])
+        typed, there = (other[0], [one.trial for one in other[1].plans]) if other else ("", [])
         if name.isdecimal() and (near := closest(name, there)):
             text = f"no run '{name}'; a trial is named with its run: did you mean '{typed}:{near}'?"
             raise store.NoSuchRunError(text) from None

@@ -21,6 +21,14 @@ def confirm(
         int | None,
         typer.Option("--seeds", min=1, help="Seeds of each plan in all, old ones included.", show_default=False),
     ] = None,
+    baseline: Annotated[
+        bool | None,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Also the plan of all defaults; as the experiment says if not given.",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
     runs: Runs = RUNS,
     ui: View = "auto",
@@ -38,15 +46,15 @@ def confirm(
     view, path = chosen(ui, color, executor), store.find_run(run, runs)
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
-            from mnistlab.confirm import left_of
             from mnistlab.data import default_place
             from mnistlab.environment import check_environment
             from mnistlab.reopen import reopen_run
             from mnistlab.run import Options, add_confirmation
+            from mnistlab.tuning.confirmation import left_of
 
             check_environment()
             place = default_place(data_dir)
-            found = reopen_run(path, place, top=top, seeds=seeds)
+            found = reopen_run(path, place, top=top, seeds=seeds, baseline=baseline)
         command = command_line()
         finished = add_confirmation(
             found,

@@ -125,7 +125,7 @@ def _confirmed(state: ViewState, now: float, draw: random.Random, free: list[flo
         slots, left = _replicates(state, now)
         slots = (slots + [0.0] * at_once)[: max(at_once, len(slots))]
     else:
-        expected = min(state.start.confirm_top, state.complete + len(state.running) + state.queued)
+        expected = state.confirmable
         # Its workers are new ones, and start as slowly as those of the search did.
         slots = [max(free) + state.warm_up * bool(expected)] * max(at_once, len(free))
         left = _winners(state, now, draw, expected) * state.start.confirm_seeds

@@ -147,8 +147,9 @@ def _best_changed(event: ev.BestChanged, _state: ViewState) -> str:
 
 @_say.register
 def _confirmation_started(event: ev.ConfirmationStarted, _state: ViewState) -> str:
+    plans = [f"{trial}, the defaults" if trial == event.baseline else trial for trial in event.trials]
     return (
-        f"confirmation: {counted(len(event.trials), 'plan')} ({listed(event.trials)}) "
+        f"confirmation: {counted(len(event.trials), 'plan')} ({listed(plans)}) "
         f"on {counted(event.seeds, 'fresh seed')} each"
     )
 

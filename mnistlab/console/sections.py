@@ -110,7 +110,7 @@ def share_done(state: ViewState) -> float:
     assert state.start is not None
     if state.phase == "over":
         return 1.0
-    planned = state.start.confirm_top * state.start.confirm_seeds
+    planned = state.confirmable * state.start.confirm_seeds
     if state.confirms:
         planned = state.trainings
     search = state.finished if state.confirms else state.total

@@ -70,6 +70,7 @@ class ViewState:
     warned: int = 0
     confirming: tuple[str, ...] = ()
     seeds: int = 0
+    baseline: str = ""  # the one of these that has the plan of all defaults
     outdated: bool = False  # whether the search has gone on since that confirmation: other plans may be the best by now
     replicates: Replicates = field(default_factory=dict[tuple[str, int], Replicate])
     dropped: tuple[str, ...] = ()  # plans that get no more seeds
@@ -106,6 +107,14 @@ class ViewState:
         return max(0, self.total - self.finished - self.paused - self.interrupted - len(self.running))
 
     @property
+    def confirmable(self) -> int:
+        """Return how many plans will be confirmed once the search is over, if enough of its trials get that far."""
+        if self.start is None or not self.start.confirm_top:
+            return 0
+        best = min(self.start.confirm_top, self.complete + len(self.running) + self.queued)
+        return best + bool(best and self.start.confirm_baseline)
+
+    @property
     def waiting(self) -> int:
         """Return how many trials have lost their worker and wait for another one."""
         return sum(one.waiting for one in self.running.values())
@@ -130,7 +139,8 @@ class ViewState:
         """Return the label of a running or leading trial, or "" where it is forgotten."""
         if trial in self.running:
             return self.running[trial].label
-        return next((scored.label for scored in self.leaders if scored.trial == trial), "")
+        known = next((scored.label for scored in self.leaders if scored.trial == trial), "")
+        return f"(defaults) {known}".strip() if trial and trial == self.baseline else known
 
 
 _NOBODY_ASKED: dict[str, Any] = {"stop_asked": "", "at_once": False, "interruption": ""}
@@ -293,6 +303,7 @@ def _confirmation_started(event: ev.ConfirmationStarted, state: ViewState) -> Vi
     wanted = {(trial, number) for trial in event.trials for number in range(1, event.seeds + 1)}
     kept = {key: one for key, one in state.ended.items() if key in wanted}
     after = replace(state, phase="confirmation", confirming=event.trials, seeds=event.seeds, outdated=False)
+    after = replace(after, baseline=event.baseline)
     # Who has left a race stays out of another one over no more seeds, whatever came in between.
     out = tuple(trial for trial, over in state.left.items() if trial in event.trials and over >= event.seeds)
     return replace(after, replicates=kept, dropped=out)

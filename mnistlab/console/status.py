@@ -86,6 +86,7 @@ def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:
         "confirmation": {
             "plans": list(state.confirming),
             "seeds": state.seeds,
+            "baseline": state.baseline or None,
             "ended": state.replicated,
             "dropped": list(state.dropped),
             "refit": state.refit or None,

@@ -22,6 +22,7 @@ from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.leaderboard.rows import state_text
 from mnistlab.results import ReplicateResult
 from mnistlab.statistics import MeanSd
 
@@ -29,6 +30,10 @@ PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160
 UNCONFIRMED_PLAN = 64  # characters shown of a plan that was not confirmed
 NAMED = 8  # runs that are named above a ranking of several
+BASELINE_NOTE = (
+    "(defaults): the plan of all defaults, confirmed beside the best ones to tell what searching gained; that "
+    "comparison and its interval are corrected as those of all pairs are."
+)
 GAP = 2  # a divider of one space, and one of padding
 
 
@@ -145,7 +150,7 @@ def _columns(board: Leaderboard, rows: Sequence[Row]) -> list[_Column]:
         _column("range", False, [row.ranks for row in rows], "right"),
         _column("run", True, [row.run for row in rows] if len(board.runs) > 1 else [""] * len(rows)),
         _column("trial", True, [row.trial + "*" * row.front for row in rows]),
-        _column("state", True, [f"failed ({row.cause})" if row.state == "failed" else row.state for row in rows]),
+        _column("state", True, [_state(row) for row in rows]),
         _column("plan", True, [_plan(row) for row in rows]),
         _column(f"{metric}{unit}", True, [_mean(metric, row.validation) for row in rows], "right"),
         _column("test acc. %", False, [_test(row) for row in rows], "right"),
@@ -201,6 +206,10 @@ def _plan(row: Row) -> str:
     text = " ".join(filter(None, [row.model, row.settings]))
     shown = text if row.state == "confirmed" else shortened(text, UNCONFIRMED_PLAN)
     return " ".join(filter(None, [shown, dataset]))
+
+
+def _state(row: Row) -> str:
+    return f"failed ({row.cause})" if row.state == "failed" else state_text(row)
 
 
 def _test(row: Row) -> str:
@@ -269,6 +278,8 @@ def _footnotes(board: Leaderboard) -> list[str]:
     notes += luck_notes(board)
     if any(row.front for row in board.rows):
         notes.append(f"* on the Pareto front of {listed(board.metrics)}, by the trials' own values.")
+    if any(row.baseline for row in board.rows):
+        notes.append(BASELINE_NOTE)
     if again := [f"{board.name(row)} (of {row.repeats})" for row in board.rows if row.repeats]:
         notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
     if board.refit and board.champion:

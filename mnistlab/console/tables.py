@@ -17,6 +17,7 @@ from mnistlab.statistics import mean_interval
 
 GAP = 2
 PLAN_WIDTH = 100  # a plan's column is not wider, so that the numbers stay near
+TRIAL = 5  # of a trial's name
 CELL = 6  # of one training in the table of a confirmation
 LEAST_PLAN = 16
 WIDE_PLAN = 40  # from this on a label is made for the column; below, the usual one is cut
@@ -142,21 +143,21 @@ def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
 
 def _confirmation(state: ViewState, room: int, look: Look) -> list[Text]:
     """Return plans x seeds: the epochs of a training that runs, the value of one that has ended, the mean of all."""
-    plans = len(state.confirming)
+    plans, width = len(state.confirming), max(TRIAL, *map(len, state.confirming))
     head = [look.line(confirmation_text(state))]
     if plans + 2 <= room:
         seeds = [f"seed {number}" if number == 1 else str(number) for number in range(1, state.seeds + 1)]
-        head.append(_plan_row("trial", "mean [95 % interval]", seeds, "plan", look, "dim"))
+        head.append(_plan_row(width, "trial", "mean [95 % interval]", seeds, "plan", look, "dim"))
     fit = plans if plans + len(head) <= room else max(0, room - len(head) - 1)
-    rows = [_plan_line(state, trial, look) for trial in state.confirming[:fit]]
+    rows = [_plan_line(state, trial, look, width) for trial in state.confirming[:fit]]
     return [*head, *rows, *_more(plans - fit, "plans", look)][:room]
 
 
-def _plan_line(state: ViewState, trial: str, look: Look) -> Text:
+def _plan_line(state: ViewState, trial: str, look: Look, width: int) -> Text:
     ones = [state.replicates.get((trial, number)) for number in range(1, state.seeds + 1)]
     values = [one.value for one in ones if one is not None and one.state == "done" and one.value is not None]
     cells = [replicate_text(state.metric, one, look, out=trial in state.dropped) for one in ones]
-    return _plan_row(trial, mean_text(state.metric, values), cells, state.label(trial), look)
+    return _plan_row(width, trial, mean_text(state.metric, values), cells, state.label(trial), look)
 
 
 def confirmation_text(state: ViewState) -> str:
@@ -170,9 +171,9 @@ def confirmation_text(state: ViewState) -> str:
     return said
 
 
-def _plan_row(trial: str, mean: str, cells: Sequence[str], label: str, look: Look, style: str = "") -> Text:
+def _plan_row(width: int, trial: str, mean: str, cells: Sequence[str], label: str, look: Look, style: str = "") -> Text:
     """Return a row: the mean with its interval, a cell for each seed as far as they fit, then the plan's settings."""
-    head = f"{trial:<5}  {mean:<22}"
+    head = f"{trial:<{width}}  {mean:<22}"
     room = max(0, (look.width - cell_len(head)) // (CELL + 1))
     more = f" +{len(cells) - room}" if len(cells) > room else ""
     shown = [look.signs.cell(cell, CELL, right=True) for cell in cells[: room - bool(more)]]

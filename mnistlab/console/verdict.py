@@ -8,12 +8,19 @@ from collections.abc import Sequence
 
 from mnistlab.labels import counted, listed, metric_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.ties import seen_text, weakest
 from mnistlab.statistics import Interval, MeanSd
 
 
 def verdict(board: Leaderboard) -> str:
-    """Return one honest sentence: who won, by how much, tied with whom, and how often the test set was opened."""
+    """Return what searching gained, where that is known, and one honest sentence on who won."""
+    gained = [gain_text(board.metric, board.gain)] if board.gain else []
+    return " ".join([*gained, _winner(board)])
+
+
+def _winner(board: Leaderboard) -> str:
+    """Return in a sentence who won, by how much, tied with whom, and how often the test set was opened."""
     if board.champion is None:
         return _nothing_succeeded(board)
     winner = board.champion

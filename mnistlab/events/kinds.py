@@ -49,6 +49,7 @@ class RunStarted(Event):
     config: str = ""  # the beginning of the sha256 of the experiment with all its defaults
     confirm_top: int = 0
     confirm_seeds: int = 0
+    confirm_baseline: bool = False  # whether the plan of all defaults is confirmed too, on top of the best ones
     time_budget: float = 0.0  # seconds; 0 where there is none
     parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
     rungs: tuple[float, ...] = ()  # budgets (epochs) of a trial that is trained anew at each rung, the full one last
@@ -213,11 +214,15 @@ class RungDecided(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ConfirmationStarted(Event):
-    """The best plans are going to be re-trained on fresh seeds."""
+    """The best plans are going to be re-trained on fresh seeds.
+
+    `baseline` is the one of these trials that has the plan of all defaults; "" where none was asked for.
+    """
 
     type: ClassVar[str] = "confirmation_started"
     trials: tuple[str, ...]
     seeds: int
+    baseline: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

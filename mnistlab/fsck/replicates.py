@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from mnistlab.fsck.findings import Finding
 from mnistlab.fsck.kept import Kept
 from mnistlab.fsck.streams import Line
-from mnistlab.results import REFIT, ReplicateResult
-from mnistlab.store import EVENTS
+from mnistlab.results import BASELINE, REFIT, ReplicateResult
+from mnistlab.store import CONFIRMATION, EVENTS
 
 ENDS = ("replicate_finished", "replicate_failed", "refit_finished")
 
@@ -31,6 +31,16 @@ def replicate_findings(lines: list[Line], kept: Kept) -> Iterator[Finding]:
         if kept.replicates[place].replicate != REFIT or not kept.replicates[place].cause:  # no event tells its failure
             said = f"is there, but {EVENTS} doesn't tell that the training ended: the writer died between the two"
             yield Finding(level="note", file=_file(place), message=said)
+
+
+def plan_findings(confirmations: list[Line], kept: Kept) -> Iterator[Finding]:
+    """Yield the replicates of plans that no trial had and whose plan was not written down either."""
+    said = [line.record.get("baseline") or {} for line in confirmations]
+    known = {one.get("trial") for one in said if one.get("plan")}
+    for place in sorted(kept.replicates):
+        if place[0].startswith(BASELINE) and place[0] not in known:
+            message = f"is of a plan that {CONFIRMATION} does not hold"
+            yield Finding(level="fault", file=_file(place), message=message)
 
 
 def _differences(result: ReplicateResult, line: Line) -> Iterator[str]:

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from mnistlab.leaderboard.entries import UNRANKED
+from mnistlab.leaderboard.gain import Gain
 from mnistlab.leaderboard.ranking import Leaderboard, Luck, group, rank, rank_together
 from mnistlab.leaderboard.rows import Row, TestEstimate, pareto
 
-__all__ = ["UNRANKED", "Leaderboard", "Luck", "Row", "TestEstimate", "group", "pareto", "rank", "rank_together"]
+__all__ = ["UNRANKED", "Gain", "Leaderboard", "Luck", "Row", "TestEstimate", "group", "pareto", "rank", "rank_together"]

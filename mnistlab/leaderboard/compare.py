@@ -162,7 +162,7 @@ def _digests(dataset: Mapping[str, Any]) -> str:
 
 def _find(record: RunRecord, name: str, metric: str) -> Entry:
     """Return the trial `name` of a run, or its champion; it must have been confirmed."""
-    found = standings([record], metric).found
+    found, name = standings([record], metric).found, record.called(name)
     if not name:
         if not found or found[0].state != "confirmed":
             raise NotComparableError(

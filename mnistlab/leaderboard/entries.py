@@ -67,7 +67,7 @@ def _entries(record: RunRecord, metric: str) -> list[Entry]:
         by_trial[replicate.trial].append(replicate)
     left = drops(record.confirmations)
     planned = _planned(record, left.keys())
-    made = [_entry(record, trial, by_trial.get(trial.trial, []), metric, planned) for trial in record.trials]
+    made = [_entry(record, trial, by_trial.get(trial.trial, []), metric, planned) for trial in record.plans]
     by_name = {entry.trial.trial: entry for entry in made}
     out = {name: left[name] for name, entry in by_name.items() if name in left and _is_out(entry, left[name], by_name)}
     return [_out_of_the_race(entry, out, by_name) if entry.trial.trial in out else entry for entry in made]

@@ -38,12 +38,12 @@ def luck_of(found: Sequence[Entry], metric: str) -> Luck:
     tried = len(candidates(found, metric))
     spread, champion = pooled_spread([entry.replicates for entry in found], metric), found[0]
     scored, sign = value_of(champion.trial, metric), 1 if higher_is_better(metric) else -1
-    known = champion.state == "confirmed" and scored is not None and champion.value is not None
+    full = champion.state == "confirmed" and champion.trial.state == "complete"  # else the search has not scored it
     return Luck(
         tried=tried,
         spread=spread,
         curse=None if spread is None or not tried else winners_curse(tried, spread),
-        drop=sign * (scored - champion.value) if known and scored is not None and champion.value is not None else None,
+        drop=sign * (scored - champion.value) if full and scored is not None and champion.value is not None else None,
         gap=_gap(champion, metric),
     )
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings, standings
+from mnistlab.leaderboard.gain import Gain, gain_of
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
@@ -41,6 +42,7 @@ class Leaderboard:
     their paths. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
     trained once more, on training and validation images; it is not ranked. `seeds_only` says that what is claimed of
     confirmed plans holds for other seeds on the same images only, because the metric is not known of each image.
+    `gain` is what the champion's search has gained over the plan of all defaults.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Leaderboard:
     refit: ReplicateResult | None = None
     openings: tuple[int, ...] = ()  # of the test set, by each of `runs`
     seeds_only: bool = False
+    gain: Gain | None = None
 
     @property
     def metric(self) -> str:
@@ -152,6 +155,7 @@ def _board(
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
         seeds_only=_seeds_only(found, metrics[0]),
+        gain=gain_of(judged, metrics[0]) if champion else None,
     )
     return _with_rivals(board, judged) if champion and champion.state == "confirmed" else board
 

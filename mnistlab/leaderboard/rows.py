@@ -37,13 +37,15 @@ class Row:
     image; it is None where nothing is known of its width. `test_clean` is the test accuracy without the images
     whose labels are known to be doubtful, where any are. `plugins` names every plugin of the plan with its version.
     `seconds` is the time of one training, the mean over the seeds where confirmed. `objectives` holds the trial's own
-    value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms. `cost` is
+    value of each of the run's metrics, on which the Pareto front rests: one training each, so on equal terms; of
+    a confirmed plan whose trial ended early it is its first fresh seed. `cost` is
     what one prediction takes, the median over the seeds, and `macs` its multiply-accumulates, which are known of trials
     that were not confirmed as well. `seeds` counts those that the means are over, `lost` the seeds of the confirmation
     that failed, `untried` those of a confirmed plan that were not trained because the run was cut short; both are
     missing in the means. `best` is the chance that the plan is the best of those confirmed, by resampling the seeds.
     `created` says when the run began, `values` is every setting. `repeats` names the trial that tried the same plan
-    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win.
+    first: one plan, another seed. `left_race` says that it got no more seeds because it could no longer win. `baseline`
+    marks the plan of all defaults, which is confirmed to tell what searching has gained.
 
     A confirmed plan may have any rank from `rank_low` to `rank_high` of the confirmed ones. Where it shares a rank and
     is not the first of it, `tie` says what the comparison with the first could have shown.
@@ -80,6 +82,7 @@ class Row:
     values: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     repeats: str = ""
     left_race: bool = False
+    baseline: bool = False
     rank_low: int | None = None
     rank_high: int | None = None
     tie: Tie | None = None
@@ -103,7 +106,8 @@ class Place:
 def make_row(entry: Entry, place: Place, metrics: Sequence[str], searched: Collection[str], best: float | None) -> Row:
     """Return the row of an entry that ranks as `place`; `searched` are the settings to be shown."""
     trial, run = entry.trial, entry.record.run
-    parameters = value_of(trial, "parameters")
+    one = _whole(entry)
+    parameters, epochs = value_of(one, "parameters"), _epochs(one)
     times = [r.seconds for r in entry.replicates] or [trial.seconds]
     return Row(
         rank=place.rank,
@@ -114,14 +118,14 @@ def make_row(entry: Entry, place: Place, metrics: Sequence[str], searched: Colle
         validation=_validation(entry, metrics[0]),
         test=_test(entry.replicates),
         parameters=None if parameters is None else int(parameters),
-        epochs=math.ceil(epochs_of(trial)),
-        part=epochs_of(trial) / max(1, math.ceil(epochs_of(trial))),
+        epochs=math.ceil(epochs),
+        part=epochs / max(1, math.ceil(epochs)),
         budget=int(trial.plan.get("training", {}).get("epochs", len(trial.history))),
         seconds=math.fsum(times) / len(times),
         dataset=dataset_text(run["dataset"]),
         plugins=_plugins(trial.plan),
         run=run_name(entry.record),
-        objectives={m: value for m in metrics if (value := value_of(trial, m)) is not None},
+        objectives={m: value for m in metrics if (value := value_of(one, m)) is not None},
         lost=entry.lost,
         untried=entry.untried,
         cause=trial.cause,
@@ -136,10 +140,26 @@ def make_row(entry: Entry, place: Place, metrics: Sequence[str], searched: Colle
         values=entry.settings,
         repeats=trial.repeats,
         left_race=entry.left is not None,
+        baseline=trial.trial == entry.record.baseline,
         rank_low=place.low,
         rank_high=place.high,
         tie=place.tie,
     )
+
+
+def _whole(entry: Entry) -> TrialResult | ReplicateResult:
+    """Return the trial, or in place of one that did not use its full budget the first of its plan's fresh seeds."""
+    short = entry.trial.state != "complete" and entry.replicates
+    return entry.replicates[0] if short else entry.trial
+
+
+def _epochs(one: TrialResult | ReplicateResult) -> float:
+    return epochs_of(one) if isinstance(one, TrialResult) else len(one.history)
+
+
+def state_text(row: Row) -> str:
+    """Return the state of a row, with a mark where it is the plan of all defaults."""
+    return f"{row.state} (defaults)" if row.baseline else row.state
 
 
 def run_name(record: RunRecord) -> str:

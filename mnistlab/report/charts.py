@@ -118,7 +118,7 @@ def learning_curves(key: str, record: RunRecord, board: Leaderboard, measure: fa
     lines = base.mark_line(strokeWidth=1.6).encode(opacity=opacity).properties(name=f"{key}-lines").add_params(pick)
     dots = base.mark_circle(size=18).encode(opacity=opacity, tooltip=tooltip)
     chart = alt.layer(lines, dots).properties(width=WIDTH, height=HEIGHT)
-    full_ones = sum(states[t.trial] in {"confirmed", "complete"} for t in record.trials)
+    full_ones = sum(trial.state == "complete" for trial in record.trials)
     return figure(
         f"{key}-curves",
         chart,

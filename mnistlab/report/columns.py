@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mnistlab.labels import metric_text, seconds_text
 from mnistlab.leaderboard import UNRANKED, Leaderboard, Row
+from mnistlab.leaderboard.rows import state_text
 from mnistlab.statistics import MeanSd
 
 Cell = Callable[[Row, str], str]
@@ -78,7 +79,7 @@ COLUMNS = (
     Column("Rank", lambda row, _: row.rank, rank_number, numeric=True),
     Column("Rank range", lambda row, _: row.ranks, lambda row: row.rank_low, numeric=True),
     Column("Trial", lambda row, _: row.trial),
-    Column("State", lambda row, _: row.state),
+    Column("State", lambda row, _: state_text(row)),
     Column("Model · optimizer", lambda row, _: row.model),
     Column("Validation", lambda row, metric: score(metric, row.validation), lambda row: _mean(row.validation), True),
     Column(

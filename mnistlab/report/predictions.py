@@ -57,7 +57,7 @@ def _needed(record: RunRecord, one: ReplicateResult) -> list[str]:
 
 
 def _plan(record: RunRecord, one: ReplicateResult) -> Mapping[str, Any]:
-    return next(trial.plan for trial in record.trials if trial.trial == one.trial)
+    return next(trial.plan for trial in record.plans if trial.trial == one.trial)
 
 
 # --- the models ---------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def _data_text(data: object, board: Leaderboard) -> str:
 def trial_pages(key: str, record: RunRecord, board: Leaderboard) -> list[TrialPage]:
     """Return the record of every trial, in the order of their numbers."""
     states = {row.trial: row.state for row in board.rows}
-    return [_trial_page(key, record, board, trial, states[trial.trial]) for trial in record.trials]
+    return [_trial_page(key, record, board, trial, states[trial.trial]) for trial in record.plans]
 
 
 def trial_id(key: str, number: int) -> str:

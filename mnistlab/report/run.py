@@ -95,7 +95,7 @@ def page(
         columns=shown,
         rows=tuple(columns.table(board, shown)),
         states=tuple(state for state in STATES if any(row.state == state for row in board.rows)),
-        anchors={trial.trial: records.trial_id(key, trial.number) for trial in record.trials},
+        anchors={trial.trial: records.trial_id(key, trial.number) for trial in record.plans},
         course=_course(key, record, board, stream, measure),
         settings=_settings(key, record, measure),
         costs=tuple(charts.pareto_fronts(key, board, measure)),

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import Scalar, counted, visible
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.leaderboard.gain import gain_text
 from mnistlab.results import higher_is_better
 
 Kind = Literal["text", "int", "float", "bool"]
@@ -78,6 +79,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("run", "text", _of("run")),
     Column("trial", "text", _of("trial")),
     Column("state", "text", _of("state")),
+    Column("baseline", "bool", _of("baseline")),
     Column("model", "text", _of("model")),
     Column("settings", "text", _of("settings")),
     *_means("validation", "validation"),
@@ -268,6 +270,7 @@ def about(board: Leaderboard) -> Mapping[str, Any]:
         "rule": board.rule,
         "test_openings": board.test_openings,
         "champion": board.name(board.champion) if board.champion else None,
+        "gain": _gain(board),
         "tied": list(board.tied),
         "better": list(board.better),
         "lacking": list(board.lacking),
@@ -281,6 +284,16 @@ def about(board: Leaderboard) -> Mapping[str, Any]:
             "gap": gap and {"mean": gap.mean, "low": gap.interval.low, "high": gap.interval.high},
         },
     }
+
+
+def _gain(board: Leaderboard) -> Mapping[str, Any] | None:
+    """Return what searching has gained over the plan of all defaults, as numbers and as the sentence that is shown."""
+    if board.gain is None:
+        return None
+    one, gap = board.gain, board.gain.difference
+    said = {"kind": one.kind, "trial": one.trial, "seeds": one.seeds, "detectable": one.detectable}
+    ends = gap and {"mean": gap.mean, "low": gap.interval.low, "high": gap.interval.high, "p": gap.p}
+    return {**said, "difference": ends, "sentence": gain_text(board.metric, one)}
 
 
 def title(board: Leaderboard) -> str:

@@ -84,11 +84,12 @@ def _trial(record: RunRecord, board: Leaderboard, name: str | None) -> TrialResu
         if board.champion is None:
             raise NoSuchModelError(f"{record.path}: no trial used its full budget, so there is no champion; name one")
         name = board.champion.trial
-    for trial in record.trials:
+    name = record.called(name)
+    for trial in record.plans:
         if trial.trial == name or (name.isdecimal() and trial.number == int(name)):
             return trial
     rest = f"mnistlab leaderboard {shlex.quote(record.path)}"
-    hint = near_miss(name, [trial.trial for trial in record.trials], rest)
+    hint = near_miss(name, [trial.trial for trial in record.plans], rest)
     raise NoSuchModelError(f"{record.path}: no trial '{name}' has ended" + (f"; {hint}" if hint else ""))
 
 

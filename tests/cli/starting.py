@@ -46,6 +46,7 @@ grace_epochs = 2
 reduction_factor = 2
 [confirm]
 top = 1
+baseline = false
 seeds = 2
 """
 MOODY = f"""

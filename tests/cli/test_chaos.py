@@ -266,6 +266,7 @@ scheduler = "none"
 stall_timeout = "5m"
 [confirm]
 top = 1
+baseline = false
 seeds = 2
 """
 

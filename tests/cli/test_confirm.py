@@ -57,6 +57,7 @@ trials = 2
 scheduler = "none"
 [confirm]
 top = 1
+baseline = false
 seeds = 1
 """
 

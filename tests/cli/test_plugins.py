@@ -147,6 +147,7 @@ epochs = 1
 trials = 2
 [confirm]
 top = 1
+baseline = false
 seeds = 2
 """
 

@@ -53,6 +53,7 @@ trials = 2
 scheduler = "none"
 [confirm]
 top = 1
+baseline = false
 seeds = 2
 """
 PLUGIN = '''

@@ -178,7 +178,7 @@ def test_a_search_leaves_its_end_and_its_ranking_and_no_other_line(
     terminal: Terminal, folder: Path, on_a_terminal: Started
 ) -> None:
     (folder / "mnistlab_loud.py").write_text(PLUGIN)
-    text = LOUD.replace("top = 0", "top = 1\nseeds = 1").replace("epochs = 2", "epochs = 20")
+    text = LOUD.replace("top = 0", "top = 1\nbaseline = false\nseeds = 1").replace("epochs = 2", "epochs = 20")
     process = on_a_terminal(text, "--plugin", "mnistlab_loud.py")
     terminal.until(lambda: terminal.cursor_hidden)
     terminal.resize(80, 24)

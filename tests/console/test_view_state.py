@@ -131,6 +131,7 @@ def test_who_left_the_race_and_who_is_trained_again_is_shown(recording, stamped)
     assert as_record(state, 176.0, running=True)["confirmation"] == {
         "plans": ["0000", "0001"],
         "seeds": 4,
+        "baseline": None,
         "ended": 6,
         "dropped": ["0001"],
         "refit": "0000",

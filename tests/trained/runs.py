@@ -41,6 +41,7 @@ epochs = 2
 batch_size = 64
 [confirm]
 top = 1
+baseline = false
 seeds = 2
 """
 

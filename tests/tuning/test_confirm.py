@@ -10,20 +10,21 @@ from dataclasses import replace
 import pytest
 
 from mnistlab import events
-from mnistlab.confirm import confirm, go_on, left_of, work_of
+from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
 from mnistlab.racing import outcomes
 from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
+from mnistlab.tuning.confirmation import left_of, work_of
 from mnistlab.tuning.driver import Search, best_trials
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 
 pytestmark = pytest.mark.simulated
 
-CONFIRM = "\n[confirm]\ntop = {top}\nseeds = {seeds}\n"
+CONFIRM = "\n[confirm]\nbaseline = false\ntop = {top}\nseeds = {seeds}\n"
 
 
 def trial(number: int, value: float, state: State = "complete", plan: int | None = None) -> TrialResult:
@@ -186,7 +187,7 @@ def test_what_was_asked_for_beyond_the_experiment_and_was_cut_off_is_gone_on_wit
         go_on(search, [*trials, trial(9, 1.0)], "resumed")  # whatever is the best one by now
         assert left_of(search.spec, trials, read_run(search.store.path)) is None
         go_on(search, trials, "once more")
-        assert work_of(search.spec, trials, read_run(search.store.path)).done
+        assert work_of(search.spec, search.space, trials, read_run(search.store.path)).done
 
     ran = run_tiny(moods("good", "stuck", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=cut_off_then_go_on)
     record = read_run(ran.path)
@@ -232,8 +233,8 @@ def test_in_a_race_a_plan_that_can_no_longer_win_gets_no_more_seeds(run_tiny: Ru
     *_, last = rank_of(record)
     assert (last.trial, last.left_race, last.untried) == ("0001", True, 0)
     assert record.confirmations[-1]["type"] == "dropped"
-    assert work_of(made[0].spec, ran.results, record).done  # what has left a race stays out of it
-    more = work_of(again(made[0], seeds=6).spec, ran.results, record)
+    assert work_of(made[0].spec, made[0].space, ran.results, record).done  # what has left a race stays out of it
+    more = work_of(again(made[0], seeds=6).spec, made[0].space, ran.results, record)
     assert {task.trial for task in more.tasks} == {"0000", "0001", "0002"}  # a longer one is another race
 
 

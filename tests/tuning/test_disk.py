@@ -92,7 +92,7 @@ def test_a_search_whose_last_trial_leaves_little_disk_has_come_to_its_end(
 def test_the_test_set_is_not_opened_in_vain_and_its_models_are_kept_for_later(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nseeds = 2\n"
+    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nbaseline = false\nseeds = 2\n"
     seen: list[RunRecord] = []
 
     def confirm_twice(search: Search, trials: list[TrialResult]) -> None:

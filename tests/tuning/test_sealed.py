@@ -23,7 +23,7 @@ def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run
         before.extend(loads.read_text().splitlines())
         confirm(search, trials, "the command")
 
-    text = moods("good", "stuck", scheduler="none") + "\n[confirm]\ntop = 2\nseeds = 1\n"
+    text = moods("good", "stuck", scheduler="none") + "\n[confirm]\ntop = 2\nbaseline = false\nseeds = 1\n"
     run_tiny(text, then=look_then_confirm, dataset="watched")
     assert "load train" in before
     assert before.count("prepare") == 1  # the driver's; the workers read no more than what they train on
@@ -33,7 +33,7 @@ def test_the_test_images_are_loaded_by_the_confirmation_and_by_nobody_before(run
 
 @pytest.mark.simulated
 def test_the_ledger_names_command_plan_seed_weights_and_time_of_every_model(run_tiny: RunTiny) -> None:
-    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nseeds = 1\n"
+    text = moods("good", scheduler="none") + "\n[confirm]\ntop = 1\nbaseline = false\nseeds = 1\n"
     ran = run_tiny(text, then=lambda search, trials: confirm(search, trials, "the command"))
     opened, evaluated = read_lines(ran.path / "test_ledger.jsonl")
     (replicate,) = read_run(ran.path).replicates

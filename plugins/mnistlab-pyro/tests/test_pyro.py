@@ -301,6 +301,7 @@ batch_size = 32
 trials = 1
 [confirm]
 top = 1
+baseline = false
 seeds = 1
 """
 

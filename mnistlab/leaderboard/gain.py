@@ -1,0 +1,140 @@
+"""What a search has gained over the plan of all defaults: the champion and that plan, compared on fresh seeds.
+
+The pair is one of the family (`family`), which decides whether anything was gained, so that no rank says otherwise. The
+champion was chosen among the plans by the same seeds: its interval is as wide as the family asks of the pairs that are
+still tied, and holds 0 just where the family can't tell the two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mnistlab.labels import ACCURACIES, counted
+from mnistlab.leaderboard.entries import Entry, difference_of
+from mnistlab.leaderboard.family import Standings
+from mnistlab.leaderboard.ties import FEWEST, Tie, reference_of, size_text, tie_of
+from mnistlab.power import POWER
+from mnistlab.racing import difference
+from mnistlab.results import FIXED, higher_is_better
+from mnistlab.statistics import Difference, Interval
+
+Kind = Literal["gained", "tied", "defaults", "behind", "unknown", "failed"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What came of comparing the champion with `trial`, which had the plan of all defaults.
+
+    `gained`: it is surely better; `tied`: they can't be told apart; `defaults`: it is that plan; `behind`: that plan
+    did better, but lacks seeds; `unknown`: fewer than two seeds are shared; `failed`: that plan has no good seed.
+    `difference` is by how much the champion is better, of a loss by how much it is lower, over the `seeds` that both
+    have; None of `defaults` and `failed`. `detectable` is the smallest gain that would have been seen with a chance of
+    80 %, None where that is not known.
+    """
+
+    kind: Kind
+    trial: str
+    seeds: int
+    difference: Difference | None = None
+    detectable: float | None = None
+
+
+def gain_of(judged: Standings, metric: str) -> Gain | None:
+    """Return what the search of the champion's run has gained, or None where no fresh seeds of the defaults tell."""
+    champion = judged.found[0]
+    name = champion.record.baseline
+    places = [i for i, one in enumerate(judged.found) if one.record is champion.record and one.trial.trial == name]
+    if champion.state != "confirmed" or not places:
+        return None
+    defaults = judged.found[places[0]]
+    if places[0] == 0:
+        return Gain("defaults", name, len(defaults.replicates))
+    if defaults.state != "confirmed":
+        return Gain("failed", name, defaults.lost) if defaults.lost else None
+    return _compared(judged, champion, places[0], metric)
+
+
+def _compared(judged: Standings, champion: Entry, place: int, metric: str) -> Gain:
+    family, defaults = judged.family, judged.found[place]
+    seeds = len({r.seed for r in champion.replicates} & {r.seed for r in defaults.replicates})
+    gap = difference(champion.replicates, defaults.replicates, metric, 1 - family.level)
+    about = (defaults.trial.trial, seeds, gap if higher_is_better(metric) else _turned(gap))
+    if place in family.below[0]:
+        return Gain("gained", *about)
+    if (place, 0) in family.overruled:
+        return Gain("behind", *about)
+    if seeds < 2 and metric not in FIXED:
+        return Gain("unknown", *about)
+    return Gain("tied", *about, _tie(judged, champion, defaults, metric).detectable)
+
+
+def _turned(gap: Difference) -> Difference:
+    return replace(gap, mean=-gap.mean, interval=Interval(-gap.interval.high, -gap.interval.low))
+
+
+def _tie(judged: Standings, champion: Entry, defaults: Entry, metric: str) -> Tie:
+    pair = [champion, defaults]
+    gap = difference_of(champion, defaults, metric)
+    return tie_of(champion, defaults, metric, gap, judged.family.level, reference_of(pair, metric))
+
+
+# --- in words -----------------------------------------------------------------------------------------------------
+
+
+def gain_text(metric: str, gain: Gain) -> str:
+    """Return what searching has gained, in a sentence."""
+    if gain.kind == "defaults":
+        return "The defaults themselves won: searching gained nothing."
+    if gain.kind == "failed":
+        each = "their only fresh seed" if gain.seeds == 1 else f"each of {counted(gain.seeds, 'fresh seed')}"
+        return f"The defaults came to nothing with {each}: what searching gained has no number."
+    if gain.kind == "behind":
+        return "Searching gained nothing: the defaults did better on the seeds they share with the champion."
+    if gain.kind == "unknown":
+        return _too_few(metric, gain)
+    return _gained(metric, gain) if gain.kind == "gained" else _nothing(metric, gain)
+
+
+def _gained(metric: str, gain: Gain) -> str:
+    assert gain.difference is not None
+    found, interval = gain.difference, gain.difference.interval
+    said = f"Searching gained {_amount(metric, found.mean)}{_unit(metric)} over the defaults"
+    if found.exact:
+        return f"{said}, whatever the seed."
+    if found.tied:  # the family knows of a plan between them
+        return f"{said}, which the other plans tell."
+    where = "" if found.images else ", of other seeds on the same images"
+    return f"{said} (95 % interval {_amount(metric, interval.low)} to {_amount(metric, interval.high)}{where})."
+
+
+def _nothing(metric: str, gain: Gain) -> str:
+    if gain.difference is not None and gain.difference.exact:
+        return f"Searching gained nothing in {metric}: the champion has what the defaults have."
+    said = f"Searching gained nothing that {counted(gain.seeds, 'seed')} could show"
+    if gain.detectable is None:
+        few = f"{gain.seeds} are too few to say" if gain.seeds < FEWEST else "it is not known"
+        return f"{said}; {few} how large a gain would have been seen."
+    if metric in ACCURACIES and gain.detectable >= 1:
+        return f"{said}; they could hardly show any gain."
+    seen = f"a gain above {size_text(metric, gain.detectable)}{'' if metric in ACCURACIES else _unit(metric)}"
+    return f"{said}; {seen} would have been seen ({100 * POWER:.0f} % power)."
+
+
+def _too_few(metric: str, gain: Gain) -> str:
+    said = f"{counted(gain.seeds, 'shared seed')} can't tell what searching gained over the defaults"
+    if gain.difference is None or not gain.seeds:
+        return f"{said}."
+    ahead = "ahead" if gain.difference.mean >= 0 else "behind"
+    return f"{said}: there the champion was {_amount(metric, abs(gain.difference.mean))}{_unit(metric)} {ahead}."
+
+
+def _amount(metric: str, value: float) -> str:
+    """Return a difference without its unit, of accuracies in points."""
+    if metric in ACCURACIES:
+        return f"{100 * value:.2f}"
+    return f"{value:,.0f}" if metric in {"parameters", "images_per_second"} else f"{value:.3g}"
+
+
+def _unit(metric: str) -> str:
+    return " points" if metric in ACCURACIES else f" in {metric}"
