@@ -22,7 +22,7 @@ from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.leaderboard import rank
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.results import REFIT, ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TestScore, TrialResult
 from mnistlab.seeds import Stream, derive
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.tuning.answers import Answer
@@ -95,12 +95,15 @@ def _from_disk(
     """Return `models`, which were trained before, with the weights that were kept; `plans` by their trials' names.
 
     Raises:
-        RunDirectoryError: if these are not the weights that were written.
+        RunDirectoryError: if these are not the weights that were written, or its split is not drawn alike any more.
     """
     found: list[_Trained] = []
     for one in models:
-        weights = _weights_of(search, one)
-        found.append(_Trained(ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]), one, weights))
+        task = _with_split(search, ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]))
+        if _split_of(task) != one.split:
+            why = "its split can't be drawn again: another version of a library draws otherwise"
+            raise DamagedError(search.store.path.joinpath("trials", one.trial, *one.place, "result.json"), why)
+        found.append(_Trained(task, one, _weights_of(search, one)))
     return found
 
 
@@ -113,6 +116,18 @@ def _weights_of(search: Search, one: ReplicateResult) -> bytes:
     if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
         raise DamagedError(path, "these are not the weights that were trained (sha256)")
     return weights
+
+
+def _with_split(search: Search, task: ReplicateTask) -> ReplicateTask:
+    """Return a task with the split of its seed; the refit, which has all images, is left to the run's own."""
+    return task if task.replicate == REFIT else replace(task, division=search.split(task.replicate))
+
+
+def _split_of(task: ReplicateTask) -> Split | None:
+    """Return what is written down of a task's own split."""
+    if (own := task.division) is None:
+        return None
+    return Split(sha256=own.digest(), train=len(own.train), validation=len(own.validation), left_out=own.left_out)
 
 
 def _train_all(search: Search, work: Work) -> list[_Trained]:
@@ -165,6 +180,7 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
 
     limit = search.spec.search.trial_timeout  # a replicate is a training of the same budget
     anew = partial(_say_anew, search)
+    tasks = [_with_split(search, task) for task in tasks]
     for task, answer in run_tasks(
         search, train_replicate, tasks, started=say_started, anew=anew, limit=limit, stopping=search.stopping
     ):
@@ -261,6 +277,7 @@ def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
         seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
         val_correct=_digits(answer.correct),
+        split=_split_of(task),
         cost=answer.cost,
         cause=answer.cause,
         message=answer.message,

@@ -9,8 +9,8 @@ from mnistlab.credentials import without_credentials
 from mnistlab.data import Division, open_train, part_of, prepare_dataset, split_indices
 from mnistlab.errors import DataUnavailableError
 from mnistlab.experiment import DatasetChoice, Experiment
-from mnistlab.seeds import Stream, derive
-from mnistlab.spec import DataSpec, ExperimentSpec
+from mnistlab.seeds import split_seeds
+from mnistlab.spec import DataSpec
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,45 @@ def find_data(experiment: Experiment, place: DataPlace) -> Data:
         info = prepare_dataset(choice.record, choice.config, place)
     spec = experiment.spec
     images = open_train(choice.record, choice.config, place)
-    wished = _validation(spec, info, fallback=bool(reason))
-    how = "stratified" if reason else spec.data.split
-    seed = derive(spec.seed, Stream.SPLIT)
+    division = divided(spec.data, spec.seed, images, info, fallback=bool(reason))
+    found = Data(choice, info, images, division, place, reason)
+    if spec.confirm.top and spec.confirm.splits == "fresh" and spec.data.split == "writer":  # whose draws may fail
+        for number in range(1, spec.confirm.seeds + 1):
+            fresh_division(spec.data, spec.seed, found, number)
+    return found
+
+
+def fresh_division(data: DataSpec, seed: int, found: Data, number: int) -> Division:
+    """Return the split that replicate `number` of a run draws for itself, whatever its plan.
+
+    Raises:
+        DataError: if a part of it would lack a class.
+    """
+    return divided(data, seed, found.images, found.info, number, fallback=bool(found.fallback))
+
+
+def divided(
+    data: DataSpec, seed: int, images: LabelledImages, info: DatasetInfo, number: int = 0, *, fallback: bool
+) -> Division:
+    """Return the split of the training images that a run has asked for: its own, or that of replicate `number`.
+
+    Raises:
+        DataError: if a part of it would lack a class, or there are too few images.
+    """
+    wished, (seed, seed_of_part) = _validation(data, info, fallback=fallback), split_seeds(seed, number)
+    how = "stratified" if fallback else data.split
     division = split_indices(images.labels, images.groups, validation=wished, seed=seed, how=how)
-    few = _train(spec, len(division.train), fallback=bool(reason))
-    if few is not None:
-        division = part_of(division, images.labels, train=few, seed=derive(spec.seed, Stream.PART))
-    return Data(choice, info, images, division, place, reason)
+    few = _train(data, len(division.train), fallback=fallback)
+    return division if few is None else part_of(division, images.labels, train=few, seed=seed_of_part)
 
 
-def _validation(spec: ExperimentSpec, info: DatasetInfo, *, fallback: bool) -> float:
+def _validation(data: DataSpec, info: DatasetInfo, *, fallback: bool) -> float:
     """Return the validation part asked for; a fallback dataset too small for that number gives the usual share."""
-    wished = spec.data.validation
+    wished = data.validation
     return DataSpec().validation if fallback and wished >= info.train_count / 2 else wished
 
 
-def _train(spec: ExperimentSpec, there: int, *, fallback: bool) -> float | None:
+def _train(data: DataSpec, there: int, *, fallback: bool) -> float | None:
     """Return the part to train on that is asked for; a fallback dataset too small for that number gives all."""
-    wished = spec.data.train
+    wished = data.train
     return None if wished is not None and fallback and wished >= there / 2 else wished

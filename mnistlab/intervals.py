@@ -106,13 +106,16 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
 
 
 def mean_interval(
-    values: Sequence[float], confidence: float = 0.95, *, on_images: Interval | None = None
+    values: Sequence[float], confidence: float = 0.95, *, on_images: Interval | None = None, overlap: float = 0.0
 ) -> Interval | None:
     """Return the interval of a mean over other seeds, or None where the values say nothing of other seeds.
 
     That is Student's t interval of `values`, one for each seed. `on_images` is the interval of the same mean for just
     these seeds on other images; given that, the result covers other seeds and other images: the reaches of both are
     joined by their root sum of squares, each end for itself (G. Y. Zou and A. Donner, 2008, Stat. Med. 27:1693).
+
+    Where each seed has drawn its own split, the values hold what other images change already, and `overlap` is that of
+    such splits (see `standard_error`).
 
     Fewer than two values say nothing of other seeds, and neither do equal values without `on_images`: their
     interval would have width zero, as if the next seed could only give the same.
@@ -124,7 +127,7 @@ def mean_interval(
     if len(values) < 2:
         return None
     summary = mean_sd(values)
-    error = standard_error(summary, scale=max(map(abs, values)))
+    error = standard_error(summary, scale=max(map(abs, values)), overlap=overlap)
     if not error and (on_images is None or on_images.low >= on_images.high):
         return None
     reach = student(summary.n, confidence) * error
@@ -150,13 +153,15 @@ def on_other_images(mean: float, sd: float, images: int, confidence: float = 0.9
     return Interval(mean - reach, mean + reach)
 
 
-def standard_error(summary: MeanSd, scale: float) -> float:
+def standard_error(summary: MeanSd, scale: float, overlap: float = 0.0) -> float:
     """Return the standard error of a mean, exactly 0 where its values are equal but for the rounding of their sums.
 
     `scale` is the largest absolute value among the numbers that were measured (for differences: before subtracting).
+    `overlap` is added to 1 / n where the values are of splits of one set of images, and so depend on one another: the
+    images that a split validates on for each of the others (C. Nadeau and Y. Bengio, 2003, Mach. Learn. 52:239).
     """
     sd = summary.sd or 0.0
-    return sd / math.sqrt(summary.n) if sd > ROUNDING * scale else 0.0
+    return sd * math.sqrt(1 / summary.n + overlap) if sd > ROUNDING * scale else 0.0
 
 
 def student(n: int, confidence: float) -> float:

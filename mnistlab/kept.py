@@ -13,11 +13,12 @@ import numpy as np
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
-from mnistlab.dataset import Data
+from mnistlab.dataset import Data, fresh_division
 from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
 from mnistlab.experiment import DatasetChoice
 from mnistlab.registry import Kind, Registry
-from mnistlab.results import ReplicateResult, RunRecord
+from mnistlab.results import ReplicateResult, RunRecord, Split
+from mnistlab.spec import DataSpec
 
 
 def table_of(record: RunRecord, key: str) -> Mapping[str, Any]:
@@ -40,8 +41,8 @@ def parts_of(plan: Mapping[str, Any]) -> Iterator[tuple[Kind, Mapping[str, Any]]
         yield "transform", part
 
 
-def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
-    """Find or fetch the dataset of a run and split it as the run did; the test part stays sealed.
+def open_data(record: RunRecord, place: DataPlace, registry: Registry, one: ReplicateResult | None = None) -> Data:
+    """Find or fetch the dataset of a run and split it as the run did, or replicate `one`; the test part stays sealed.
 
     Where `place` has not the files that the run had, they are looked for in the folder that the run has read.
 
@@ -57,7 +58,12 @@ def open_data(record: RunRecord, place: DataPlace, registry: Registry) -> Data:
     if faults := [*_faults(said, info, images)]:
         title = f"{record.path} was made with other data than is here ({info.source}):"
         raise DataError("\n".join([title, *faults]))
-    return Data(choice, info, images, _division(record, said), place, str(said.get("fallback", "")))
+    found = Data(choice, info, images, _division(record, said), place, str(said.get("fallback", "")))
+    return (
+        found
+        if one is None or one.split is None
+        else replace(found, division=_own_division(record, found, one.split, one))
+    )
 
 
 def folder_of(source: str) -> Path | None:
@@ -132,6 +138,20 @@ def _faults(said: Mapping[str, Any], info: DatasetInfo, images: LabelledImages) 
         yield f"  {whole} + {said['test']} images then, {len(images.labels)} + {info.test_count} now"
     if said.get("images_sha256") not in (None, images_digest(images)):
         yield f"  training images and labels: sha256 {said['images_sha256']} then, {images_digest(images)} now"
+
+
+def _own_division(record: RunRecord, found: Data, split: Split, one: ReplicateResult) -> Division:
+    """Return the split that a replicate has drawn for itself, drawn again.
+
+    Raises:
+        DataError: if a library draws otherwise by now.
+    """
+    table = {key: value for key, value in table_of(record, "experiment")["data"].items() if value is not None}
+    drawn = fresh_division(DataSpec.model_validate(table), int(record.run["seed"]), found, one.replicate)
+    if drawn.digest() != split.sha256:
+        which = f"trial {one.trial}, replicate {one.replicate}"
+        raise DataError(f"{record.path}: the split of {which} can't be drawn again: a library draws otherwise by now")
+    return drawn
 
 
 def _division(record: RunRecord, said: Mapping[str, Any]) -> Division:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,9 @@ def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: fl
     """Return ours - theirs over the seeds that both have.
 
     Where the metric is known of each image, in all of those trainings, its interval covers other seeds and other
-    images; elsewhere other seeds only (`Difference.images` is 0). What is fixed by the plan has an exact difference,
-    whether they share seeds or not.
+    images; elsewhere other seeds only (`Difference.images` is 0). Where each seed has drawn its own split, images of
+    two seeds are different ones: each seed is one number then, which holds what other images change. What is fixed by
+    the plan has an exact difference, whether they share seeds or not.
 
     Raises:
         RunDirectoryError: if a file with values for each image can't be read, or is damaged.
@@ -66,12 +67,28 @@ def difference(ours: Replicates, theirs: Replicates, metric: str, confidence: fl
         if exact := exact_difference(*every):
             return exact
     a, b = ({one.seed: one for one in side} for side in (ours, theirs))
-    seeds = sorted(a.keys() & b.keys())
+    seeds = sorted(seed for seed in a.keys() & b.keys() if a[seed].split == b[seed].split)
     mine, others = [a[seed] for seed in seeds], [b[seed] for seed in seeds]
-    if images_of([*mine, *others], metric):
+    own = own_splits([*mine, *others])
+    if not own and images_of([*mine, *others], metric):
         return paired_difference(outcomes(mine, metric), outcomes(others, metric), confidence=confidence)
     x, y = ([one.metrics[metric] for one in side] for side in (mine, others))
-    return paired_mean_difference(x, y, confidence)
+    return paired_mean_difference(x, y, confidence, **own)
+
+
+class OwnSplits(TypedDict, total=False):
+    """Of seeds that have drawn their own splits: how these overlap, and how many images the smallest validates on."""
+
+    overlap: float
+    images: int
+
+
+def own_splits(replicates: Replicates) -> OwnSplits:
+    """Return what `paired_mean_difference` is to know of splits that seeds have drawn for themselves; else nothing."""
+    splits = [one.split for one in replicates if one.split]
+    if not splits:
+        return {}
+    return {"overlap": max(one.overlap for one in splits), "images": min(one.validation for one in splits)}
 
 
 def images_of(replicates: Replicates, metric: str) -> int:

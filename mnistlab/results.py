@@ -142,10 +142,30 @@ class PerImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Split:
+    """The split that a replicate has drawn for itself: how many images it trains and validates on, and leaves out.
+
+    `sha256` is of their positions, as `split_sha256` in `run.json` is. The seed of the run and the replicate's number
+    draw it again (`mnistlab.dataset.fresh_division`).
+    """
+
+    sha256: str
+    train: int
+    validation: int
+    left_out: int = 0
+
+    @property
+    def overlap(self) -> float:
+        """Return the validation images for each of the others: by how much such splits depend on one another."""
+        return self.validation / (self.train + self.left_out)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReplicateResult:
     """One (plan, seed) of the confirmation. `val_correct` and `test_correct` tell each image's outcome as "0"/"1".
 
     `cost` is None where it could not be measured, and in runs of before it was. So is `per_image`.
+    `split` is None where it has that of the run, as all have unless each seed draws its own.
     The `replicate` REFIT was trained on the validation images too, and so knows nothing of `val_`.
     """
 
@@ -161,6 +181,7 @@ class ReplicateResult:
     test_correct: str = ""
     cost: Cost | None = None
     per_image: PerImage | None = None
+    split: Split | None = None
     cause: str = ""
     message: str = ""
 
@@ -175,7 +196,7 @@ def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
     body = asdict(result)
     if body.get("per_image"):
         del body["per_image"]["read"]
-    unsaid = [key for key, nothing in (("budget", None), ("rungs", ())) if body.get(key, 0) == nothing]
+    unsaid = [key for key, nothing in (("budget", None), ("rungs", ()), ("split", None)) if body.get(key, 0) == nothing]
     return {key: value for key, value in body.items() if key not in unsaid}
 
 
@@ -193,8 +214,19 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     known["history"] = tuple(known.get("history", ()))
     known["test"] = TestScore(**known["test"]) if known.get("test") else None
     known["cost"] = Cost(**known["cost"]) if known.get("cost") else None
+    known["split"] = _split(known["split"]) if known.get("split") else None
     known["per_image"] = _per_image(known["per_image"]) if known.get("per_image") else None
     return ReplicateResult(**known)
+
+
+def _split(record: Mapping[str, Any]) -> Split:
+    """Return the split of a JSON object; unknown keys are skipped.
+
+    Raises:
+        TypeError, ValueError: if it lacks a key or holds something else under one.
+    """
+    counts = {key: int(record.get(key, 0)) for key in ("train", "validation", "left_out")}
+    return Split(sha256=str(record["sha256"]), **counts)
 
 
 def _per_image(record: Mapping[str, Any]) -> PerImage:

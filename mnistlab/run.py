@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from mnistlab import events
 from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, go_on
-from mnistlab.data import images_digest
-from mnistlab.dataset import Data, find_data
+from mnistlab.data import Division, images_digest
+from mnistlab.dataset import Data, find_data, fresh_division
 from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
@@ -28,7 +28,7 @@ from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.seal import sealed
 from mnistlab.signals import Requests, signals_as
-from mnistlab.spec import SearchSpec
+from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
 from mnistlab.tuning.confirmation import left_of, work_of
@@ -361,6 +361,7 @@ def _job(
         tick=ticker(run),
         looks=looks,
         rungs=rungs,
+        split=_splits(spec, data),
         verdicts=run.verdicts,
         nodes=Nodes(
             partial(by.alive, portion.cpus, portion.gpus),
@@ -369,6 +370,13 @@ def _job(
             roomy=partial(by.alive, larger.cpus, larger.gpus) if larger else None,
         ),
     )
+
+
+def _splits(spec: ExperimentSpec, data: Data) -> Callable[[int], Division | None]:
+    """Return what gives each replicate's split by its number: None where all have that of the run."""
+    if spec.confirm.splits == "same":
+        return lambda _: None
+    return cache(partial(fresh_division, spec.data, spec.seed, data))
 
 
 def _say_held_back(run: Drive, job: Search, machine: Machine) -> None:

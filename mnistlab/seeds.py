@@ -35,6 +35,14 @@ def trial_seed(run_seed: int, number: int) -> int:
     return derive(run_seed, Stream.TRIAL, number)
 
 
+def split_seeds(run_seed: int, number: int = 0) -> tuple[int, int]:
+    """Return the seeds of the split between training and validation images, and of the part of the former.
+
+    0 is the run's own split, the others are those of replicates that draw one; it is the same for all plans.
+    """
+    return derive(run_seed, Stream.SPLIT, number), derive(run_seed, Stream.PART, number)
+
+
 def replicate_seed(run_seed: int, number: int) -> int:
     """Return the seed of replicate `number` (from 1); the same for all plans, so that they can be compared in pairs."""
     return derive(run_seed, Stream.REPLICATE, number)

@@ -162,6 +162,7 @@ class ConfirmSpec(Section):
     top: Annotated[int, Field(ge=0)] = 3
     seeds: Annotated[int, Field(ge=1)] = 5
     baseline: bool = True  # the plan of all defaults is confirmed too, so that what searching gained can be told
+    splits: Literal["same", "fresh"] = "same"  # "fresh": each seed draws its own training and validation images
     racing: bool = False  # a plan that can no longer win gets no more seeds
     refit: bool = False  # the champion is trained once more, on training and validation images together
 

@@ -116,13 +116,19 @@ def p_best(values: npt.NDArray[np.float64], rng: np.random.Generator, *, resampl
 
 
 def selection_gap(
-    validation: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_], confidence: float = 0.95
+    validation: npt.NDArray[np.bool_],
+    test: npt.NDArray[np.bool_],
+    confidence: float = 0.95,
+    *,
+    overlap: float | None = None,
 ) -> Difference:
     """Return validation minus test accuracy of one plan, with its interval over other seeds and other images.
 
     bool (seeds, images) and (seeds, other images), row s of both from the same model. What is above 0 is what
     choosing by validation has cost, or a test set that is harder. The reaches of the seeds (Student's t) and of both
-    sets of images (normal) are joined by their root sum of squares. One seed says nothing of others.
+    sets of images (normal) are joined by their root sum of squares. One seed says nothing of others. Where each row of
+    `validation` is of other images, as each seed has drawn its own split, the seeds tell of these images too, and
+    `overlap` is that of such splits (see `intervals.standard_error`).
 
     Raises:
         ValueError: if there are not as many seeds in both, or there is nothing.
@@ -134,8 +140,8 @@ def selection_gap(
     mean, seeds = float(by_seed.mean()), len(by_seed)
     if seeds < 2:
         return Difference(mean, UNKNOWN)
-    images = _variance_of_share(validation) + _variance_of_share(test)
-    noise = Noise(seeds - 1, float(by_seed.var(ddof=1)) / seeds, images, 0.0, 0.0)
+    images = _variance_of_share(test) + (_variance_of_share(validation) if overlap is None else 0.0)
+    noise = Noise(seeds - 1, float(by_seed.var(ddof=1)) * (1 / seeds + (overlap or 0.0)), images, 0.0, 0.0)
     reach = noise.reach(confidence)
     there = validation.shape[1] + test.shape[1]
     return Difference(mean, Interval(mean - reach, mean + reach), noise.p_value(mean), there)

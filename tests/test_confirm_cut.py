@@ -18,12 +18,13 @@ import pytest
 from mnistlab import confirm as confirmation
 from mnistlab.api import Int
 from mnistlab.confirm import confirm, go_on
-from mnistlab.errors import RunWriteError
+from mnistlab.data import Division
+from mnistlab.errors import DamagedError, RunWriteError
 from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished
 from mnistlab.fsck import check
 from mnistlab.leaderboard import rank
 from mnistlab.racing import outcomes
-from mnistlab.results import REFIT, RunRecord, TrialResult
+from mnistlab.results import REFIT, RunRecord, Split, TrialResult
 from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
@@ -83,6 +84,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         path.mkdir()
         self.path, self.said, self.default = path, list[Event](), 3
+        self.split: Callable[[int], Division | None] = lambda _: None
         self.store = RunWriter(path)
         self.store.write_run({"run": path.name, "metric": "val_accuracy", "dataset": {"name": "made-up"}})
         for one in TRIALS:
@@ -116,6 +118,7 @@ class Run:
             "emit": emit,
             "again": "resume",
             "space": space(self.default),
+            "split": self.split,
         }
         work(SimpleNamespace(**about, stopping=lambda: bool(stop)))
 
@@ -430,3 +433,46 @@ def test_a_space_of_one_plan_has_nothing_to_gain(make_run) -> None:
 def test_where_no_trial_used_its_budget_the_defaults_are_not_trained_either() -> None:
     pruned = [replace(one, state="pruned") for one in TRIALS]
     assert work_of(spec(**PAID), space(3), pruned).done
+
+
+# --- a split of each seed -----------------------------------------------------------------------------------------
+
+
+def drawn(number: int) -> Division:
+    """What `run` has each seed draw, made up: no image is of two numbers."""
+    start = 100 * number
+    return Division(train=np.arange(start, start + 60), validation=np.arange(start + 60, start + 100), left_out=7)
+
+
+def test_every_plan_has_the_split_of_its_seed_also_in_a_confirmation_that_was_cut(make_run) -> None:
+    run, table = make_run("run"), {"top": 2, "seeds": 3, "refit": True}
+    run.split = drawn
+    run.confirm(TRIALS, after_trainings(3), **table)
+    record = run.confirm(TRIALS, **table)
+    assert record.test_openings == 1
+    for one in record.replicates:
+        own = drawn(one.replicate)
+        assert one.split == Split(sha256=own.digest(), train=60, validation=40, left_out=7)
+        assert one.test  # also those that were read from their folders
+    assert [one.split for one in record.refits] == [None]
+    assert not [found for found in check(run.path).findings if "split" in found.message]
+
+
+def test_models_whose_split_is_no_longer_drawn_alike_are_not_tested(make_run) -> None:
+    run = make_run("run")
+    run.split = drawn
+    run.confirm(TRIALS, after_trainings(1), top=1, seeds=2)
+    run.split = lambda number: drawn(number + 50)
+    with pytest.raises(DamagedError, match="can't be drawn again"):
+        run.confirm(TRIALS, top=1, seeds=2)
+    assert run.record.test_openings == 0
+
+
+def test_plans_of_unlike_splits_are_told_by_fsck(make_run) -> None:
+    run = make_run("run")
+    run.split = drawn
+    run.confirm(TRIALS[:1], top=1, seeds=1)
+    run.split = lambda number: drawn(number + 50)
+    run.confirm([*TRIALS[1:], TRIALS[0]][:1], top=1, seeds=1)
+    said = [found.message for found in check(run.path).findings if "split" in found.message]
+    assert said == ["has another split than replicate 1 of trial 0000: they are no pair"]

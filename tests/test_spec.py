@@ -93,7 +93,10 @@ def test_a_duration_is_the_sum_of_its_parts(parts):
     [
         ({"sed": 0}, "[sed] is not a setting (got 0); did you mean 'seed'?"),
         ({"search": {"trails": 3}}, "[search.trails] is not a setting (got 3); did you mean 'trials'?"),
-        ({"confirm": {"zzz": 3}}, "[confirm.zzz] is not a setting (got 3); known: baseline, racing, refit, seeds, top"),
+        (
+            {"confirm": {"zzz": 3}},
+            "[confirm.zzz] is not a setting (got 3); known: baseline, racing, refit, seeds, splits, top",
+        ),
         ({"seed": -1}, "[seed] must be greater than or equal to 0 (got -1)"),
         ({"seed": True}, "[seed] must be a whole number (got True)"),
         ({"seed": 1.0}, "[seed] must be a whole number (got 1.0)"),

@@ -73,8 +73,7 @@ def _part_lines(part: OnImages) -> list[str]:
     lines = [
         f"{part.part} accuracy on {part.images:,} images, A - B: {_points(part.difference.mean)}",
         f"  95 % interval over other seeds and images: {_interval(part.difference.interval)}",
-        f"  bootstrap over seeds and images: {_interval(part.bootstrap.interval)}"
-        + " (not to be relied on with so few seeds)" * (len(part.by_seed) < 10),
+        *_bootstrap_lines(part),
         "  McNemar's exact test of each seed's two models, p after Holm's correction:",
     ]
     for one in part.by_seed:
@@ -84,6 +83,13 @@ def _part_lines(part: OnImages) -> list[str]:
             f"p {_p(test.p)}, corrected {_p(one.corrected)}"
         )
     return lines
+
+
+def _bootstrap_lines(part: OnImages) -> list[str]:
+    if part.bootstrap is None:
+        return ["  each seed drew its own split: its validation images are others than those of the other seeds"]
+    few = " (not to be relied on with so few seeds)" * (len(part.by_seed) < 10)
+    return [f"  bootstrap over seeds and images: {_interval(part.bootstrap.interval)}{few}"]
 
 
 def _interval(interval: Interval) -> str:

@@ -66,7 +66,7 @@ def reproduce(
         if not other_versions:
             raise PluginError("\n".join([*differing, "--other-versions goes on all the same"]))
         plan = opened.with_versions_here(plan, registry)
-    data = open_data(record, default_place(data_dir), registry)
+    data = open_data(record, default_place(data_dir), registry, one.replicate)
     count = threads or again.threads_of(record)
     device = again.device_for(record, count, training.set_up_process)
     ready = again.again(one, plan, data, registry, device)

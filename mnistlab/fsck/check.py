@@ -9,7 +9,7 @@ from pathlib import Path
 from mnistlab.fsck.findings import Finding, Report
 from mnistlab.fsck.inventory import Inventory, inventory
 from mnistlab.fsck.kept import Kept, read_kept
-from mnistlab.fsck.replicates import plan_findings, replicate_findings
+from mnistlab.fsck.replicates import plan_findings, replicate_findings, split_findings
 from mnistlab.fsck.states import state_findings
 from mnistlab.fsck.story import Story, compare, ledger_faults, read_story, rebuilt
 from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
@@ -64,7 +64,7 @@ def look_at(run: Path) -> Look:
     found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
     found += [*state_findings(run, files.own, _over(story)), *replicate_findings(streams[EVENTS], kept)]
-    found += plan_findings(streams[CONFIRMATION], kept)
+    found += [*plan_findings(streams[CONFIRMATION], kept), *split_findings(kept)]
     found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
     found += _lost_records(files, streams[EVENTS])
     found.sort(key=lambda one: (one.file, one.line))

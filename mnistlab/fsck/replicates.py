@@ -43,6 +43,18 @@ def plan_findings(confirmations: list[Line], kept: Kept) -> Iterator[Finding]:
             yield Finding(level="fault", file=_file(place), message=message)
 
 
+def split_findings(kept: Kept) -> Iterator[Finding]:
+    """Yield the replicates whose split is not that of the others of their number: plans are compared in pairs."""
+    first: dict[int, tuple[str, int]] = {}
+    for place, result in sorted(kept.replicates.items()):
+        if result.cause or result.replicate == REFIT:
+            continue
+        other = first.setdefault(result.replicate, place)
+        if kept.replicates[other].split != result.split:
+            said = f"has another split than replicate {result.replicate} of trial {other[0]}: they are no pair"
+            yield Finding(level="fault", file=_file(place), message=said)
+
+
 def _differences(result: ReplicateResult, line: Line) -> Iterator[str]:
     keys = [key for key in ("seed", "metrics", "seconds", "cause", "message") if key in line.record]
     for key in keys:

@@ -13,11 +13,19 @@ from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import ACCURACIES, counted, listed, metric_text
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import standings
-from mnistlab.leaderboard.rows import run_name
+from mnistlab.leaderboard.rows import run_name, splits_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
-from mnistlab.racing import ALPHA, bits
+from mnistlab.racing import ALPHA, bits, own_splits
 from mnistlab.results import FIXED, ReplicateResult, RunRecord, higher_is_better
-from mnistlab.statistics import Difference, McNemar, holm, mcnemar, paired_bootstrap, paired_difference
+from mnistlab.statistics import (
+    Difference,
+    McNemar,
+    holm,
+    mcnemar,
+    paired_bootstrap,
+    paired_difference,
+    paired_mean_difference,
+)
 
 UNIT = " points"
 SEED = 20_250_102  # of the bootstrap
@@ -42,13 +50,14 @@ class SeedTest:
 class OnImages:
     """What one set of images says: the difference of mean accuracies a - b, and each seed's test.
 
-    `bootstrap` resamples seeds and images; with few seeds its interval is too narrow, so `difference` decides.
+    `bootstrap` resamples seeds and images; with few seeds its interval is too narrow, so `difference` decides. It is
+    None where each seed has drawn its own split: there no image is of all seeds.
     """
 
     part: str
     images: int
     difference: Difference
-    bootstrap: Difference
+    bootstrap: Difference | None
     by_seed: tuple[SeedTest, ...]
 
 
@@ -117,7 +126,8 @@ def compare(first: RunRecord, second: RunRecord, trial_a: str = "", trial_b: str
     name_a, name_b = (f"{run_name(e.record)}:{e.trial.trial}" for e in (a, b))
     if name_a == name_b and first.path == second.path:
         raise NotComparableError(f"{name_a} can't be compared with itself")
-    seeds = sorted({r.seed for r in a.replicates} & {r.seed for r in b.replicates})
+    splits = {r.seed: r.split for r in b.replicates}
+    seeds = sorted(r.seed for r in a.replicates if r.seed in splits and r.split == splits[r.seed])
     if not seeds:
         raise NotComparableError(
             f"{name_a} and {name_b} share no seed ({_seeds(a)} and {_seeds(b)}): only runs of the same `seed` confirm "
@@ -140,6 +150,8 @@ def _check_runs(first: RunRecord, second: RunRecord) -> None:
     a, b = (str(record.run["metric"]) for record in (first, second))
     names = f"{run_name(first)} and {run_name(second)}"
     _check_data(names, first.run["dataset"], second.run["dataset"], same=first.path == second.path)
+    if splits_of(first) != splits_of(second):
+        raise NotComparableError(f"{names} can't be compared: in one of them each seed draws its own split")
     if a != b:
         raise NotComparableError(f"{names} can't be compared: one ranks by {a}, the other by {b}")
 
@@ -199,11 +211,13 @@ def _part(part: str, a: Entry, b: Entry, seeds: Sequence[int]) -> OnImages | Non
     right_a, right_b = bits([ours[seed] for seed in seeds]), bits([theirs[seed] for seed in seeds])
     tests = [mcnemar(x, y) for x, y in zip(right_a, right_b, strict=True)]
     corrected = holm([test.p for test in tests])
+    own = own_splits(a.replicates) if part == "validation" else {}
+    means = [right.mean(axis=1).tolist() for right in (right_a, right_b)]
     return OnImages(
         part=part,
         images=right_a.shape[1],
-        difference=paired_difference(right_a, right_b),
-        bootstrap=paired_bootstrap(right_a, right_b, np.random.default_rng(SEED)),
+        difference=paired_mean_difference(*means, **own) if own else paired_difference(right_a, right_b),
+        bootstrap=None if own else paired_bootstrap(right_a, right_b, np.random.default_rng(SEED)),
         by_seed=tuple(map(SeedTest, seeds, tests, corrected)),
     )
 

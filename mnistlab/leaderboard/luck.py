@@ -9,7 +9,7 @@ import numpy as np
 
 from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.leaderboard.ties import pooled_spread
-from mnistlab.racing import bits
+from mnistlab.racing import bits, own_splits
 from mnistlab.results import higher_is_better
 from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
 
@@ -79,4 +79,5 @@ def _gap(champion: Entry, metric: str) -> Difference | None:
     lengths = {(len(val), len(test)) for val, test in pairs}
     if metric != "val_accuracy" or len(lengths) != 1:
         return None
-    return selection_gap(bits([val for val, _ in pairs]), bits([test for _, test in pairs]))
+    own = own_splits(champion.replicates).get("overlap")
+    return selection_gap(bits([val for val, _ in pairs]), bits([test for _, test in pairs]), overlap=own)

@@ -25,9 +25,9 @@ from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import Gain, gain_of
 from mnistlab.leaderboard.luck import Luck, chances, luck_of
-from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names
+from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names, splits_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
-from mnistlab.racing import images_of
+from mnistlab.racing import images_of, own_splits
 from mnistlab.results import FIXED, ReplicateResult, RunRecord
 
 
@@ -94,8 +94,8 @@ def rank(record: RunRecord) -> Leaderboard:
 def group(records: Sequence[RunRecord]) -> list[list[RunRecord]]:
     """Return the runs in groups that can be ranked together, in the order of each group's first run.
 
-    That is one dataset (by name, plugin and the digests of its parts), one split and one metric. A run that does not
-    say how its data was split stands alone.
+    That is one dataset (by name, plugin and the digests of its parts), one split (or one of each seed) and one metric.
+    A run that does not say how its data was split stands alone.
     """
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -107,7 +107,8 @@ def _comparable(record: RunRecord) -> str:
     dataset, metric = record.run["dataset"], record.run["metric"]
     if not dataset.get("split_sha256"):
         return record.path
-    same = (dataset["name"], dataset.get("plugin"), dataset.get("sha256"), dataset["split_sha256"], metric)
+    splits = splits_of(record)
+    same = (dataset["name"], dataset.get("plugin"), dataset.get("sha256"), dataset["split_sha256"], metric, splits)
     return json.dumps(same, sort_keys=True)
 
 
@@ -177,7 +178,7 @@ def _with_rivals(board: Leaderboard, judged: Standings) -> Leaderboard:
 def _seeds_only(found: Sequence[Entry], metric: str) -> bool:
     """Return whether what is claimed of confirmed plans leaves out what other images would change."""
     ones = [one for entry in found if entry.state == "confirmed" for one in entry.replicates]
-    return bool(ones) and metric not in FIXED and not images_of(ones, metric)
+    return bool(ones) and metric not in FIXED and not (own_splits(ones) or images_of(ones, metric))
 
 
 def _refit(winner: Entry) -> ReplicateResult | None:

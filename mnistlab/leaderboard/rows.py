@@ -12,7 +12,7 @@ from mnistlab.labels import ACCURACIES, NAMES, Scalar, chosen_text, few_images, 
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.leaderboard.ties import Tie
-from mnistlab.racing import images_of
+from mnistlab.racing import images_of, own_splits
 from mnistlab.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 
@@ -157,6 +157,11 @@ def _epochs(one: TrialResult | ReplicateResult) -> float:
     return epochs_of(one) if isinstance(one, TrialResult) else len(one.history)
 
 
+def splits_of(record: RunRecord) -> str:
+    """Return `fresh` where each seed of a run's confirmation draws its own split, else `same`."""
+    return str(record.run.get("experiment", {}).get("confirm", {}).get("splits", "same"))
+
+
 def state_text(row: Row) -> str:
     """Return the state of a row, with a mark where it is the plan of all defaults."""
     return f"{row.state} (defaults)" if row.baseline else row.state
@@ -199,7 +204,10 @@ def _validation_interval(entry: Entry, metric: str) -> Interval | None:
     values = [value for r in entry.replicates if (value := value_of(r, metric)) is not None]
     if len(values) < 2 or metric in FIXED:
         return None
-    found = mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
+    if own := own_splits(entry.replicates):
+        found = mean_interval(values, overlap=own.get("overlap", 0.0))
+    else:
+        found = mean_interval(values, on_images=_on_images(entry.replicates, metric, math.fsum(values) / len(values)))
     most = 1.0 if metric in ACCURACIES else math.inf
     return found and Interval(max(found.low, 0.0), min(found.high, most))
 

@@ -23,7 +23,7 @@ from mnistlab.precision import process_restored
 from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.report.public import places_of, without_folders
-from mnistlab.results import ReplicateResult, RunRecord
+from mnistlab.results import ReplicateResult, RunRecord, Split
 
 MODELS = 5  # seeds of the champion that are asked: more would say little more, and each costs a second or two
 THREADS = 2
@@ -42,9 +42,10 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
         return f"The weights of trial {board.champion.trial} are no longer in the run directory."
     try:
         registry = select(plugins.only(_needed(record, kept[0])))
-        images = open_data(record, replace(place, offline=True), registry)  # a report fetches nothing
+        images = open_data(record, replace(place, offline=True), registry, kept[0])  # a report fetches nothing
+        alike = [one for one in kept if one.split == kept[0].split]  # the same images: one seed, if each drew its own
         with process_restored():  # whoever calls `mnistlab.search` trains on in this process
-            return _ask(record, board, kept[:MODELS], images, registry)
+            return _ask(record, board, alike[:MODELS], images, registry)
     except (Exception, SystemExit) as error:  # a plugin may raise anything, and a report is due all the same
         said = without_folders(str(error).strip(), [*filter(None, (place.data_dir, place.cache)), *places_of(record)])
         return f"The models could not be asked again here: {said or type(error).__name__}"
@@ -85,7 +86,7 @@ def _ask(
         labels=labels,
         probabilities=said,
         agreement=_agreement(said.argmax(2) == labels, recorded),
-        votes=_votes(record, board, len(labels)),
+        votes=_votes(record, board, len(labels), kept[0].split),
     )
 
 
@@ -104,10 +105,11 @@ def _agreement(right: Any, recorded: Sequence[str]) -> float:
     return float(np.mean([row == bits for row, bits in pairs])) if pairs else float("nan")
 
 
-def _votes(record: RunRecord, board: Leaderboard, count: int) -> Votes:
-    """Return how many of all confirmed models got each image wrong, by the run's own record."""
+def _votes(record: RunRecord, board: Leaderboard, count: int, split: Split | None) -> Votes:
+    """Return how many of all confirmed models of that split got each image wrong, by the run's own record."""
     ranked = {row.trial for row in board.rows}
-    texts = [r.val_correct for r in record.replicates if r.trial in ranked and len(r.val_correct) == count]
+    mine = [r for r in record.replicates if r.trial in ranked and r.split == split]
+    texts = [r.val_correct for r in mine if len(r.val_correct) == count]
     wrong = sum((~_bits(text) for text in texts), np.zeros(count, dtype=np.int64))
     return Votes(wrong=np.asarray(wrong, dtype=np.int64), models=len(texts))
 

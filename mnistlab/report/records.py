@@ -9,6 +9,7 @@ from mnistlab.console.luck import luck_notes
 from mnistlab.console.ties import rank_notes
 from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
+from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.again import trial_command
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 
@@ -183,10 +184,20 @@ def _how(record: RunRecord, board: Leaderboard) -> list[str]:
         f"{board.dataset} was used because {data.get('fallback')}." if board.fallback else "",
         f"The validation images are part of the training images ({data.get('split', 'stratified')} split); all that "
         "was chosen was chosen on them.",
+        _splits_text(record),
         _seeds_text(board),
         *rank_notes(board),
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
     ]
+
+
+def _splits_text(record: RunRecord) -> str:
+    if splits_of(record) == "same":
+        return ""
+    return (
+        "Each seed of the confirmation drew its own split, the same for all plans, so that no figure of confirmed "
+        "plans hangs on a single one. One of the champion's models was asked about its own validation images."
+    )
 
 
 def _seeds_text(board: Leaderboard) -> str:

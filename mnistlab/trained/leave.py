@@ -54,7 +54,7 @@ def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
     assert chosen.replicate is not None
     if differing := opened.other_versions(chosen.record, chosen.plan, registry):
         raise PluginError("\n".join(differing))
-    data = open_data(chosen.record, place, registry)
+    data = open_data(chosen.record, place, registry, chosen.replicate)
     mean, std = mean_and_std(upload(data.images, "cpu", data.division.train)[0])
     module = build(chosen.plan, read_weights(chosen.record, chosen.replicate), data.info.shape, mean, std, registry)
     images, labels = upload(data.images, "cpu", data.division.validation)
@@ -89,10 +89,16 @@ def _origin(chosen: Chosen, replicate: ReplicateResult) -> Mapping[str, Any]:
             "weights_sha256": replicate.weights_sha256,
             "val_accuracy": replicate.metrics.get("val_accuracy"),
         },
-        "dataset": {key: run["dataset"].get(key) for key in said},
+        "dataset": {**{key: run["dataset"].get(key) for key in said}, **_own_split(replicate)},
         "test": {"images": replicate.test.images, "correct": replicate.test.correct} if replicate.test else None,
         "versions": {name: version(name) for name in ("mnistlab", "torch")},
     }
+
+
+def _own_split(replicate: ReplicateResult) -> Mapping[str, Any]:
+    """Return what a replicate that has drawn its own split says otherwise than its run."""
+    own = replicate.split
+    return {"split_sha256": own.sha256, "train": own.train} if own else {}
 
 
 def refuse_other(found: Agreement) -> None:

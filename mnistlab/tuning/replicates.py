@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab import training, weights
-from mnistlab.data import open_test
+from mnistlab.data import Division, open_test
 from mnistlab.data.device import DeviceData, upload, whole
+from mnistlab.registry import Registry
 from mnistlab.results import REFIT, Cost
 from mnistlab.seal import opened, seal_for_good
 from mnistlab.training import Training
@@ -37,6 +38,7 @@ class ReplicateTask:
     replicate: int
     seed: int
     plan: dict[str, Any]
+    division: Division | None = None  # None: the run's own
 
     @property
     def name(self) -> str:
@@ -48,9 +50,14 @@ class ReplicateTask:
         """Return in words which training of the trial's plan this is."""
         return "refit" if self.replicate == REFIT else f"replicate {self.replicate}"
 
-    def data(self, common: DeviceData) -> DeviceData:
-        """Return what this is trained on."""
-        return whole(common) if self.replicate == REFIT else common
+    def ready(self, shared: Shared) -> tuple[Registry, DeviceData]:
+        """Return the plugins, and what this is trained on.
+
+        Raises:
+            LackError: if this node lacks any of it.
+        """
+        registry, data = ready(shared if self.division is None else replace(shared, division=self.division))
+        return registry, whole(data) if self.replicate == REFIT else data
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,7 @@ def _trained(
     shared: Shared, task: ReplicateTask, watch: Watch, history: list[dict[str, float]]
 ) -> Generator[ReplicateProgress, None, ReplicateAnswer]:
     """Train and evaluate; add each epoch's metrics to `history`."""
-    registry, common = ready(shared)
-    data = task.data(common)
+    registry, data = task.ready(shared)
     with watch.over():
         one = training.begin(task.plan, task.seed, data, registry)
         one.on_step = watch.step
@@ -201,8 +207,7 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
 def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
     """Evaluate."""
-    registry, common = ready(shared)
-    data = task.replicate.data(common)
+    registry, data = task.replicate.ready(shared)
     with watch.over():
         model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
     weights.load_weights(model.module, task.weights)
