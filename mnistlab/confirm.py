@@ -9,45 +9,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mnistlab import events
 from mnistlab.errors import DamagedError, RunDirectoryError
-from mnistlab.identity import plan_sha256
-from mnistlab.leaderboard import rank
+from mnistlab.opening import Trained, append_log, champion_of, digits, evaluate_together, now, open_test_set, say_anew
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TestScore, TrialResult
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TrialResult
 from mnistlab.seeds import Stream, derive
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
-from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.confirmation import Work, left_of, work_of
-from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.replicates import (
     ReplicateAnswer,
     ReplicateProgress,
     ReplicateTask,
-    TestAnswer,
-    TestTask,
-    evaluate_on_test,
     train_replicate,
 )
 from mnistlab.tuning.tasks import Lost, run_tasks
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A replicate that was trained, with its weights."""
-
-    task: ReplicateTask
-    result: ReplicateResult
-    weights: bytes
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:
@@ -70,7 +51,7 @@ def go_on(search: Search, trials: Sequence[TrialResult], command: str) -> None:
 
 def _carry_out(search: Search, work: Work, command: str, before: RunRecord | None) -> None:
     names, seeds = tuple(trial.trial for trial in work.trials), work.seeds
-    planned = {"type": "planned", "time": _now(), "command": command, "trials": list(names), "seeds": seeds}
+    planned = {"type": "planned", "time": now(), "command": command, "trials": list(names), "seeds": seeds}
     search.store.append_confirmation({**planned, **work.chosen.said})
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds, baseline=work.chosen.baseline))
     train = _race if search.spec.confirm.racing else _train_all
@@ -78,32 +59,28 @@ def _carry_out(search: Search, work: Work, command: str, before: RunRecord | Non
     trained = [*_from_disk(search, work.untested, plans), *train(search, work)]
     if search.spec.confirm.refit and not search.stopping():
         trained += _refit(search, work)
+    if not trained and work.ensemble_due and not search.stopping():
+        evaluate_together(search, work.ensemble_due, command)
     if trained and not search.stopping():
-        _open_test_set(search, trained, command, count=(before.test_openings if before else 0) + 1)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        open_test_set(search, trained, command, count=(before.test_openings if before else 0) + 1)
 
 
 # --- training -----------------------------------------------------------------------------------------------------
 
 
-def _from_disk(
-    search: Search, models: Sequence[ReplicateResult], plans: Mapping[str, dict[str, Any]]
-) -> list[_Trained]:
+def _from_disk(search: Search, models: Sequence[ReplicateResult], plans: Mapping[str, dict[str, Any]]) -> list[Trained]:
     """Return `models`, which were trained before, with the weights that were kept; `plans` by their trials' names.
 
     Raises:
         RunDirectoryError: if these are not the weights that were written, or its split is not drawn alike any more.
     """
-    found: list[_Trained] = []
+    found: list[Trained] = []
     for one in models:
         task = _with_split(search, ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]))
         if _split_of(task) != one.split:
             why = "its split can't be drawn again: another version of a library draws otherwise"
             raise DamagedError(search.store.path.joinpath("trials", one.trial, *one.place, "result.json"), why)
-        found.append(_Trained(task, one, _weights_of(search, one)))
+        found.append(Trained(task, one, _weights_of(search, one)))
     return found
 
 
@@ -130,11 +107,11 @@ def _split_of(task: ReplicateTask) -> Split | None:
     return Split(sha256=own.digest(), train=len(own.train), validation=len(own.validation), left_out=own.left_out)
 
 
-def _train_all(search: Search, work: Work) -> list[_Trained]:
+def _train_all(search: Search, work: Work) -> list[Trained]:
     return _train(search, work.tasks)
 
 
-def _race(search: Search, work: Work) -> list[_Trained]:
+def _race(search: Search, work: Work) -> list[Trained]:
     """Train seed by seed; after each, from the third on, plans that can no longer win get no more of them.
 
     A round is a seed, however many workers there are, so that the same results drop the same plans everywhere, and
@@ -145,7 +122,7 @@ def _race(search: Search, work: Work) -> list[_Trained]:
     confidence = confidence_of(len(work.trials), seeds, work.earlier)
     alive = [trial.trial for trial in work.trials if trial.trial not in work.out]
     before = min((task.replicate - 1 for task in work.tasks), default=seeds)  # seeds that all of them had before
-    trained: list[_Trained] = []
+    trained: list[Trained] = []
     for first, last in [(1, min(LEAST, seeds)), *((n, n) for n in range(LEAST + 1, seeds + 1))]:
         trained += _train(search, [t for t in work.tasks if t.trial in alive and first <= t.replicate <= last])
         if search.stopping():
@@ -167,19 +144,19 @@ def _drop(search: Search, loser: Beaten) -> None:
     about: dict[str, Any] = {"trial": loser.trial, "leader": loser.leader, "seeds": loser.seeds}
     about |= {"difference": gap.mean, "low": gap.interval.low, "high": gap.interval.high}
     about |= {"confidence": loser.confidence, "seeds_only": loser.seeds_only}
-    search.store.append_confirmation({"type": "dropped", "time": _now(), **about})
+    search.store.append_confirmation({"type": "dropped", "time": now(), **about})
     search.emit(events.PlanDropped(**about))
 
 
-def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
+def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[Trained]:
     """Train `tasks` in parallel; return those that came to something."""
-    trained: list[_Trained] = []
+    trained: list[Trained] = []
 
     def say_started(task: ReplicateTask) -> None:
         search.emit(events.ReplicateStarted(trial=task.trial, replicate=task.replicate, seed=task.seed))
 
     limit = search.spec.search.trial_timeout  # a replicate is a training of the same budget
-    anew = partial(_say_anew, search)
+    anew = partial(say_anew, search)
     tasks = [_with_split(search, task) for task in tasks]
     for task, answer in run_tasks(
         search, train_replicate, tasks, started=say_started, anew=anew, limit=limit, stopping=search.stopping
@@ -192,40 +169,26 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[_Trained]:
     return trained
 
 
-def _refit(search: Search, work: Work) -> list[_Trained]:
+def _refit(search: Search, work: Work) -> list[Trained]:
     """Train the champion, which validation has chosen by now, on training and validation images together.
 
     For as many epochs as ever, to the last one: nothing is left to choose by. One that was tried is not tried again,
     whichever confirmation that was in; if it was cut off there before the test set was opened, its model is returned.
     """
     record = read_run(search.store.path)
-    about = {"metric": search.spec.search.metric[0], "dataset": {"name": search.shared.dataset}}
-    champion = rank(replace(record, run={**about, **record.run})).champion
     plans = {trial.trial: dict(trial.plan) for trial in record.plans}  # it may be one of an earlier confirmation
-    if champion is None or champion.state != "confirmed":
+    if not (name := champion_of(search, record)):
         return []
-    name, seed = champion.trial, derive(search.spec.seed, Stream.REFIT)
+    seed = derive(search.spec.seed, Stream.REFIT)
     if before := [one for one in record.refits if one.trial == name]:
         there = {one.trial for one in work.refits}  # among the models that the test set is to be opened for
         return [] if name in there else _from_disk(search, work.untested_of(before), plans)
     search.emit(events.RefitStarted(trial=name, seed=seed))
     task = ReplicateTask(name, REFIT, seed, plans[name])
-    anew = partial(_say_anew, search)
+    anew = partial(say_anew, search)
     said = [said for _, said in run_tasks(search, train_replicate, [task], anew=anew, stopping=search.stopping)]
     last = said[-1] if said else None
     return [] if last is None or isinstance(last, ReplicateProgress) else _keep_refit(search, task, last)
-
-
-def _say_anew(search: Search, task: ReplicateTask | TestTask, lost: Lost) -> None:
-    """Write down what a task has left that lost its worker, and say that it begins anew."""
-    _append_log(search, task, lost)
-    how = " with all of a device" if lost.cause == "memory" else ""
-    search.emit(events.Warned(message=f"trial {task.trial}, {task.part} begins anew{how}: {lost.message}"))
-
-
-def _append_log(search: Search, task: ReplicateTask | TestTask, said: Answer | Lost) -> None:
-    """Add what a task has printed to its trial's log, under a heading."""
-    search.store.append_log(task.trial, said.log and f"\n[{task.part}]\n{said.log}", final=bool(said.cause))
 
 
 def _answer_of(said: ReplicateAnswer | Lost) -> ReplicateAnswer:
@@ -233,12 +196,12 @@ def _answer_of(said: ReplicateAnswer | Lost) -> ReplicateAnswer:
     return ReplicateAnswer(cause=said.cause, message=said.message, log=said.log) if isinstance(said, Lost) else said
 
 
-def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> list[_Trained]:
+def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> list[Trained]:
     """Write a refit into the run directory, without what was measured on images that it was trained on."""
     answer = _answer_of(answer)
     history = [{key: value for key, value in epoch.items() if not key.startswith("val_")} for epoch in answer.history]
     result = _result(task, replace(answer, history=tuple(history), correct=None, per_image={}))
-    _append_log(search, task, answer)
+    append_log(search, task, answer)
     search.store.write_replicate(result, answer.weights or None)
     if answer.cause:
         said = f"the refit of trial {task.trial} came to nothing ({answer.cause}): {answer.message}"
@@ -246,16 +209,16 @@ def _keep_refit(search: Search, task: ReplicateTask, answer: ReplicateAnswer | L
         return []
     about: dict[str, Any] = {"metrics": result.metrics, "seconds": result.seconds}
     search.emit(events.RefitFinished(trial=task.trial, seed=task.seed, **about))
-    return [_Trained(task, result, answer.weights)]
+    return [Trained(task, result, answer.weights)]
 
 
-def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> _Trained | None:
+def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -> Trained | None:
     """Write an answer into the run directory and say so; return what was trained, if anything was."""
     answer = _answer_of(answer)
     wanted = {"val_loss", *search.spec.search.metric}
     values, known = pack_per_image({name: ones for name, ones in answer.per_image.items() if name in wanted})
     result = replace(_result(task, answer), per_image=known)
-    _append_log(search, task, answer)
+    append_log(search, task, answer)
     result = with_per_image(result, search.store.write_replicate(result, answer.weights or None, values))
     about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
     if answer.cause:
@@ -263,7 +226,7 @@ def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -
         search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message, log=log))
         return None
     search.emit(events.ReplicateFinished(**about, metrics=result.metrics, seconds=result.seconds))
-    return _Trained(task, result, answer.weights)
+    return Trained(task, result, answer.weights)
 
 
 def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
@@ -276,64 +239,9 @@ def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
         history=answer.history,
         seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
-        val_correct=_digits(answer.correct),
+        val_correct=digits(answer.correct),
         split=_split_of(task),
         cost=answer.cost,
         cause=answer.cause,
         message=answer.message,
     )
-
-
-def _digits(correct: npt.NDArray[np.bool_] | None) -> str:
-    """Return one digit an image: 1 where it was classified correctly."""
-    return "" if correct is None else (correct.astype(np.uint8) + ord("0")).tobytes().decode()
-
-
-# --- the test set -------------------------------------------------------------------------------------------------
-
-
-def _open_test_set(search: Search, trained: Sequence[_Trained], command: str, count: int) -> None:
-    """Open the test set, once: first say so in the ledger, then evaluate every model on it, in the workers.
-
-    Raises:
-        DiskLowError: before that, where there may not be room for the scores.
-    """
-    if short := shortage(search.store.path):
-        raise DiskLowError(f"{short}, so that the test set stays closed: free some, then `{search.again}`")
-    entry = {"type": "opened", "time": _now(), "command": command, "dataset": search.shared.dataset}
-    search.store.append_ledger({**entry, "models": [_about(one) for one in trained]})
-    trials = tuple(dict.fromkeys(one.task.trial for one in trained))
-    search.emit(events.TestOpened(trials=trials, models=len(trained), count=count))
-    ours = {(one.task.trial, one.task.replicate): one for one in trained}
-    tasks = [TestTask(one.task, one.weights) for one in trained]
-    # What has been opened is evaluated to its end, whoever asks to stop now: it takes seconds.
-    anew = partial(_say_anew, search)
-    for task, answer in run_tasks(search, evaluate_on_test, tasks, anew=anew, whatever_the_disk=True):
-        # First the score: a model whose log the disk refuses has been evaluated all the same, and must not be again.
-        _score(search, ours[task.replicate.trial, task.replicate.replicate], answer, command)
-        _append_log(search, task, answer)
-
-
-def _score(search: Search, one: _Trained, answer: TestAnswer | Lost, command: str) -> None:
-    """Write a model's score into the ledger and into its result; a model that broke on the test set is a warning."""
-    about = {"time": _now(), "command": command, **_about(one)}
-    if isinstance(answer, Lost) or answer.correct is None:
-        message = answer.message
-        place = f"trial {one.result.trial}, replicate {one.result.replicate}"
-        search.store.append_ledger({"type": "failed", **about, "cause": answer.cause, "message": message})
-        search.emit(events.Warned(message=f"{place} could not be evaluated on the test set: {message}"))
-        return
-    score = TestScore(correct=int(answer.correct.sum()), images=len(answer.correct), loss=answer.loss)
-    search.store.append_ledger({"type": "evaluated", **about, "correct": score.correct})
-    search.store.write_replicate(replace(one.result, test=score, test_correct=_digits(answer.correct)))
-
-
-def _about(one: _Trained) -> Mapping[str, Any]:
-    """Return what an entry of the ledger says of a model: which plan, which seed, which weights."""
-    return {
-        "trial": one.result.trial,
-        "replicate": one.result.replicate,
-        "seed": one.result.seed,
-        "plan_sha256": plan_sha256(one.task.plan),
-        "weights_sha256": one.result.weights_sha256,
-    }

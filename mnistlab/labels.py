@@ -175,6 +175,11 @@ def by_executor(executor: str) -> str:
     return f" --executor {executor}" if executor != EXECUTOR_NAMES[0] else ""
 
 
+def runs_before_text(runs: int) -> str:
+    """Return for example `this machine has opened this test set in 12 runs before this one`."""
+    return f"this machine has opened this test set in {counted(runs, 'run') if runs else 'no run'} before this one"
+
+
 def counted(count: int, noun: str) -> str:
     """Return for example `1 seed` or `1,000 images`."""
     return f"{count:,} {noun}" + ("s" if count != 1 else "")

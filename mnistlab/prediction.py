@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
@@ -38,6 +41,15 @@ def _mean_loss(logits: Tensor, batch: Batch) -> Tensor:
 def point_prediction(module: nn.Module, images: Tensor) -> Prediction:
     """Return the module's logits."""
     return Prediction(logits=module(images))
+
+
+def together(logits: Sequence[Tensor]) -> Tensor:
+    """Return logits (N, classes) whose softmax is the mean of the softmax of each of `logits`, all (N, classes).
+
+    They are the logarithms of the mean probabilities, so that what takes a model's logits takes an ensemble's too.
+    """
+    chances = torch.stack([F.log_softmax(one, dim=1) for one in logits])
+    return chances.logsumexp(dim=0) - math.log(len(logits))
 
 
 def require_logits(logits: object, count: int, classes: int) -> None:

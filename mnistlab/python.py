@@ -34,7 +34,7 @@ from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
 from mnistlab.labels import Plan, counted, resume_command, settings, varying
 from mnistlab.leaderboard import Leaderboard, Row, rank
-from mnistlab.results import RunRecord
+from mnistlab.results import EnsembleResult, RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd
 from mnistlab.tuning.trackers import check_trackers
@@ -70,6 +70,14 @@ class SearchResult:
     def best(self) -> Row | None:
         """Return the champion's row of the ranking, or None where no trial has used its full budget."""
         return self.leaderboard.champion
+
+    @property
+    def ensemble(self) -> EnsembleResult | None:
+        """Return what the champion's seeds scored together: `test.accuracy`, `val_accuracy`; None where nobody asked.
+
+        They are its `replicates`. A prediction of all of them takes as many times that of one model.
+        """
+        return self.leaderboard.ensemble
 
     @property
     def trials(self) -> pd.DataFrame:

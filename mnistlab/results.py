@@ -113,6 +113,22 @@ class TestScore:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnsembleResult:
+    """The models of a plan's seeds together: the class with the greatest mean probability is their answer.
+
+    `replicates` are their numbers and `weights_sha256` their weights, in the same order. `val_accuracy` is None where
+    they have no validation images in common: then some were trained on what others were validated on. `time` is when.
+    """
+
+    trial: str
+    replicates: tuple[int, ...]
+    weights_sha256: tuple[str, ...]
+    test: TestScore
+    val_accuracy: float | None = None
+    time: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What a prediction takes: multiply-accumulates for one image, and median seconds for a batch of 1 and of 256.
 
@@ -219,6 +235,24 @@ def replicate_from_json(record: Mapping[str, Any]) -> ReplicateResult:
     return ReplicateResult(**known)
 
 
+def ensemble_from_json(entry: Mapping[str, Any]) -> EnsembleResult:
+    """Return the ensemble of an entry of the test ledger; unknown keys are skipped.
+
+    Raises:
+        KeyError, TypeError, ValueError: if it lacks a key or holds something else under one.
+    """
+    score = TestScore(correct=int(entry["correct"]), images=int(entry["images"]), loss=float(entry["loss"]))
+    validation = entry["val_accuracy"]
+    return EnsembleResult(
+        trial=str(entry["trial"]),
+        replicates=tuple(map(int, entry["replicates"])),
+        weights_sha256=tuple(map(str, entry["weights_sha256"])),
+        test=score,
+        val_accuracy=None if validation is None else float(validation),
+        time=str(entry["time"]),
+    )
+
+
 def _split(record: Mapping[str, Any]) -> Split:
     """Return the split of a JSON object; unknown keys are skipped.
 
@@ -249,7 +283,10 @@ def record_name(number: int) -> str:
 class RunRecord:
     """Everything that a run directory says of its results; `run` is its newest record, `number` which one that is.
 
-    It is 1 for `run.json`; each amendment of the experiment has left one more.
+    It is 1 for `run.json`; each amendment of the experiment has left one more. `ensemble` is the one that was evaluated
+    last, None in a run of before there were any; `ensemble_due` is the trial for whose ensemble the test set has been
+    opened and that has no score yet, "" where there is none. `runs_before` is how many other runs had opened the same
+    test set on the machine of the last opening, None where that is not known.
     """
 
     path: str
@@ -261,6 +298,9 @@ class RunRecord:
     refits: tuple[ReplicateResult, ...] = ()
     confirmations: tuple[Mapping[str, Any], ...] = ()  # the entries of `confirmation.jsonl`
     broken_on_test: frozenset[tuple[str, int]] = frozenset()  # (trial, replicate) of models that could not be evaluated
+    ensemble: EnsembleResult | None = None
+    ensemble_due: str = ""
+    runs_before: int | None = None
 
     @property
     def baseline(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import os
 import signal
 import struct
@@ -51,12 +52,16 @@ DISTS = Path(__file__).parent / "dists"
 PACKAGES = sorted(path.parent.name for path in (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml"))
 
 
+_caches = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def hermetic(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test sees the data, the cache or the network of whoever runs it, unless it says so itself."""
     monkeypatch.delenv("MNISTLAB_DATA", raising=False)
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    # Of its own: what one test has opened is no matter of another one's verdict.
+    monkeypatch.setenv("MNISTLAB_CACHE", str(tmp_path_factory.getbasetemp() / "cache" / str(next(_caches))))
     monkeypatch.setenv("MNISTLAB_OFFLINE", "1")
     monkeypatch.setenv("MNISTLAB_DISABLE", ",".join(PACKAGES))
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from mnistlab import confirm as confirmation
+from mnistlab import opening
 from mnistlab.api import Int
 from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division
@@ -24,12 +25,13 @@ from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinish
 from mnistlab.fsck import check
 from mnistlab.leaderboard import rank
 from mnistlab.racing import outcomes
-from mnistlab.results import REFIT, RunRecord, Split, TrialResult
+from mnistlab.results import REFIT, RunRecord, Split, TestScore, TrialResult
 from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
 from mnistlab.trained.chosen import model_of
 from mnistlab.tuning.confirmation import work_of
+from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer
 
 pytestmark = pytest.mark.simulated
@@ -37,6 +39,9 @@ pytestmark = pytest.mark.simulated
 IMAGES = 500
 WRONG = {"0000": 0.02, "0001": 0.025, "0002": 0.2, "0003": 0.3}  # shares of images
 LUCK: dict[tuple[str, int], float] = {}  # the same for a seed of which a test wants another one
+
+
+TOGETHER = EnsembleAnswer(test=TestScore(correct=9, images=10, loss=0.1), val_accuracy=0.5, log="tested together")
 
 
 def space(default: int) -> Space:
@@ -74,6 +79,8 @@ def run_tasks(search: Any, _function: Any, tasks: Any, *, started: Any = None, *
             if started:
                 started(task)
             yield task, trained(task)
+        elif isinstance(task, EnsembleTask):
+            yield task, TOGETHER
         else:
             yield task, TestAnswer(correct=np.ones(10, bool), log="tested")
 
@@ -81,12 +88,14 @@ def run_tasks(search: Any, _function: Any, tasks: Any, *, started: Any = None, *
 class Run:
     """A run directory whose search is over, and confirmations of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **dataset: Any) -> None:
         path.mkdir()
         self.path, self.said, self.default = path, list[Event](), 3
         self.split: Callable[[int], Division | None] = lambda _: None
+        self.cache = path.parent / "cache"
         self.store = RunWriter(path)
-        self.store.write_run({"run": path.name, "metric": "val_accuracy", "dataset": {"name": "made-up"}})
+        about = {"metric": "val_accuracy", "dataset": {"name": "made-up", **dataset}}
+        self.store.write_run({"run": path.name, **about})
         for one in TRIALS:
             self.store.write_trial(one)
 
@@ -110,7 +119,7 @@ class Run:
             if until(event):
                 stop.append(True)
 
-        shared = SimpleNamespace(dataset="made-up")
+        shared = SimpleNamespace(dataset="made-up", place=SimpleNamespace(cache=self.cache))
         about = {
             "spec": spec(**table),
             "shared": shared,
@@ -129,6 +138,9 @@ class Run:
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.said if isinstance(event, kind)]
 
+    def ledger(self) -> list[str]:
+        return [str(one["type"]) for one in read_lines(self.path / "test_ledger.jsonl")]
+
     def evaluated(self) -> list[tuple[str, int]]:
         entries = read_lines(self.path / "test_ledger.jsonl")
         return [(one["trial"], one["replicate"]) for one in entries if one["type"] == "evaluated"]
@@ -142,12 +154,13 @@ def spec(metric: str = "val_accuracy", **table: Any) -> ExperimentSpec:
 
 
 @pytest.fixture
-def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Run]]:
-    monkeypatch.setattr(confirmation, "run_tasks", run_tasks)
+def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    for module in (confirmation, opening):
+        monkeypatch.setattr(module, "run_tasks", run_tasks)
     made: list[Run] = []
 
-    def make(name: str) -> Run:
-        made.append(Run(tmp_path / name))
+    def make(name: str, **dataset: Any) -> Run:
+        made.append(Run(tmp_path / name, **dataset))
         return made[-1]
 
     yield make

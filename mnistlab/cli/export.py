@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from mnistlab.trained.portable import Agreement
 
 
+class ChoiceError(MnistlabError):
+    """Options that exclude each other."""
+
+    exit_code = ExitCode.USAGE
+
+
 class OutputError(MnistlabError):
     """A place where nothing can be written, or a kind of file that is not known."""
 
@@ -34,6 +40,9 @@ def export(
         typer.Option("-o", "--output", help="The file to write; .pt2, .onnx or .safetensors says what kind."),
     ] = Path("model.safetensors"),
     replicate: Replicate = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="All of the trial's seeds together: the mean of their probabilities.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     data_dir: DataDir = None,
     plugin: Plugins = None,
@@ -43,9 +52,11 @@ def export(
     """Write a confirmed model of RUN into one file that others can use, with a model card beside it.
 
     Without TRIAL it is the champion. Of its replicates it is the first: nothing is selected by the test set, which
-    stays sealed.
+    stays sealed. With --ensemble it is all of them, in one file that takes as many times the memory and the time.
     """
     _check_output(output, force=force)
+    if ensemble and replicate is not None:
+        raise ChoiceError("--ensemble takes all replicates, and --replicate one: leave one of them out")
     from mnistlab import store
     from mnistlab.data import default_place
     from mnistlab.discovery import selection
@@ -55,7 +66,7 @@ def export(
 
     check_environment()
     record = store.read_run(store.find_run(run, runs))
-    one = chosen.model_of(record, trial, replicate)
+    one = chosen.ensemble_of(record, trial) if ensemble else chosen.model_of(record, trial, replicate)
     registry = select(selection(plugin or (), only_built_in=no_plugins))
     leaving = leave.from_run(one, default_place(data_dir), registry)
     typer.echo(f"{one.title}: {leaving.about.label}", err=True)
@@ -63,7 +74,7 @@ def export(
     text = card.card(output, hashlib.sha256(data).hexdigest(), leaving.about, one, found, named=trial is not None)
     write_output(output, data)
     write_output(card_of(output), text.encode())
-    typer.echo(_summary(output, len(data), found))
+    typer.echo(_summary(output, len(data), found, unseen=one.validated))
 
 
 def card_of(output: Path) -> Path:
@@ -94,11 +105,12 @@ def _written(leaving: Leaving, output: Path, registry: Registry) -> tuple[bytes,
     return data, found
 
 
-def _summary(output: Path, size: int, found: Agreement) -> str:
+def _summary(output: Path, size: int, found: Agreement, *, unseen: bool) -> str:
     same = "the same" if found.correct == found.correct_before else f"{found.correct_before:,} before it was written"
+    seen = "" if unseen else " (its models have drawn their own splits, and have trained on most of these)"
     return (
         f"Written: {output} ({size:,} bytes) and {card_of(output)}\n"
-        f"Read back, it classifies {found.correct:,} of {found.images:,} validation images correctly ({same}); "
+        f"Read back, it classifies {found.correct:,} of {found.images:,} validation images correctly ({same}){seen}; "
         f"probabilities differ by at most {found.probabilities_apart:.1e}, logits by {found.logits_apart:.1e}\n"
         f"Next: mnistlab predict {shlex.quote(str(output))} picture.png"
     )

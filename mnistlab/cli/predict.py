@@ -37,6 +37,9 @@ def predict(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a picture, with all classes.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Print what the model was shown.")] = False,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Of a run: all of the champion's seeds together.")
+    ] = False,
     data_dir: DataDir = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
@@ -50,7 +53,7 @@ def predict(
     from mnistlab.console.text import visible
     from mnistlab.trained.picture import PictureError
 
-    found = _model(model, data_dir, plugin or [], no_plugins=no_plugins, runs=runs)
+    found = _model(model, data_dir, plugin or [], no_plugins=no_plugins, runs=runs, ensemble=ensemble)
     trouble = ExitCode.DONE
     for path in pictures:
         try:
@@ -66,7 +69,9 @@ def predict(
     raise typer.Exit(int(trouble))
 
 
-def _model(name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path) -> Exported:
+def _model(
+    name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path, ensemble: bool
+) -> Exported:
     """Return the model that `name` stands for."""
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
@@ -81,8 +86,10 @@ def _model(name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: 
     if path.suffix in KINDS and not path.is_dir():
         from mnistlab.trained import formats
 
+        if ensemble:
+            raise NoSuchModelFileError(f"{path}: a file is an ensemble or not; --ensemble is for runs")
         return formats.read(_bytes(path), str(path), registry)
-    return _of_run(name, runs, data_dir, registry())
+    return _of_run(name, runs, data_dir, registry(), ensemble=ensemble)
 
 
 def _bytes(path: Path) -> bytes:
@@ -96,7 +103,7 @@ def _bytes(path: Path) -> bytes:
         raise NoSuchModelFileError(f"can't read {path}: {error.strerror}") from None
 
 
-def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry) -> Exported:
+def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry, *, ensemble: bool) -> Exported:
     from mnistlab import store
     from mnistlab.data import default_place
     from mnistlab.trained import chosen, leave
@@ -104,7 +111,8 @@ def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry) ->
     from mnistlab.trained.portable import ask_of
 
     record = store.read_run(store.find_run(name, runs))
-    leaving = leave.from_run(chosen.model_of(record, None, None), default_place(data_dir), registry)
+    one = chosen.ensemble_of(record, None) if ensemble else chosen.model_of(record, None, None)
+    leaving = leave.from_run(one, default_place(data_dir), registry)
     return Exported(leaving.about, ask_of(leaving.module))
 
 

@@ -10,7 +10,17 @@ from mnistlab import events as ev
 from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
-from mnistlab.labels import Scalar, counted, epochs_text, listed, metric_text, scalar_text, scheduler_text, seconds_text
+from mnistlab.labels import (
+    Scalar,
+    counted,
+    epochs_text,
+    listed,
+    metric_text,
+    runs_before_text,
+    scalar_text,
+    scheduler_text,
+    seconds_text,
+)
 
 
 def line(stamped: ev.Stamped, state: ViewState) -> str | None:
@@ -187,7 +197,15 @@ def _refit_finished(event: ev.RefitFinished, _state: ViewState) -> str:
 @_say.register
 def _test_opened(event: ev.TestOpened, _state: ViewState) -> str:
     models = f"{counted(event.models, 'model')} of {listed(event.trials)}"
-    return f"test set opened to evaluate {models} (opening {event.count} of this run)"
+    before = f"; {runs_before_text(event.runs_before)}" if event.runs_before else ""
+    return f"test set opened to evaluate {models} (opening {event.count} of this run{before})"
+
+
+@_say.register
+def _ensemble_evaluated(event: ev.EnsembleEvaluated, _state: ViewState) -> str:
+    together = f"trial {event.trial}, its {counted(event.members, 'seed')} together"
+    val = "" if event.val_accuracy is None else f", val_accuracy {metric_text('val_accuracy', event.val_accuracy)}"
+    return f"{together}: test accuracy {metric_text('test_accuracy', event.test_accuracy)}{val}"
 
 
 @_say.register

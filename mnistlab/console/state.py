@@ -79,6 +79,7 @@ class ViewState:
     refit: str = ""  # the trial that is trained once more, on training and validation images
     refitted: bool = False  # whether that has ended
     openings: int = 0
+    ensemble: ev.EnsembleEvaluated | None = None
     resources: ev.Resources | None = None
     stop_asked: str = ""  # the signal that asked
     at_once: bool = False  # whether what runs is cut short
@@ -364,6 +365,11 @@ def _refit_finished(event: ev.RefitFinished, state: ViewState) -> ViewState:
 @_fold.register
 def _test_opened(event: ev.TestOpened, state: ViewState) -> ViewState:
     return replace(state, phase="test", openings=event.count)
+
+
+@_fold.register
+def _ensemble_evaluated(event: ev.EnsembleEvaluated, state: ViewState) -> ViewState:
+    return replace(state, ensemble=event)
 
 
 @_fold.register

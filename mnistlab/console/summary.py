@@ -14,6 +14,7 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from mnistlab.console.ensemble import ensemble_notes
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.plain import counts_text
 from mnistlab.console.text import encodable, visible
@@ -284,6 +285,7 @@ def _footnotes(board: Leaderboard) -> list[str]:
         notes.append(f"Another seed of a plan that was tried before, confirmed once at most: {listed(again)}.")
     if board.refit and board.champion:
         notes.append(_refit(board.refit, board.name(board.champion)))
+    notes += ensemble_notes(board)
     if left := [board.name(row) for row in board.rows if row.left_race]:
         notes.append(
             f"Out of the race before all seeds: {listed(left)}; by then the leader was ahead by more than noise."

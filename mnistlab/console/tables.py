@@ -168,6 +168,9 @@ def confirmation_text(state: ViewState) -> str:
         said += f"; out of the race: {listed(state.dropped)}"
     if state.refit:
         said += f"; {state.refit} {'was' if state.refitted else 'is being'} trained on validation images too"
+    if one := state.ensemble:
+        score = metric_text("test_accuracy", one.test_accuracy)
+        said += f"; {one.trial}, its {counted(one.members, 'seed')} together: test accuracy {score}"
     return said
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from mnistlab.labels import counted, listed, metric_text, shortened
+from mnistlab.labels import counted, listed, metric_text, runs_before_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.ties import seen_text, weakest
@@ -24,13 +24,14 @@ def _winner(board: Leaderboard) -> str:
     if board.champion is None:
         return _nothing_succeeded(board)
     winner = board.champion
+    opened = f"{_openings(board)}{_before(board)}"
     who = f"trial {board.name(winner)} ({shortened(f'{winner.model} {winner.settings}'.strip(), 80)})"
     if winner.state == "complete":
         value = metric_text(board.metric, winner.validation.mean if winner.validation else None)
         luck = "one training that no fresh seed has confirmed, so part of it may be luck"
         standing = f"{_standing(board, winner)} {board.metric} {value}"
-        return f"On {board.dataset}, {who} {standing}: {luck}; {_openings(board)}."
-    return f"On {board.dataset}, {who} {_score(board, winner)}; {_ties(board)}; {_openings(board)}."
+        return f"On {board.dataset}, {who} {standing}: {luck}; {opened}."
+    return f"On {board.dataset}, {who} {_score(board, winner)}{_together(board)}; {_ties(board)}; {opened}."
 
 
 def _standing(board: Leaderboard, winner: Row) -> str:
@@ -52,6 +53,14 @@ def _score(board: Leaderboard, winner: Row) -> str:
     spread = f"95 % interval {interval_text(interval)} for {counted(winner.test.images, 'image')}"
     value = metric_text("test_accuracy", means.mean)
     return f"leads with mean test accuracy {value} over {_seeds(winner, means)} ({spread})"
+
+
+def _together(board: Leaderboard) -> str:
+    """Return what the champion's seeds have scored together, "" where nobody has asked them."""
+    if board.ensemble is None:
+        return ""
+    count, score = len(board.ensemble.replicates), metric_text("test_accuracy", board.ensemble.test.accuracy)
+    return f"; together, its {count} seeds: {score} on test, at {count} times the cost of a prediction"
 
 
 def _seeds(winner: Row, means: MeanSd) -> str:
@@ -106,6 +115,10 @@ def _openings(board: Leaderboard) -> str:
         each = "by each run" if min(board.openings) else f"by {board.test_openings} of {len(board.openings)} runs"
         return f"the test set was opened {board.test_openings} times, once {each}"
     return f"the test set was opened {board.test_openings} times, so its numbers are no longer untouched by choice"
+
+
+def _before(board: Leaderboard) -> str:
+    return f"; {runs_before_text(board.runs_before)}" if board.runs_before else ""
 
 
 def _nothing_succeeded(board: Leaderboard) -> str:

@@ -319,6 +319,22 @@ class TestOpened(Event):
     trials: tuple[str, ...]
     models: int
     count: int  # how many times the test set has been opened in this run, this one included
+    runs_before: int | None = None  # other runs of this machine that have opened it before; None: not known
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleEvaluated(Event):
+    """The models of the champion's seeds have been evaluated together, in the same opening of the test set.
+
+    `members` counts them. `val_accuracy` is None where they have no validation images in common.
+    """
+
+    type: ClassVar[str] = "ensemble_evaluated"
+    trial: str
+    members: int
+    test_accuracy: float
+    images: int  # of the test set
+    val_accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,6 +430,7 @@ EVENT_TYPES: dict[str, type[Event]] = {
         RefitStarted,
         RefitFinished,
         TestOpened,
+        EnsembleEvaluated,
         Resources,
         StatusAsked,
         Warned,

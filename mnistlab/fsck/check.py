@@ -11,7 +11,7 @@ from mnistlab.fsck.inventory import Inventory, inventory
 from mnistlab.fsck.kept import Kept, read_kept
 from mnistlab.fsck.replicates import plan_findings, replicate_findings, split_findings
 from mnistlab.fsck.states import state_findings
-from mnistlab.fsck.story import Story, compare, ledger_faults, read_story, rebuilt
+from mnistlab.fsck.story import Story, compare, ensemble_faults, ledger_faults, read_story, rebuilt
 from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
 from mnistlab.results import TrialResult, record_name
 from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, holder
@@ -65,7 +65,8 @@ def look_at(run: Path) -> Look:
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]
     found += [*state_findings(run, files.own, _over(story)), *replicate_findings(streams[EVENTS], kept)]
     found += [*plan_findings(streams[CONFIRMATION], kept), *split_findings(kept)]
-    found += [*ledger_faults(streams[LEDGER], kept), *_without_record(files, streams[EVENTS], kept)]
+    found += [*ledger_faults(streams[LEDGER], kept), *ensemble_faults(streams[LEDGER], kept)]
+    found += _without_record(files, streams[EVENTS], kept)
     found += _lost_records(files, streams[EVENTS])
     found.sort(key=lambda one: (one.file, one.line))
     return Look(files, streams, kept, story, tuple(found), jumps)

@@ -209,6 +209,27 @@ def ledger_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
             yield Finding(level="note", file=LEDGER, line=line.number, message=said)
 
 
+def ensemble_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
+    """Yield where the ledger scores an ensemble for which it has not opened the test set, or of models that are not."""
+    opened = False
+    for line in ledger:
+        opened |= line.record.get("type") == "opened"
+        if line.record.get("type") != "ensemble":
+            continue
+        if not opened:
+            yield _fault(line, "an ensemble is scored, but the test set was not opened before", LEDGER)
+        for number, sha256 in _members(line):
+            one = kept.replicates.get((str(line.record.get("trial")), number))
+            if one is None or one.weights_sha256 != sha256:
+                said = f"replicate {number} of trial {line.record.get('trial')} is in the ensemble"
+                yield _fault(line, f"{said}, but there is none with these weights", LEDGER)
+
+
+def _members(line: Line) -> list[tuple[int, str]]:
+    lists: list[Any] = [line.record.get(key) for key in ("replicates", "weights_sha256")]
+    return list(zip(*lists, strict=False)) if all(isinstance(one, list) for one in lists) else []
+
+
 def _model(line: Line) -> tuple[str, int]:
     number = line.record.get("replicate")
     return str(line.record.get("trial")), number if isinstance(number, int) else -1

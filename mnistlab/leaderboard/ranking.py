@@ -28,7 +28,7 @@ from mnistlab.leaderboard.luck import Luck, chances, luck_of
 from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names, splits_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
 from mnistlab.racing import images_of, own_splits
-from mnistlab.results import FIXED, ReplicateResult, RunRecord
+from mnistlab.results import FIXED, EnsembleResult, ReplicateResult, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,8 @@ class Leaderboard:
     the seeds they share, `lacking` the others. If all three are empty, the champion is surely better than every other
     confirmed plan. A trial is named `0007`, of one of several runs `RUN:0007`, and runs of one name in two folders by
     their paths. `doubtful` counts the test images whose labels are known to be doubtful. `refit` is the champion
-    trained once more, on training and validation images; it is not ranked. `seeds_only` says that what is claimed of
+    trained once more, on training and validation images, and `ensemble` its seeds' models together; neither is ranked.
+    `seeds_only` says that what is claimed of
     confirmed plans holds for other seeds on the same images only, because the metric is not known of each image.
     `gain` is what the champion's search has gained over the plan of all defaults.
     """
@@ -63,7 +64,9 @@ class Leaderboard:
     split: str = ""
     luck: Luck | None = None
     refit: ReplicateResult | None = None
+    ensemble: EnsembleResult | None = None
     openings: tuple[int, ...] = ()  # of the test set, by each of `runs`
+    runs_before: int | None = None  # that had opened it on its machine before this one run; None: not known, or several
     seeds_only: bool = False
     gain: Gain | None = None
 
@@ -144,6 +147,7 @@ def _board(
         fallback=str(first.run["dataset"].get("fallback", "")),
         test_openings=sum(record.test_openings for record in records),
         openings=tuple(record.test_openings for record in records),
+        runs_before=first.runs_before if len(records) == 1 else None,
         rows=rows,
         champion=champion,
         tied=(),
@@ -155,6 +159,7 @@ def _board(
         split=str(first.run["dataset"].get("split_sha256", "")),
         luck=luck_of(found, metrics[0]) if champion else None,
         refit=_refit(found[0]) if champion else None,
+        ensemble=_ensemble(found[0]) if champion else None,
         seeds_only=_seeds_only(found, metrics[0]),
         gain=gain_of(judged, metrics[0]) if champion else None,
     )
@@ -184,6 +189,12 @@ def _seeds_only(found: Sequence[Entry], metric: str) -> bool:
 def _refit(winner: Entry) -> ReplicateResult | None:
     refits = (one for one in winner.record.refits if one.trial == winner.trial.trial and not one.cause)
     return next(refits, None)
+
+
+def _ensemble(winner: Entry) -> EnsembleResult | None:
+    """Return the champion's ensemble; one of a plan that no longer leads is none of it."""
+    found = winner.record.ensemble
+    return found if found and found.trial == winner.trial.trial else None
 
 
 def _metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:

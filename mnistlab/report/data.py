@@ -18,7 +18,7 @@ LEFT_OUT = frozenset({"val_correct", "test_correct"})  # an outcome for every im
 
 
 def as_data(pages: Sequence[RunPage]) -> dict[str, Any]:
-    """Return a JSON object: of each run its record, ranking, trials, replicates, refits and rungs; NaN as null.
+    """Return a JSON object: of each run its record, ranking, trials, replicates and so on; NaN as null.
 
     `confirmations` says which plans were to get how many fresh seeds, and which left the race.
     """
@@ -32,10 +32,12 @@ def _run(page: RunPage) -> dict[str, Any]:
         "run": run,
         "verdict": page.verdict,
         "test_openings": page.board.test_openings,
+        "runs_before": page.board.runs_before,
         "ranking": [asdict(row) for row in page.board.rows],
         "trials": [results.to_json(trial) for trial in page.record.trials],
         "replicates": [_without(results.to_json(one)) for one in page.record.replicates],
         "refits": [_without(results.to_json(one)) for one in page.record.refits],
+        "ensemble": asdict(page.board.ensemble) if page.board.ensemble else None,
         "confirmations": [dict(entry) for entry in page.record.confirmations],
         "rungs": [asdict(rung) for rung in facts.rungs(page.stream)],
     }

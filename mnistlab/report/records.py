@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mnistlab.console.ensemble import ensemble_notes
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.ties import rank_notes
-from mnistlab.labels import counted, listed, metric_text, scalar_text, seconds_text, settings
+from mnistlab.labels import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.again import trial_command
@@ -187,6 +188,7 @@ def _how(record: RunRecord, board: Leaderboard) -> list[str]:
         _splits_text(record),
         _seeds_text(board),
         *rank_notes(board),
+        *ensemble_notes(board),
         "Intervals of the test accuracy are Wilson's at 95 %, over images: they do not cover the spread between seeds.",
     ]
 
@@ -218,11 +220,21 @@ def _limits(board: Leaderboard) -> list[str]:
     spoiled = " What is chosen by a test set that was opened before is no longer free of choice." * (opened > 1)
     return [
         f"The test set {often} in this run, and not at all for this report.{spoiled}",
+        _before_text(board),
         _chosen_text(board),
         "Confusion, recall, calibration and the images shown are of the validation part, on which plans were chosen.",
         "Times were taken on the machine named above, on which other trials ran at the same time.",
         "Importance and slices describe the trials that were made, which the search did not spread evenly.",
     ]
+
+
+def _before_text(board: Leaderboard) -> str:
+    """Return how worn the test set was, as far as the ledger of the run's machine knew."""
+    if board.runs_before is None:
+        return ""
+    said = runs_before_text(board.runs_before)
+    worn = " What they have taught whoever designed this one is part of its score." * bool(board.runs_before)
+    return f"By its own ledger {said}.{worn}"
 
 
 def _chosen_text(board: Leaderboard) -> str:

@@ -23,6 +23,7 @@ from mnistlab.store.names import (
     newest_record,
     refusal,
 )
+from mnistlab.store.openings import id_of, key_of, note_opening
 from mnistlab.store.per_image import pack_per_image, with_per_image
 from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, named, read_events, read_json, read_run, stamped
 from mnistlab.store.writing import RunWriter, create_run
@@ -44,9 +45,12 @@ __all__ = [
     "find_run",
     "find_runs",
     "holder",
+    "id_of",
     "is_running",
+    "key_of",
     "named",
     "newest_record",
+    "note_opening",
     "open_to_write",
     "pack_per_image",
     "read_events",

@@ -16,7 +16,15 @@ from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError, near
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
 from mnistlab.names import RULE, is_plain
-from mnistlab.results import ReplicateResult, RunRecord, record_name, replicate_from_json, trial_from_json
+from mnistlab.results import (
+    EnsembleResult,
+    ReplicateResult,
+    RunRecord,
+    ensemble_from_json,
+    record_name,
+    replicate_from_json,
+    trial_from_json,
+)
 from mnistlab.store.names import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
@@ -88,6 +96,9 @@ def read_run(path: Path) -> RunRecord:
         broken_on_test=frozenset((e["trial"], e["replicate"]) for e in ledger if e.get("type") == "failed"),
         refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
         confirmations=tuple(_read_entries(path / CONFIRMATION, CONFIRMATION_SCHEMA)),
+        ensemble=_newest_ensemble(path / LEDGER, ledger),
+        ensemble_due=_ensemble_due(ledger),
+        runs_before=next((n for e in reversed(ledger) if (n := e.get("runs_before")) is not None), None),
     )
 
 
@@ -154,6 +165,20 @@ def _read_entries(path: Path, schema: str) -> list[dict[str, Any]]:
     for entry in entries:
         _refuse_other_format(entry.get("schema"), schema, path)
     return entries
+
+
+def _newest_ensemble(path: Path, ledger: Sequence[Mapping[str, Any]]) -> EnsembleResult | None:
+    entries = [entry for entry in ledger if entry.get("type") == "ensemble"]
+    try:
+        return ensemble_from_json(entries[-1]) if entries else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(path, f"an entry of an ensemble: {error!r}") from None
+
+
+def _ensemble_due(ledger: Sequence[Mapping[str, Any]]) -> str:
+    """Return the trial of an ensemble that the test set was last opened for and of which nothing is told since."""
+    told = [entry for entry in ledger if entry.get("type") in {"opened", "ensemble", "ensemble_failed"}]
+    return str(told[-1].get("ensemble", "")) if told and told[-1]["type"] == "opened" else ""
 
 
 def _refuse_other_format(found: object, schema: str, path: Path | str) -> None:

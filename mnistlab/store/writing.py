@@ -59,6 +59,7 @@ _DURABLE = (
     events.PlanDropped,
     events.RefitFinished,
     events.TestOpened,
+    events.EnsembleEvaluated,
     events.RunInterrupted,
     events.RunFinished,
 )

@@ -12,7 +12,8 @@ from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import Scalar, counted, visible
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.results import higher_is_better
+from mnistlab.results import EnsembleResult, higher_is_better
+from mnistlab.statistics import wilson
 
 Kind = Literal["text", "int", "float", "bool"]
 Cell = str | int | float | bool | None
@@ -269,12 +270,14 @@ def about(board: Leaderboard) -> Mapping[str, Any]:
         "metrics": list(board.metrics),
         "rule": board.rule,
         "test_openings": board.test_openings,
+        "runs_before": board.runs_before,
         "champion": board.name(board.champion) if board.champion else None,
         "gain": _gain(board),
         "tied": list(board.tied),
         "better": list(board.better),
         "lacking": list(board.lacking),
         "failures": dict(board.failures),
+        "ensemble": _ensemble(board.ensemble) if board.ensemble else None,
         "luck": luck
         and {
             "tried": luck.tried,
@@ -283,6 +286,23 @@ def about(board: Leaderboard) -> Mapping[str, Any]:
             "drop": luck.drop,
             "gap": gap and {"mean": gap.mean, "low": gap.interval.low, "high": gap.interval.high},
         },
+    }
+
+
+def _ensemble(one: EnsembleResult) -> Mapping[str, Any]:
+    """Return what the champion's seeds have scored together; a prediction takes as many times one model's as `cost`."""
+    interval = wilson(one.test.correct, one.test.images)
+    return {
+        "trial": one.trial,
+        "replicates": list(one.replicates),
+        "test_accuracy": one.test.accuracy,
+        "test_low": interval.low,
+        "test_high": interval.high,
+        "test_images": one.test.images,
+        "test_loss": one.test.loss,
+        "val_accuracy": one.val_accuracy,
+        "cost": len(one.replicates),
+        "time": one.time,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnistlab.labels import counted, metric_text
+from mnistlab.labels import counted, listed, metric_text
 from mnistlab.leaderboard import Row
 from mnistlab.statistics import Interval, MeanSd, wilson
 from mnistlab.trained.chosen import Chosen
@@ -38,7 +38,7 @@ def card(path: Path, digest: str, about: About, chosen: Chosen, found: Agreement
     shape = ", ".join(map(str, about.shape))
     parts = [
         f"# Model card: {_plain(path.name)}",
-        f"An image classifier trained and exported by mnistlab {_plain(about.versions.get('mnistlab', ''))}.",
+        f"{_kind(about)} trained and exported by mnistlab {_plain(about.versions.get('mnistlab', ''))}.",
         _table(_facts(path, digest, about, chosen)),
         _wrapped(
             f"Input `images`: float32 (N, {shape}), pixels from 0 to 1, any N; normalisation is inside. Output "
@@ -64,11 +64,20 @@ def card(path: Path, digest: str, about: About, chosen: Chosen, found: Agreement
     return "\n\n".join(parts) + "\n"
 
 
+def _kind(about: About) -> str:
+    if about.members == 1:
+        return "An image classifier"
+    return f"An ensemble of {about.members} image classifiers, one plan on {about.members} seeds, in one file,"
+
+
 def _facts(path: Path, digest: str, about: About, chosen: Chosen) -> Iterator[tuple[str, str]]:
     source, then = about.source, chosen.record.run.get("versions", {})
     yield "file", f"`{_plain(path.name)}`, sha256 `{digest}`"
-    yield "from", f"run `{_plain(source['run'])}`, {_plain(chosen.title)}, seed {_plain(source['seed'])}"
-    yield "weights", f"sha256 `{_plain(source['weights_sha256'])}`"
+    seeds = f"seed{'s' * (about.members > 1)} {listed([_plain(one.seed) for one in chosen.models])}"
+    yield "from", f"run `{_plain(source['run'])}`, {_plain(chosen.title)}, {seeds}"
+    yield "weights", f"sha256 {', '.join(f'`{_plain(one.weights_sha256)}`' for one in chosen.models)}"
+    if about.members > 1:
+        yield "cost of a prediction", f"{about.members} times that of one model"
     yield "trained with", _listed_versions({name: then[name] for name in ("mnistlab", "torch") if name in then})
     yield "exported with", _listed_versions(about.versions)
     yield "normalisation", f"mean {list(about.mean)}, standard deviation {list(about.std)}"
@@ -80,15 +89,19 @@ def _listed_versions(versions: Mapping[str, str]) -> str:
 
 def _figures(about: About, chosen: Chosen, found: Agreement) -> Iterator[tuple[str, str]]:
     row, metric = _row(chosen), chosen.board.metric
-    yield "this model, validation", _share(found.correct, found.images)
+    this = "this ensemble" if about.members > 1 else "this model"
+    if chosen.validated:
+        yield f"{this}, validation", _share(found.correct, found.images)
     if about.test:
-        yield "this model, test", _share(int(about.test["correct"]), int(about.test["images"]))
+        yield f"{this}, test", _share(int(about.test["correct"]), int(about.test["images"]))
     if row.validation:
         yield f"this plan, {_plain(metric)} on validation", _spread(row.validation, metric)
     if row.test:
         yield "this plan, accuracy on test", _spread(row.test.accuracy, "test_accuracy")
         yield "95 % interval of that mean", f"{_range(row.test.interval)} ({row.test.images:,} images)"
     yield "times the test set was opened", str(chosen.board.test_openings)
+    if (before := chosen.board.runs_before) is not None:
+        yield "runs before it that had opened this test set on its machine", str(before)
 
 
 def _notes(chosen: Chosen, found: Agreement) -> Iterator[str]:
@@ -98,8 +111,7 @@ def _notes(chosen: Chosen, found: Agreement) -> Iterator[str]:
         f"(logits: {found.logits_apart:.1e}) and classified {found.correct:,} correctly "
         f"({found.correct_before:,} before)."
     )
-    assert chosen.replicate is not None
-    then = chosen.replicate.metrics.get("val_accuracy")
+    then = _validated(chosen)
     if then is not None and round(then * found.images) != found.correct:
         yield _wrapped(
             f"In the run it had {100 * then:.2f} % on validation: there it was computed in another precision or on "
@@ -107,14 +119,30 @@ def _notes(chosen: Chosen, found: Agreement) -> Iterator[str]:
         )
 
 
+def _validated(chosen: Chosen) -> float | None:
+    """Return the validation accuracy that the run has of these models; of an ensemble that scored no test, none."""
+    if chosen.replicate:
+        return chosen.replicate.metrics.get("val_accuracy")
+    return chosen.record.ensemble.val_accuracy if chosen.record.ensemble and chosen.test else None
+
+
 def _choice(chosen: Chosen, *, named: bool) -> str:
     by = "was named by whoever exported it" if named else "leads the ranking of its run"
     tied = ", ".join(map(_plain, chosen.board.tied))
     same = f" The leader of the ranking is tied with trial {tied}." if tied else ""
     return _wrapped(
-        f"Trial {_plain(chosen.trial.trial)} {by}. Rule of the run: {_plain(chosen.board.rule)}.{same} Of its "
-        "replicates on fresh seeds this is the first that succeeded, or the one that was named, not the best: nothing "
-        "was selected by the test set."
+        f"Trial {_plain(chosen.trial.trial)} {by}. Rule of the run: {_plain(chosen.board.rule)}.{same} {_which(chosen)}"
+    )
+
+
+def _which(chosen: Chosen) -> str:
+    if not chosen.members:
+        first = "this is the first that succeeded, or the one that was named, not the best"
+        return f"Of its replicates on fresh seeds {first}: nothing was selected by the test set."
+    scored = "" if chosen.test else " Nobody has evaluated them together on the test set."
+    return (
+        f"These are its replicates on {counted(len(chosen.members), 'fresh seed')}, all of them: nothing was selected "
+        f"by the test set. They answer together: by the mean of the probabilities that each gives.{scored}"
     )
 
 

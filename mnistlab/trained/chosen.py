@@ -10,7 +10,7 @@ from typing import Any
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.labels import listed
 from mnistlab.leaderboard import Leaderboard, rank
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
 
 class NoSuchModelError(MnistlabError):
@@ -21,12 +21,16 @@ class NoSuchModelError(MnistlabError):
 
 @dataclass(frozen=True)
 class Chosen:
-    """One training of a run: a replicate of a trial's plan or, without one, the trial itself."""
+    """One training of a run: a replicate of a trial's plan or, without one, the trial itself.
+
+    Or an ensemble of several replicates, `members`.
+    """
 
     record: RunRecord
     board: Leaderboard
     trial: TrialResult
     replicate: ReplicateResult | None
+    members: tuple[ReplicateResult, ...] = ()
 
     @property
     def result(self) -> TrialResult | ReplicateResult:
@@ -39,8 +43,30 @@ class Chosen:
         return self.trial.plan
 
     @property
+    def models(self) -> tuple[ReplicateResult, ...]:
+        """Return the replicates whose weights are meant: one, or those of the ensemble."""
+        return self.members or ((self.replicate,) if self.replicate else ())
+
+    @property
+    def test(self) -> TestScore | None:
+        """Return what these models have scored in the opening of the test set."""
+        if self.members:
+            one = self.record.ensemble
+            return one.test if one and one.weights_sha256 == tuple(m.weights_sha256 for m in self.members) else None
+        return self.replicate.test if self.replicate else None
+
+    @property
+    def validated(self) -> bool:
+        """Return whether none of these models was trained on a validation image of another one, as far as is known."""
+        one = self.record.ensemble
+        apart = any(other.split != self.models[0].split for other in self.models)
+        return not (apart or (self.members and self.test and one and one.val_accuracy is None))
+
+    @property
     def title(self) -> str:
-        """Return for example `trial 0007, replicate 1`."""
+        """Return for example `trial 0007, replicate 1`, or `trial 0007, replicates 1, 2 and 3 together`."""
+        if self.members:
+            return f"trial {self.trial.trial}, replicates {listed([str(m.replicate) for m in self.members])} together"
         number = f", replicate {self.replicate.replicate}" if self.replicate else ""
         return f"trial {self.trial.trial}{number}"
 
@@ -71,12 +97,41 @@ def model_of(record: RunRecord, trial: str | None, replicate: int | None) -> Cho
     """
     board = rank(record)
     found = _trial(record, board, trial)
+    return Chosen(record, board, found, _one_of(_kept(record, found), found, replicate))
+
+
+def ensemble_of(record: RunRecord, trial: str | None) -> Chosen:
+    """Return the models of all seeds of the champion, or of the trial named: those that were evaluated together.
+
+    Where none were, they are all whose weights the run kept.
+
+    Raises:
+        NoSuchModelError: if there are fewer than two.
+    """
+    board = rank(record)
+    found = _trial(record, board, trial)
+    kept, scored = _kept(record, found), record.ensemble
+    chosen = scored.replicates if scored and scored.trial == found.trial else tuple(sorted(kept))
+    if missing := [str(number) for number in chosen if number not in kept]:
+        raise NoSuchModelError(f"trial {found.trial}: of its ensemble replicate {listed(missing)} is missing")
+    if len(chosen) < 2:
+        more = f"mnistlab confirm {shlex.quote(record.path)} --seeds 5"
+        raise NoSuchModelError(f"trial {found.trial} has one model, and an ensemble is made of two or more; {more}")
+    return Chosen(record, board, found, None, tuple(kept[number] for number in chosen))
+
+
+def _kept(record: RunRecord, found: TrialResult) -> Mapping[int, ReplicateResult]:
+    """Return the replicates of a trial whose weights the run kept.
+
+    Raises:
+        NoSuchModelError: if there are none.
+    """
     kept = {r.replicate: r for r in _replicates(record, found).values() if r.weights_sha256 and not r.cause}
     if not kept:
         others = sorted({r.trial for r in record.replicates if r.weights_sha256})
         hint = f"this run has those of trial {listed(others)}" if others else "this run confirmed none"
         raise NoSuchModelError(f"trial {found.trial}: weights are kept of confirmed plans only, and {hint}")
-    return Chosen(record, board, found, _one_of(kept, found, replicate))
+    return kept
 
 
 def _trial(record: RunRecord, board: Leaderboard, name: str | None) -> TrialResult:

@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from mnistlab.errors import DataError, MnistlabError
 from mnistlab.registry import Registry
 from mnistlab.trained.guard import check_pt2
-from mnistlab.trained.portable import About, Ask, CannotExportError, Logits, Pixels, Portable, about_from, ask_of, build
+from mnistlab.trained.portable import About, Ask, CannotExportError, Logits, Pixels, Together, about_from, ask_of, build
 
 MAX_MODEL_BYTES = 2 << 30  # what ONNX can hold in one file
 KEY = "mnistlab"  # of the metadata
@@ -48,7 +49,7 @@ class MissingExtraError(MnistlabError):
 # --- choosing a format --------------------------------------------------------------------------------------------
 
 
-def write(module: Portable, about: About, suffix: str) -> bytes:
+def write(module: nn.Module, about: About, suffix: str) -> bytes:
     """Return the model as the content of a file of the kind that `suffix` names.
 
     Raises:
@@ -87,7 +88,7 @@ def _package(name: str) -> Any:
 # --- safetensors: weights and the plan to build the model from ----------------------------------------------------
 
 
-def _to_safetensors(module: Portable, about: About) -> bytes:
+def _to_safetensors(module: nn.Module, about: About) -> bytes:
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
     return save(tensors, metadata={KEY: about.text()})
 
@@ -96,12 +97,20 @@ def _from_safetensors(data: bytes, place: str, registry: Registry) -> Exported:
     about = about_from(_safetensors_metadata(data, place), place)
     try:
         tensors = load(data)
-        mean, std = tensors.pop("mean"), tensors.pop("std")
+        models = [_tensors_of(tensors, number, about.members) for number in range(about.members)]
+        means = [(own.pop("mean"), own.pop("std")) for own in models]
     except (SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"{place} is damaged: {error}") from None
-    inner = save({name.removeprefix("module."): tensor.contiguous() for name, tensor in tensors.items()})
-    module = build(about.plan, inner, about.image_shape, mean, std, registry)
-    return Exported(about, ask_of(module))
+    packed = [save({name.removeprefix("module."): one for name, one in own.items()}) for own in models]
+    parts = zip(packed, means, strict=True)
+    built = [build(about.plan, inner, about.image_shape, *scale, registry) for inner, scale in parts]
+    return Exported(about, ask_of(built[0] if len(built) == 1 else Together(built)))
+
+
+def _tensors_of(tensors: Mapping[str, Tensor], number: int, members: int) -> dict[str, Tensor]:
+    """Return the tensors of a model, the only one or member `number` of several, under its own names."""
+    prefix = f"members.{number}." if members > 1 else ""
+    return {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
 
 
 def _safetensors_metadata(data: bytes, place: str) -> str:
@@ -115,7 +124,7 @@ def _safetensors_metadata(data: bytes, place: str) -> str:
 # --- pt2: torch's own program -------------------------------------------------------------------------------------
 
 
-def _traced(module: Portable, about: About) -> torch.export.ExportedProgram:
+def _traced(module: nn.Module, about: About) -> torch.export.ExportedProgram:
     example = (torch.rand(2, *about.shape),)
     rows = torch.export.Dim("N", min=1, max=1 << 20)
     with _cannot_export("torch.export"), torch.no_grad():
@@ -124,7 +133,7 @@ def _traced(module: Portable, about: About) -> torch.export.ExportedProgram:
     return program
 
 
-def _to_pt2(module: Portable, about: About) -> bytes:
+def _to_pt2(module: nn.Module, about: About) -> bytes:
     buffer = io.BytesIO()
     program = _traced(module, about)
     with _cannot_export("torch.export"):
@@ -147,7 +156,7 @@ def _from_pt2(data: bytes, place: str) -> Exported:
 # --- onnx ---------------------------------------------------------------------------------------------------------
 
 
-def _to_onnx(module: Portable, about: About) -> bytes:
+def _to_onnx(module: nn.Module, about: About) -> bytes:
     onnx = _package("onnx")
     _package("onnxscript")
     rows = torch.export.Dim("N", min=1, max=1 << 20)
@@ -218,7 +227,7 @@ def _quiet() -> Generator[None]:
         logging.disable(before)
 
 
-WRITERS: Mapping[str, Callable[[Portable, About], bytes]] = {
+WRITERS: Mapping[str, Callable[[nn.Module, About], bytes]] = {
     ".pt2": _to_pt2,
     ".onnx": _to_onnx,
     ".safetensors": _to_safetensors,

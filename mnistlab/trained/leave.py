@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mnistlab.api import DataPlace
 from mnistlab.data.device import as_unit, mean_and_std, upload
+from mnistlab.dataset import Data
 from mnistlab.errors import PluginError
 from mnistlab.kept import open_data, read_weights
 from mnistlab.labels import plan_label
@@ -27,6 +28,7 @@ from mnistlab.trained.portable import (
     Logits,
     Pixels,
     Portable,
+    Together,
     ask_of,
     build,
 )
@@ -34,9 +36,9 @@ from mnistlab.trained.portable import (
 
 @dataclass(frozen=True)
 class Leaving:
-    """A model of a run, ready to be written, with the run's validation images and what it says of them."""
+    """A model or an ensemble, ready to be written, with the run's validation images and what it says of them."""
 
-    module: Portable
+    module: Portable | Together
     about: About
     pixels: Pixels
     labels: npt.NDArray[np.int64]
@@ -44,19 +46,20 @@ class Leaving:
 
 
 def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
-    """Return the model of a replicate.
+    """Return the model of a replicate, or the ensemble of several.
 
     Raises:
         DataError: if the data is missing or not the run's: normalisation and the check need it.
         PluginError: if a plugin is missing or of another version.
         RunDirectoryError: if the weights are missing or damaged.
     """
-    assert chosen.replicate is not None
     if differing := opened.other_versions(chosen.record, chosen.plan, registry):
         raise PluginError("\n".join(differing))
-    data = open_data(chosen.record, place, registry, chosen.replicate)
-    mean, std = mean_and_std(upload(data.images, "cpu", data.division.train)[0])
-    module = build(chosen.plan, read_weights(chosen.record, chosen.replicate), data.info.shape, mean, std, registry)
+    first, *others = chosen.models
+    data = open_data(chosen.record, place, registry, first)
+    own = {one.split: open_data(chosen.record, place, registry, one) for one in others if one.split != first.split}
+    models = [_built(chosen, one, own.get(one.split, data), registry) for one in chosen.models]
+    module = Together(models).eval() if chosen.members else models[0]
     images, labels = upload(data.images, "cpu", data.division.validation)
     pixels = as_unit(images).contiguous().numpy()
     logits = ask_of(module)(pixels)
@@ -66,39 +69,54 @@ def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
             "shape": [data.info.shape.channels, data.info.shape.height, data.info.shape.width],
             "classes": list(data.info.class_names),
             "framing": framing.measure(data.images.images[data.division.train]).model_dump(),
-            "mean": mean.flatten().tolist(),
-            "std": std.flatten().tolist(),
-            **_origin(chosen, chosen.replicate),
+            "mean": models[0].mean.flatten().tolist(),
+            "std": models[0].std.flatten().tolist(),
+            **_origin(chosen),
             "validation": {"images": len(labels), "correct": int((logits.argmax(1) == labels.numpy()).sum())},
         }
     )
     return Leaving(module, about, pixels, labels.numpy(), logits)
 
 
-def _origin(chosen: Chosen, replicate: ReplicateResult) -> Mapping[str, Any]:
-    run = chosen.record.run
+def _built(chosen: Chosen, one: ReplicateResult, data: Data, registry: Registry) -> Portable:
+    """Return the model of a replicate, which normalises by the images that it was trained on."""
+    mean, std = mean_and_std(upload(data.images, "cpu", data.division.train)[0])
+    return build(chosen.plan, read_weights(chosen.record, one), data.info.shape, mean, std, registry)
+
+
+def _origin(chosen: Chosen) -> Mapping[str, Any]:
+    run, test = chosen.record.run, chosen.test
     said = ("name", "requested", "fallback", "plugin", "version", "sha256", "split", "split_sha256", "train")
     return {
         "label": plan_label(chosen.plan),
         "plan": chosen.plan,
-        "source": {
-            "run": run.get("run", ""),
-            "trial": chosen.trial.trial,
-            "replicate": replicate.replicate,
-            "seed": replicate.seed,
-            "weights_sha256": replicate.weights_sha256,
-            "val_accuracy": replicate.metrics.get("val_accuracy"),
-        },
-        "dataset": {**{key: run["dataset"].get(key) for key in said}, **_own_split(replicate)},
-        "test": {"images": replicate.test.images, "correct": replicate.test.correct} if replicate.test else None,
+        "members": len(chosen.models),
+        "source": {"run": run.get("run", ""), "trial": chosen.trial.trial, **_trainings(chosen)},
+        "dataset": {**{key: run["dataset"].get(key) for key in said}, **_own_split(chosen.models)},
+        "test": {"images": test.images, "correct": test.correct} if test else None,
         "versions": {name: version(name) for name in ("mnistlab", "torch")},
     }
 
 
-def _own_split(replicate: ReplicateResult) -> Mapping[str, Any]:
-    """Return what a replicate that has drawn its own split says otherwise than its run."""
-    own = replicate.split
-    return {"split_sha256": own.sha256, "train": own.train} if own else {}
+def _trainings(chosen: Chosen) -> Mapping[str, Any]:
+    """Return of which trainings the weights are: one value each or, of an ensemble, a list with one of each member."""
+    ones = [
+        {
+            "replicate": one.replicate,
+            "seed": one.seed,
+            "weights_sha256": one.weights_sha256,
+            "val_accuracy": one.metrics.get("val_accuracy"),
+        }
+        for one in chosen.models
+    ]
+    return {key: [one[key] for one in ones] for key in ones[0]} if chosen.members else ones[0]
+
+
+def _own_split(models: Sequence[ReplicateResult]) -> Mapping[str, Any]:
+    """Return what replicates that have drawn their own splits say otherwise than their run: of several, no split."""
+    if (own := models[0].split) is None:
+        return {}
+    return {"split_sha256": own.sha256 if len(models) == 1 else None, "train": own.train}
 
 
 def refuse_other(found: Agreement) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from mnistlab import training, weights
 from mnistlab.api import Config, ImageShape, Model, PredictFn
 from mnistlab.data.device import standardise
 from mnistlab.errors import DataError, MnistlabError, PluginError
+from mnistlab.prediction import together
 from mnistlab.registry import Registry
 from mnistlab.trained.framing import Framing
 
@@ -42,7 +43,8 @@ class About(BaseModel):
     std: tuple[float, ...]
     label: str
     plan: dict[str, Any]
-    source: dict[str, Any]  # run, trial, replicate, seed, weights_sha256
+    members: int = Field(default=1, ge=1, le=10_000, description="models that are asked together; 1: no ensemble")
+    source: dict[str, Any]  # run, trial, replicate, seed, weights_sha256; of an ensemble lists of the last three
     dataset: dict[str, Any]
     validation: dict[str, Any]
     test: dict[str, Any] | None
@@ -97,6 +99,18 @@ class Portable(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
         return self._predict(self.module, standardise(images, self.mean, self.std)).logits.float()
+
+
+class Together(nn.Module):
+    """Trained modules that are asked the same: the softmax of its logits is the mean of that of theirs."""
+
+    def __init__(self, members: Sequence[Portable]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, float32 (N, classes), of float32 images (N, C, H, W) in [0, 1]."""
+        return together([member(images) for member in self.members])
 
 
 def build(

@@ -55,6 +55,7 @@ class Work:
     broken: frozenset[tuple[str, int]] = frozenset()  # models that the test set was opened for in vain
     earlier: int = 0  # races before this one, which may have begun in a confirmation that was cut off
     out: frozenset[str] = frozenset()  # plans that have left a race over at least as many seeds: they stay out
+    ensemble_due: str = ""  # the trial for whose ensemble the test set was opened, and that has no score yet
 
     @property
     def trials(self) -> tuple[TrialResult, ...]:
@@ -74,7 +75,7 @@ class Work:
     @property
     def done(self) -> bool:
         """Return whether there is nothing to do."""
-        return not (self.tasks or self.untested or self.refit_due)
+        return not (self.tasks or self.untested or self.refit_due or self.ensemble_due)
 
 
 # --- which plans --------------------------------------------------------------------------------------------------
@@ -168,5 +169,5 @@ def _work(spec: ExperimentSpec, chosen: Chosen, seeds: int, before: RunRecord | 
     due = spec.confirm.refit and not refits and any(not one.cause for one in known)
     mine = tuple(one for one in refits if one.trial in names)
     broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
-    earlier = races_before(entries, names, seeds)
-    return Work(chosen, seeds, tuple(tasks), known, mine, due, broken, earlier, out)
+    earlier, together = races_before(entries, names, seeds), before.ensemble_due if before else ""
+    return Work(chosen, seeds, tuple(tasks), known, mine, due, broken, earlier, out, together)

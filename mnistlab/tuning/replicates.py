@@ -6,9 +6,9 @@ A failure that is the plan's is an answer like any other (`cause`, `message`), a
 from __future__ import annotations
 
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one
 from mnistlab.tuning.leftovers import place_of
 from mnistlab.tuning.watch import Watch
 from mnistlab.tuning.worker import Shared, dataset_of, give_back_memory, ready, watch_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,19 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
     Only the confirmation sends this, once the ledger says so.
     """
-    capture, watch = _watched(shared, task.name)
+    yield from answered(shared, task.name, lambda watch: _tested(shared, task, watch), TestAnswer)
+
+
+A = TypeVar("A", bound=Answer)
+
+
+def answered(shared: Shared, name: str, work: Callable[[Watch], A], kind: type[A]) -> Iterator[A]:
+    """Do `work` as the task `name` and yield its answer with what was printed; a failure is one of that `kind` too."""
+    capture, watch = _watched(shared, name)
     try:
-        answer = _tested(shared, task, watch)
+        answer = work(watch)
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        answer = TestAnswer(cause=_cause(error, shared), message=one_line(error))
+        answer = kind(cause=_cause(error, shared), message=one_line(error))
     give_back_memory()
     capture.remove()
     yield replace(answer, log=capture.take())
@@ -207,14 +218,26 @@ def evaluate_on_test(shared: Shared, task: TestTask) -> Iterator[TestAnswer]:
 
 def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
     """Evaluate."""
-    registry, data = task.replicate.ready(shared)
-    with watch.over():
-        model = training.begin(task.replicate.plan, task.replicate.seed, data, registry)
-    weights.load_weights(model.module, task.weights)
-    with opened(), lacking("data"):
-        test = open_test(*dataset_of(shared, registry), shared.place)
-    images, labels = upload(test, data.train_images.device)
-    model.on_step = watch.step
+    model = model_of(shared, task, watch)
+    images, labels = images_of_test(shared, model)
     with watch.over():
         found = training.evaluate(model, images, labels)
     return TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss, place=place_here())
+
+
+def model_of(shared: Shared, task: TestTask, watch: Watch) -> Training:
+    """Return the trained model of a task, with the data that it was trained on."""
+    one = task.replicate
+    registry, data = one.ready(shared)
+    with watch.over():
+        model = training.begin(one.plan, one.seed, data, registry)
+    weights.load_weights(model.module, task.weights)
+    model.on_step = watch.step
+    return model
+
+
+def images_of_test(shared: Shared, model: Training) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of the test set on the model's device; the ledger has said so before."""
+    with opened(), lacking("data"):
+        test = open_test(*dataset_of(shared, model.registry), shared.place)
+    return upload(test, model.data.train_images.device)

@@ -144,7 +144,7 @@ def test_the_run_directory_tells_everything(whole: Whole) -> None:
 def test_the_test_set_is_opened_once_and_on_the_record(whole: Whole) -> None:
     run = run_of(whole[0])
     ledger = list(read_lines(run / "test_ledger.jsonl"))
-    assert [entry["type"] for entry in ledger] == ["opened", *["evaluated"] * 2]
+    assert [entry["type"] for entry in ledger] == ["opened", *["evaluated"] * 2, "ensemble"]
     assert ledger[0]["command"].startswith("mnistlab search tiny.toml")
     files = sorted(run.glob("trials/*/replicates/*/result.json"))
     assert len(files) == 2

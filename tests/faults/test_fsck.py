@@ -191,6 +191,20 @@ def test_a_score_that_the_ledger_has_otherwise_or_not_at_all(run: Path) -> None:
     assert "has a test score of which test_ledger.jsonl says nothing" in said(run)
 
 
+def test_an_ensemble_of_models_that_are_not_there_or_without_an_opening(run: Path) -> None:
+    ledger = run / "test_ledger.jsonl"
+    (one,) = read_run(run).replicates
+    entry = {"schema": "mnistlab.ledger/1", "type": "ensemble", "trial": "0000", "replicates": [1], "time": "then"}
+    entry |= {"weights_sha256": [one.weights_sha256], "correct": 1, "images": 2, "loss": 0.5, "val_accuracy": None}
+    change_lines(ledger, lambda all_: [*all_, entry])
+    assert said(run) == ""
+    for wrong in ({"replicates": [2]}, {"weights_sha256": ["0"]}, {"trial": "0001"}):
+        change_lines(ledger, lambda all_, wrong=wrong: [*all_[:-1], entry | wrong])
+        assert "is in the ensemble, but there is none with these weights" in said(run), wrong
+    change_lines(ledger, lambda all_: [*all_[1:-1], entry])
+    assert "an ensemble is scored, but the test set was not opened before" in said(run)
+
+
 def test_links_and_strange_files_are_named(run: Path, tmp_path: Path) -> None:
     (run / "notes.txt").write_text("mine")
     (run / "trials/0009").symlink_to(tmp_path)

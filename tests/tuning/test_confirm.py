@@ -57,8 +57,9 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
         "replicate_epoch": 4 * epochs,
         "replicate_finished": 4,
         "test_opened": 1,
+        "ensemble_evaluated": 1,
     }
-    assert confirming[-1] == "test_opened"
+    assert confirming[-2:] == ["test_opened", "ensemble_evaluated"]
     record = read_run(ran.path)
     assert record.test_openings == 1
     assert {(r.trial, r.replicate, r.seed) for r in record.replicates} == {
@@ -73,7 +74,11 @@ def test_the_best_plans_are_trained_on_fresh_seeds_and_tested_once(run_tiny: Run
         losses = outcomes([one], "val_loss")
         assert losses.mean() == pytest.approx(one.metrics["val_loss"], rel=1e-6)
         assert losses.shape == (1, len(one.val_correct))
-    assert [entry["type"] for entry in read_lines(ran.path / "test_ledger.jsonl")] == ["opened", *["evaluated"] * 4]
+    assert [entry["type"] for entry in read_lines(ran.path / "test_ledger.jsonl")] == [
+        "opened",
+        *["evaluated"] * 4,
+        "ensemble",
+    ]
 
 
 def test_a_replicate_that_fails_is_recorded_and_does_not_open_the_test_set(run_tiny: RunTiny) -> None:
