@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -31,13 +31,19 @@ from tables.product import search
 from tables.table import Table, read
 
 from mnistlab import experiment
+from mnistlab.api import Scalar
 from mnistlab.discovery import Selection
+from mnistlab.earlier import Earlier
 from mnistlab.registry import Registry, select
+from mnistlab.results import RunRecord, TrialResult
+from mnistlab.tuning.ladder import rungs_of
+from mnistlab.tuning.like import earlier_of
 
 TABLES = Path(__file__).parent / "tables"
 RANDOM = 24  # trials of a random search, and so the cost that the others are measured by
 KEPT = 5  # of the plans with a first look
 PORTFOLIO = 9  # plans
+OTHER_SEED = 1000  # more, of a search that another one starts from
 NEAR = 0.001  # of the table's best error
 
 
@@ -67,16 +73,43 @@ def tasks() -> list[str]:
     return sorted(path.name.removesuffix(".jsonl.xz") for path in TABLES.glob("*.jsonl.xz"))
 
 
-def ours(*settings: str, known: bool = True) -> Callable[[str, int, int], Searched]:
-    """Return mnistlab's search with these settings; not `known`: without a portfolio."""
+def ours(*settings: str, known: bool = True, like: bool = False) -> Callable[[str, int, int], Searched]:
+    """Return mnistlab's search with these settings; not `known`: without a portfolio.
+
+    With `like` it starts from a search on each of the other tasks, which had no portfolio: that is made of this task.
+    """
 
     def run(task: str, seed: int, workers: int) -> Searched:
-        others = [table(other) for other in tasks() if other != task] if known else []
-        offering: Any = With(registry(), chosen(others, PORTFOLIO) if others else ())
-        wanted = experiment.load(TABLES / "space.toml", (f"seed={seed}", *settings), offering)
-        return search(table(task), wanted, offering, workers)
+        others = [other for other in tasks() if other != task]
+        plans = chosen([table(other) for other in others], PORTFOLIO) if known and others else ()
+        earlier = tuple(_earlier(other, seed) for other in others) if like else ()
+        return _searched(task, seed, workers, settings, plans, earlier)[0]
 
     return run
+
+
+def _searched(
+    task: str,
+    seed: int,
+    workers: int,
+    settings: Sequence[str],
+    plans: Sequence[Mapping[str, Scalar]] = (),
+    earlier: tuple[Earlier, ...] = (),
+) -> tuple[Searched, list[TrialResult]]:
+    offering: Any = With(registry(), plans)
+    wanted = experiment.load(TABLES / "space.toml", (f"seed={seed}", *settings), offering)
+    return search(table(task), wanted, offering, workers, earlier)
+
+
+@cache
+def _earlier(task: str, seed: int) -> Earlier:
+    """Return what a finished search on a task lends to another one."""
+    _, ended = _searched(task, seed + OTHER_SEED, 2, ("search.trials=64",))
+    wanted = experiment.load(TABLES / "space.toml", ("search.trials=64",), registry())
+    rungs = [rung.budget for rung in rungs_of(wanted.spec, wanted.space, table(task).images)]
+    about = {"dataset": {"name": task, "train": table(task).images}, "rungs": rungs}
+    record = RunRecord(path=task, run={**about, "experiment": {"training": {}}}, trials=tuple(ended))
+    return earlier_of(record, table(task).space, "val_accuracy")[0]
 
 
 SEARCHES: dict[str, Callable[[str, int, int], Searched]] = {
@@ -88,6 +121,8 @@ SEARCHES: dict[str, Callable[[str, int, int], Searched]] = {
     ),
     "mnistlab": ours("search.trials=64", "search.algorithm=auto"),
     "mnistlab, no portfolio": ours("search.trials=64", "search.algorithm=auto", known=False),
+    "mnistlab, like": ours("search.trials=64", "search.algorithm=auto", like=True),
+    "mnistlab, no portfolio, like": ours("search.trials=64", "search.algorithm=auto", known=False, like=True),
     "mnistlab, tpe": ours("search.trials=64", "search.algorithm=tpe"),
     "mnistlab, tpe and asha": ours("search.trials=64", "search.algorithm=tpe", "search.scheduler=asha"),
 }

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from mnistlab.api import Choice
-from mnistlab.space import Space
+from mnistlab.labels import counted
+from mnistlab.space import Space, size
 from mnistlab.spec import Algorithm, ExperimentSpec, SearchSpec
 
 # These learn from trials that ended.
 LEARNING: frozenset[Algorithm] = frozenset({"auto", "tpe", "gp", "cmaes", "nsga2"})
 FEWEST = 4  # trials that an algorithm needs to learn from
+
+_PROPOSES: Mapping[Algorithm, str] = {
+    "auto": "TPE beside plans near the defaults",
+    "tpe": "TPE",
+    "gp": "a Gaussian process",
+    "cmaes": "CMA-ES",
+    "nsga2": "NSGA-II",
+    "random": "plans at random",
+    "qmc": "a Sobol sequence",
+    "grid": "the points of the grid in turn",
+}
 
 
 def chosen(search: SearchSpec) -> Algorithm:
@@ -25,6 +38,58 @@ def chosen(search: SearchSpec) -> Algorithm:
     if search.scheduler == "pbt":
         return "random"
     return "tpe" if len(search.metric) > 1 else "auto"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a search knows before it begins: plans that it looks at first, of which some are of earlier runs.
+
+    `results` are those of earlier runs from which its algorithm learns.
+    """
+
+    plans: int = 1
+    earlier: int = 0
+    results: int = 0
+
+
+def proposals(asked: Algorithm, search: SearchSpec, space: Space, known: Known, at_once: int) -> str:
+    """Return in words who proposes the plans of a search, and why where `auto` was `asked` for.
+
+    For example `auto: 3 known plans first, then TPE beside plans near the defaults (24 trials, 14 settings, 2 at
+    once)`.
+    """
+    settings = len(list(space.parameters()))
+    about = f"{counted(search.trials, 'trial')}, {counted(settings, 'setting')}, {at_once} at once"
+    plans = min(known.plans, search.trials)
+    first = f"{plans} known plans first" if plans > 1 else "the plan of all defaults first"
+    first += f", {known.earlier} of them of earlier runs" if known.earlier else ""
+    then = f", then {_then(asked, search, space, known, at_once)}" if search.trials > plans else ""
+    return f"{asked}: {first}{then} ({about})"
+
+
+def _then(asked: Algorithm, search: SearchSpec, space: Space, known: Known, at_once: int) -> str:
+    """Return what comes after the known plans, with the reason where it is not what the algorithm is known for."""
+    points = size(space)
+    if points is not None and points <= search.trials:
+        return f"every other plan, because the space has no more than {points:,}"
+    who = _PROPOSES[search.algorithm]
+    if asked != search.algorithm:
+        pbt = "a population changes its settings while it is trained"
+        return f"{who}, because {pbt if search.scheduler == 'pbt' else f'there are {len(search.metric)} metrics'}"
+    if known.results:
+        return f"{who}, from {counted(known.results, 'result')} of earlier runs on"
+    if learns(search) and (search.trials <= FEWEST or at_once + batch(search.trials, 10) > search.trials):
+        drawn = "plans at random or near the defaults" if search.algorithm == "auto" else "plans at random"
+        return f"{drawn}, because too few trials end before the last one is proposed"
+    return who
+
+
+def learns_from_earlier(search: SearchSpec) -> bool:
+    """Return whether a search learns from the results of earlier runs, beside looking at their plans.
+
+    With several metrics there is no share of a run that a plan beats.
+    """
+    return search.algorithm in {"auto", "tpe"} and search.scheduler != "pbt" and len(search.metric) == 1
 
 
 def learns(search: SearchSpec) -> bool:

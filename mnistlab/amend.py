@@ -66,6 +66,8 @@ def _with_old_defaults(table: Table, recorded: ExperimentSpec) -> Table:
         given = table.get(section, {})
         if isinstance(given, dict):
             then = {key: value for key, value in defaults.items() if had[section][key] == value}
+            # What was taken of earlier runs stays, also where an option named them.
+            then |= {"like": list(recorded.search.like)} if section == "search" else {}
             table = {**table, section: {**then, **cast("Table", given)}}
     return table
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
 from mnistlab.credentials import without_credentials
-from mnistlab.data import Division, open_train, part_of, prepare_dataset, split_indices
+from mnistlab.data import Division, images_digest, open_train, part_of, prepare_dataset, split_indices
+from mnistlab.earlier import compared, looked_at
 from mnistlab.errors import DataUnavailableError
 from mnistlab.experiment import DatasetChoice, Experiment
+from mnistlab.portfolio import most_looks
 from mnistlab.seeds import split_seeds
 from mnistlab.spec import DataSpec
 
@@ -90,3 +92,10 @@ def _train(data: DataSpec, there: int, *, fallback: bool) -> float | None:
     """Return the part to train on that is asked for; a fallback dataset too small for that number gives all."""
     wished = data.train
     return None if wished is not None and fallback and wished >= there / 2 else wished
+
+
+def started_from(wanted: Experiment, data: Data) -> Experiment:
+    """Return the experiment with what it takes from earlier runs, now that it is known on what it trains."""
+    images, most = images_digest(data.images), most_looks(wanted.spec.search) - 1
+    alike = compared(wanted.earlier, images, len(data.division.train), wanted.space.epochs)
+    return replace(wanted, earlier=looked_at(wanted.space, alike, most))

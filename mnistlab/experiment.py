@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -13,14 +13,17 @@ from mnistlab import algorithms
 from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
 from mnistlab.discovery import Selection, canonical
+from mnistlab.earlier import Earlier
 from mnistlab.errors import Fault, PluginError, SpecError, closest, misspelt, near_miss
 from mnistlab.explain import TABLE, UNKNOWN, explain
 from mnistlab.forms import PLUGIN_TABLES, how_to_write
+from mnistlab.portfolio import first_looks
 from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, TrainingConfig, compose, endless, size
 from mnistlab.spec import (
     MAX_TRIALS,
     OLD_DEFAULTS,
+    Algorithm,
     ConfirmSpec,
     DataSpec,
     Draft,
@@ -63,10 +66,36 @@ class Experiment:
     dataset: DatasetChoice
     fallback: DatasetChoice | None
     warnings: tuple[str, ...] = ()  # what the file allows and its author may not have meant
+    asked: Algorithm = "auto"  # the algorithm as the file has it; `spec` says what `auto` stands for
+    earlier: tuple[Earlier, ...] = ()  # the runs from which the search starts
 
 
-def open_with(path: Path, overrides: Iterable[str], wanted: Selection) -> tuple[Experiment, Registry]:
+def proposals_of(experiment: Experiment, looks: int, at_once: int) -> str:
+    """Return in words who proposes the plans of a search of which so many trials look at what is known."""
+    search, taken = experiment.spec.search, experiment.earlier
+    known = algorithms.Known(
+        plans=min(looks, len(list(first_looks(experiment.space, taken)))),
+        earlier=min(looks - 1, sum(len(run.looks) for run in taken)),
+        results=sum(len(run.results) for run in taken) if algorithms.learns_from_earlier(search) else 0,
+    )
+    return algorithms.proposals(experiment.asked, search, experiment.space, known, at_once)
+
+
+Taking = Callable[[Sequence[str], Space | None, str], tuple[tuple[Earlier, ...], list[Fault]]]
+"""What takes from earlier runs, given their names, a space (None where that has faults) and a metric."""
+
+
+def taking_nothing(names: Sequence[str], space: Space | None, metric: str) -> tuple[tuple[Earlier, ...], list[Fault]]:  # noqa: ARG001
+    """Take nothing: the run exists already, and holds what was taken; or nothing is searched."""
+    return (), []
+
+
+def open_with(
+    path: Path, overrides: Iterable[str], wanted: Selection, taking: Taking = taking_nothing
+) -> tuple[Experiment, Registry]:
     """Read and check an experiment file against the plugins of `wanted` that the file itself allows.
+
+    `taking` reads the earlier runs that it names.
 
     Raises:
         SpecError: with every fault of the file, those of its fixed part and those of its plugins' settings together.
@@ -74,7 +103,7 @@ def open_with(path: Path, overrides: Iterable[str], wanted: Selection) -> tuple[
     """
     draft = spec_file.read(path, overrides)
     registry = select(replace(wanted, allowed=allowed_by(draft.table)))
-    return judge(draft, registry), registry
+    return judge(draft, registry, taking), registry
 
 
 def reopen(source: str, table: Table, wanted: Selection) -> tuple[Experiment, Registry]:
@@ -123,7 +152,7 @@ def allowed_by(table: Table) -> frozenset[str] | None:
     return frozenset(canonical(name) for name in names if isinstance(name, str))
 
 
-def judge(draft: Draft, registry: Registry) -> Experiment:
+def judge(draft: Draft, registry: Registry, taking: Taking = taking_nothing) -> Experiment:
     """Return the experiment that a draft comes to with the plugins of `registry`.
 
     Raises:
@@ -133,12 +162,29 @@ def judge(draft: Draft, registry: Registry) -> Experiment:
     faults += _allow_faults(draft.table.get("plugins"), registry)
     space, more = compose(draft.table, registry)
     faults += more
+    earlier, useless = _taken(draft.table.get("search"), None if more else space, taking)
+    faults += useless
     dataset, fallback = _datasets(draft.table.get("data", {}), registry, faults)
     faults += _grid_faults(draft.table.get("search"), space)
     if faults or spec is None or dataset is None:
         raise SpecError(draft.source, [_at_home(fault, draft.table, registry) for fault in faults])
+    asked = spec.search.algorithm
     spec = _settled(_sized(_proposing(spec), space), dataset, fallback)
-    return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)))
+    return Experiment(spec, space, dataset, fallback, tuple(_warnings(spec, space)), asked, earlier)
+
+
+def _taken(search: object, space: Space | None, taking: Taking) -> tuple[tuple[Earlier, ...], list[Fault]]:
+    """Take from the runs that a raw `[search]` table names, whatever else is wrong with the file."""
+    table = cast("Table", search) if isinstance(search, dict) else {}
+    like, metric = table.get("like", []), table.get("metric", [])
+    names, metrics = (_texts(value) for value in (like, metric))
+    return taking(names, space, metrics[0] if metrics else SearchSpec().metric[0]) if names else ((), [])
+
+
+def _texts(value: object) -> list[str]:
+    """Return the texts of a list, or the one that a value is."""
+    several = cast("list[object]", value) if isinstance(value, list) else [value]
+    return [one for one in several if isinstance(one, str)]
 
 
 def _at_home(fault: Fault, table: Table, registry: Registry) -> Fault:

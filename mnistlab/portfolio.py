@@ -6,11 +6,12 @@ what a search would find (M. Feurer and others 2022, "Auto-sklearn 2.0", section
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, product, zip_longest
 
 from mnistlab.api import Choice, Scalar
+from mnistlab.earlier import Earlier, points
 from mnistlab.identity import canonical
 from mnistlab.points import closest, normalized
 from mnistlab.space import Branch, Parameter, Space, defaults, suggest
@@ -19,21 +20,29 @@ from mnistlab.spec import SearchSpec
 SHARE = 3  # of so many trials one, at most, is a look at what is known
 
 
-def looks_of(search: SearchSpec) -> int:
-    """Return how many trials of a search look at what is known: the plan of all defaults, and with `auto` more."""
-    return max(1, search.trials // SHARE) if search.algorithm == "auto" else 1
+def looks_of(search: SearchSpec, earlier: Sequence[Earlier] = ()) -> int:
+    """Return how many trials of a search look at what is known.
+
+    It is the plan of all defaults, then those of earlier runs, and with `auto` more.
+    """
+    return most_looks(search) if search.algorithm == "auto" else 1 + sum(len(run.looks) for run in earlier)
 
 
-def first_looks(space: Space) -> Iterator[dict[str, Scalar]]:
+def most_looks(search: SearchSpec) -> int:
+    """Return how many trials of a search may look at what is known."""
+    return max(1, search.trials // SHARE)
+
+
+def first_looks(space: Space, earlier: Sequence[Earlier] = ()) -> Iterator[dict[str, Scalar]]:
     """Yield points of a space, each once: the active parameters of each.
 
-    First the defaults of each model, then the plans that its plugins offer, in turn, then the defaults of each model
-    with each other optimizer.
+    First all defaults, and the best plans of earlier runs; then the defaults of each model, the plans that its plugins
+    offer, in turn, and the defaults of each model with each other optimizer.
     """
     seen: set[str] = set()
     pairs = [defaults(_only(space, *pair)) | _chosen(space, *pair) for pair in product(space.models, space.optimizers)]
     step = len(space.optimizers)
-    for point in chain(pairs[::step], _offered(space), pairs):
+    for point in chain(pairs[:1], points(earlier), pairs[::step], _offered(space), pairs):
         if (key := canonical(point)) not in seen:
             seen.add(key)
             yield point

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import cast
@@ -37,6 +38,7 @@ from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.results import EnsembleResult, RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd
+from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers
 
 TOP = 10  # rows of the ranking that a result shows of itself; `trials` holds all
@@ -138,13 +140,15 @@ def search(
     address: str | None = None,
     executor: str = "ray",
     log: Sequence[str] = (),
+    like: str | Path | Sequence[str | Path] = (),
 ) -> SearchResult:
     """Search the space of the experiment `file`, confirm the best plans on fresh seeds and return what was found.
 
     The arguments are the options of `mnistlab search`. `set` overrides keys of the file: {"training.epochs": 4,
     "model.cnn.kernel": [3, 5]}, or ["training.epochs=4"] as the command line takes them. `time_budget` is "15m" or a
     number of seconds. `executor="local"` runs the trials in this process, one after the other and without Ray: there
-    a breakpoint in a plugin works. `log` names trackers that are written to as well: "tensorboard", "mlflow".
+    a breakpoint in a plugin works. `log` names trackers that are written to as well: "tensorboard", "mlflow". `like`
+    names earlier runs, whose plans and results the search starts from.
 
     In a notebook `ui="auto"` shows one dashboard that is updated in place, at most once a second; elsewhere it is the
     view that the command line would choose. The ranking is returned, not printed.
@@ -158,7 +162,7 @@ def search(
             directory can't be written.
         KeyboardInterrupt: if it is interrupted before the search has begun, so that there is nothing to return.
     """
-    given = {"search.trials": trials, "search.time_budget": time_budget, "seed": seed}
+    given = {"search.trials": trials, "search.time_budget": time_budget, "seed": seed, "search.like": _runs(like)}
     changes = [*_overrides(set), *_overrides({key: value for key, value in given.items() if value is not None})]
     finished = run_file(
         Path(file),
@@ -178,6 +182,11 @@ def search(
     if not (finished.path / "run.json").exists():
         raise KeyboardInterrupt("the search was interrupted before it had begun")
     return _result(finished.path, finished.end)
+
+
+def _runs(like: str | Path | Sequence[str | Path]) -> list[str] | None:
+    """Return the runs that are named, or None where there are none, so that those of the file count."""
+    return [str(one) for one in ([like] if isinstance(like, (str, Path)) else like)] or None
 
 
 def open_run(name: str | Path, *, runs: str | Path = "runs") -> SearchResult:
@@ -215,7 +224,8 @@ def run_file(
     trackers = check_trackers(log)
     with held_back() as said:  # what plugins print when they are imported
         check_environment()
-        wanted, registry = experiment.open_with(file, overrides, selection(plugins, only_built_in=no_plugins))
+        loaded = selection(plugins, only_built_in=no_plugins)
+        wanted, registry = experiment.open_with(file, overrides, loaded, partial(taken, runs))
     options = run.Options(
         runs=runs, place=default_place(data_dir), address=address, command=command, executor=executor, log=trackers
     )

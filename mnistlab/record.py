@@ -6,15 +6,16 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mnistlab import events
+from mnistlab import earlier, events
 from mnistlab.credentials import without_credentials
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data
-from mnistlab.experiment import Experiment
+from mnistlab.experiment import Experiment, proposals_of
 from mnistlab.labels import few_images
 from mnistlab.portfolio import looks_of
 from mnistlab.registry import Registry
@@ -81,6 +82,8 @@ def started(
         confirm_baseline=spec.confirm.baseline,
         time_budget=spec.search.time_budget or 0.0,
         rungs=tuple(rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))),
+        proposals=proposals_of(experiment, looks_of(spec.search, experiment.earlier), portion.parallel),
+        like=tuple(map(earlier.text, experiment.earlier)),
     )
 
 
@@ -115,6 +118,7 @@ def resumed(
         time_budget=search.time_budget or 0.0,
         config=config_of(found.experiment.spec),
         plugins=found.registry.versions(),
+        proposals=proposals_of(found.experiment, found.record.run.get("first_looks", 1), portion.parallel),
     )
 
 
@@ -133,7 +137,10 @@ def run_record(
         "command": command,
         "dataset": _dataset_record(experiment, data),
         "machine": _machine_record(machine, portion),
-        "first_looks": looks_of(spec.search),
+        "asked": experiment.asked,
+        "first_looks": looks_of(spec.search, experiment.earlier),
+        "proposals": proposals_of(experiment, looks_of(spec.search, experiment.earlier), portion.parallel),
+        "like": [asdict(run) for run in experiment.earlier],
         "rungs": [rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))],
         **_code_record(registry),
     }
@@ -144,6 +151,7 @@ def amended_record(found: Reopened, command: str) -> Mapping[str, Any]:
     return {
         **found.record.run,
         "experiment": spec_json(found.experiment.spec),
+        "like": [asdict(run) for run in found.experiment.earlier],
         "command": command,
         "amended": dict(found.added),
         "amended_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,12 +10,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from mnistlab import __version__, store
 from mnistlab.amend import GROWING, grown, read_amended
 from mnistlab.api import DataPlace
 from mnistlab.dataset import Data
 from mnistlab.discovery import Selection, selection
-from mnistlab.errors import ExitCode, Fault, MnistlabError, PluginError, PluginFileError, RunDirectoryError, SpecError
+from mnistlab.earlier import Earlier, from_json, refitted
+from mnistlab.errors import (
+    DamagedError,
+    ExitCode,
+    Fault,
+    MnistlabError,
+    PluginError,
+    PluginFileError,
+    RunDirectoryError,
+    SpecError,
+)
 from mnistlab.events import RunResumed
 from mnistlab.experiment import Experiment, reopen
 from mnistlab.kept import open_data, parts_of, table_of
@@ -131,7 +143,13 @@ def _amended(
     kept = ("trials", "time_budget", "trial_timeout", "stall_timeout")  # what was changed since the file stays
     search = {key: getattr(spec.search, key) for key in kept}
     both = {"search": experiment.spec.search.model_copy(update=search), "resources": spec.resources}
-    experiment = replace(experiment, spec=experiment.spec.model_copy(update=both))
+    then = found.experiment
+    experiment = replace(
+        experiment,
+        spec=experiment.spec.model_copy(update=both),
+        asked=then.asked,
+        earlier=refitted(then.earlier, then.space, experiment.space),
+    )
     return replace(found, experiment=experiment, registry=registry, changes=_parsed(told), added=added)
 
 
@@ -204,7 +222,16 @@ def _experiment(path: Path, record: RunRecord) -> tuple[Experiment, Registry]:
     """Return the experiment of a run, with the distributions that it was made with and no others."""
     loaded = cast("Mapping[str, str]", record.run.get("plugins", {}))
     table = dict(table_of(record, "experiment"))
-    return reopen(str(path / record.file), table, _only(_wanted(path, record), loaded))
+    found, registry = reopen(str(path / record.file), table, _only(_wanted(path, record), loaded))
+    asked = record.run.get("asked", found.spec.search.algorithm)
+    return replace(found, asked=asked, earlier=_earlier_runs(path, record)), registry
+
+
+def _earlier_runs(path: Path, record: RunRecord) -> tuple[Earlier, ...]:
+    try:
+        return from_json(record.run.get("like", ()))
+    except ValidationError as error:
+        raise DamagedError(path / record.file, f"what it says of earlier runs (`like`) is not whole: {error}") from None
 
 
 def _wanted(path: Path, record: RunRecord) -> Selection:

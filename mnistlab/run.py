@@ -16,7 +16,7 @@ from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division, images_digest
-from mnistlab.dataset import Data, find_data, fresh_division
+from mnistlab.dataset import Data, find_data, fresh_division, started_from
 from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
@@ -276,6 +276,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
     with _joined(run, here) as machine:
         _require_shared(run)
         portion = _portion(run, machine, trials_at_once(spec.search))
+        run = replace(run, experiment=started_from(run.experiment, data))
         record = run_record(run.experiment, data, machine, portion, run.registry, run.options.command)
         for file in run.registry.selection.files:
             run.writer.write_plugin(file.name, file.source)
@@ -285,7 +286,7 @@ def _search_and_confirm(run: Drive, here: Machine, track: Tracking) -> None:
         for warning in (*run.experiment.warnings, *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         rungs = rungs_of(spec, run.experiment.space, len(data.division.train))
-        job = _job(run, data, machine, portion, rungs, looks_of(spec.search))
+        job = _job(run, data, machine, portion, rungs, looks_of(spec.search, run.experiment.earlier))
         _say_held_back(run, job, machine)
         run_search(job, run.trials)
         if not stopping(run) and not run.given_up:
@@ -360,6 +361,7 @@ def _job(
         again=run.again,
         tick=ticker(run),
         looks=looks,
+        earlier=run.experiment.earlier,
         rungs=rungs,
         split=_splits(spec, data),
         verdicts=run.verdicts,

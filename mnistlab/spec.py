@@ -127,6 +127,7 @@ class SearchSpec(Section):
 
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)] = 32  # of a grid: all its points
     algorithm: Algorithm = "auto"
+    like: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()  # earlier runs from which it starts
     scheduler: Scheduler = "halving"
     metric: Annotated[tuple[str, ...], BeforeValidator(_several)] = ("val_accuracy",)
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
@@ -307,10 +308,13 @@ def _conflicts(search: object) -> Iterator[Fault]:
     given = cast("Table", search)
     # A misspelt key hides what its author meant: nothing is said of that one.
     unclear = dict.fromkeys(misspelt(given, SearchSpec.model_fields))
-    table = {"metric": "val_accuracy", "algorithm": "auto", "scheduler": "halving"} | unclear | given
+    table = {"metric": "val_accuracy", "algorithm": "auto", "scheduler": "halving", "like": None} | unclear | given
     metric, algorithm, scheduler = table["metric"], table["algorithm"], table["scheduler"]
     listed = cast("list[object]", metric) if isinstance(metric, list) else []
     several = len({name for name in listed if isinstance(name, str)}) > 1
+    if algorithm == "grid" and table["like"]:
+        hint = "leave it out, or use another algorithm"
+        yield Fault("search.like", "can't start a grid, whose points are all tried anyway", table["like"], hint)
     if several and algorithm == "cmaes":
         yield Fault("search.algorithm", "can't search for several metrics", algorithm, "use 'nsga2'")
     if several and scheduler in get_args(Scheduler) and scheduler != "none":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from optuna.samplers import BaseSampler
 
+from mnistlab.earlier import Earlier
 from mnistlab.experiment import Experiment
 from mnistlab.portfolio import looks_of
 from mnistlab.registry import Registry
@@ -93,8 +95,10 @@ class TableLoop(Loop):
             self._found.ended.append(ended)
 
 
-def search(table: Table, wanted: Experiment, registry: Registry, workers: int) -> Searched:
-    """Return what the search that an experiment describes finds in a table."""
+def search(
+    table: Table, wanted: Experiment, registry: Registry, workers: int, earlier: tuple[Earlier, ...] = ()
+) -> tuple[Searched, list[TrialResult]]:
+    """Return what the search that an experiment describes finds in a table, and how its trials ended."""
     found, ended = Searched(), list[TrialResult]()
 
     def run(_: Search, parts: Parts) -> None:
@@ -106,11 +110,12 @@ def search(table: Table, wanted: Experiment, registry: Registry, workers: int) -
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.exists() else None) as folder:
         writer = RunWriter(Path(folder))
         with patch.object(study, "sampler", snapped):
-            in_memory = study.new_study(wanted.spec, wanted.space)
+            in_memory = study.new_study(wanted.spec, wanted.space, earlier)
         with patch.object(driver, "_fresh_study", return_value=in_memory):
-            driver.run_search(_job(table, wanted, registry, writer, workers, run), ended)
+            job = replace(_job(table, wanted, registry, writer, workers, run), earlier=earlier)
+            driver.run_search(job, ended)
         writer.close()
-    return found
+    return found, ended
 
 
 def _job(table: Table, wanted: Experiment, registry: Registry, writer: RunWriter, workers: int, run: Any) -> Search:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mnistlab.cli.options import DataDir, File, NoPlugins, Plugins, Set, overrides
+from mnistlab.cli.options import RUNS, DataDir, File, Like, NoPlugins, Plugins, Runs, Set, listed, overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from rich.table import Table
 
     from mnistlab.api import ImageShape
+    from mnistlab.earlier import Earlier
+    from mnistlab.errors import Fault
     from mnistlab.experiment import Experiment
     from mnistlab.registry import Registry
     from mnistlab.space import Space
@@ -23,22 +26,28 @@ def check(
     data_dir: DataDir = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
+    like: Like = None,
+    runs: Runs = RUNS,
 ) -> None:
     """Validate FILE, show its search space and a sample plan, and say what a search would use."""
     import json
+    from functools import partial
 
     from mnistlab import experiment
     from mnistlab.algorithms import held_back, trials_at_once
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
-    from mnistlab.dataset import find_data
+    from mnistlab.dataset import find_data, started_from
     from mnistlab.discovery import selection
+    from mnistlab.earlier import text
     from mnistlab.environment import check_environment
+    from mnistlab.portfolio import looks_of
     from mnistlab.space import defaults, suggest
     from mnistlab.tuning.machine import share, this_machine
 
     check_environment()
-    wanted, registry = experiment.open_with(file, overrides(set_), selection(plugin or (), only_built_in=no_plugins))
+    changes, loaded = overrides(set_, search__like=listed(like)), selection(plugin or (), only_built_in=no_plugins)
+    wanted, registry = experiment.open_with(file, changes, loaded, partial(_taken, runs))
     out = result_console()
     out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
     out.print(_space_table(wanted.space))
@@ -67,6 +76,19 @@ def check(
     note = held_back(search, whole.parallel, portion.parallel)
     if note:
         out.print(note, soft_wrap=True)
+    taken = started_from(wanted, data)
+    looks = looks_of(search, taken.earlier)
+    out.print(f"Proposals: {experiment.proposals_of(taken, looks, portion.parallel)}", soft_wrap=True)
+    for run in taken.earlier:
+        out.print(f"Like: {text(run)}", soft_wrap=True)
+
+
+def _taken(
+    runs: Path, names: Sequence[str], space: Space | None, metric: str
+) -> tuple[tuple[Earlier, ...], list[Fault]]:
+    from mnistlab.tuning.like import taken  # only where a run is named: optuna comes with it
+
+    return taken(runs, names, space, metric)
 
 
 def _models_line(wanted: Experiment, registry: Registry, shape: ImageShape) -> str:

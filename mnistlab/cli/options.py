@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -33,6 +34,10 @@ Color = Annotated[str, typer.Option("--color", help="auto, always or never (also
 RunName = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.", show_default=False)
 ]
+Like = Annotated[
+    list[str] | None,
+    typer.Option("--like", metavar="RUN", help="Start from this earlier run, by its folder or name; may be repeated."),
+]
 NoPlugins = Annotated[bool, typer.Option("--no-plugins", help="Load no installed plugins but mnistlab's own.")]
 
 Log = Annotated[
@@ -56,6 +61,11 @@ def overrides(given: list[str] | None, **shortcuts: object) -> list[str]:
     """Return the overrides of --set followed by those of shortcut options that were given (`a__b` stands for a.b)."""
     named = {key.replace("__", "."): value for key, value in shortcuts.items() if value is not None}
     return [*(given or []), *(f"{key}={value}" for key, value in named.items())]
+
+
+def listed(runs: list[str] | None) -> str | None:
+    """Return the value of an override that names these runs, or None where none was given."""
+    return json.dumps(runs) if runs else None
 
 
 def command_line() -> str:

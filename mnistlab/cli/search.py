@@ -18,6 +18,7 @@ from mnistlab.cli.options import (
     DataDir,
     Executor,
     File,
+    Like,
     Log,
     NoPlugins,
     Plugins,
@@ -26,6 +27,7 @@ from mnistlab.cli.options import (
     Set,
     View,
     command_line,
+    listed,
     overrides,
 )
 from mnistlab.errors import ExitCode
@@ -49,6 +51,7 @@ def search(
         typer.Option("--time-budget", help='The same as --set search.time_budget, e.g. "15m".', show_default=False),
     ] = None,
     seed: Seed = None,
+    like: Like = None,
     data_dir: DataDir = None,
     plugin: Plugins = None,
     no_plugins: NoPlugins = False,
@@ -65,7 +68,9 @@ def search(
     from mnistlab.labels import resume_command
     from mnistlab.spec import read
 
-    changes = overrides(set_, search__trials=trials, search__time_budget=time_budget, seed=seed)
+    changes = overrides(
+        set_, search__trials=trials, search__time_budget=time_budget, seed=seed, search__like=listed(like)
+    )
     read(file, changes)  # a file that is not there is told before what takes seconds to import
     view = chosen(ui, color, executor)
     with announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):

@@ -77,10 +77,11 @@ def _run_preparing(event: ev.RunPreparing, _state: ViewState) -> str:
 def _run_started(event: ev.RunStarted, _state: ViewState) -> str:
     fallback = f"; FALLBACK DATA: {event.dataset} ({event.fallback})" if event.fallback else ""
     config = f", config {event.config}" if event.config else ""
+    proposals = "".join(f"; {said}" for said in (event.proposals, *(f"like {run}" for run in event.like)) if said)
     return (
         f"run {event.run}: up to {counted(event.trials, 'trial')} of {counted(event.epochs, 'epoch')} "
         f"on {event.dataset}, {event.parallel} at a time on {event.devices} "
-        f"({event.algorithm}, {scheduler_text(event.scheduler, event.rungs)}, seed {event.seed}{config}); "
+        f"({event.algorithm}, {scheduler_text(event.scheduler, event.rungs)}, seed {event.seed}{config}){proposals}; "
         f"plugins {listed([f'{name} {version}' for name, version in event.plugins.items()]) or '-'}; "
         f"files in {event.directory}{fallback}"
     )
@@ -94,7 +95,7 @@ def _run_resumed(event: ev.RunResumed, _state: ViewState) -> str:
     changes += "".join(f"; more to choose from: {_added(key, more)}" for key, more in event.amended.items())
     return (
         f"going on with the run: {kept}{again}; up to {counted(event.trials, 'trial')} in all, "
-        f"{event.parallel} at a time on {event.devices}{changes}"
+        f"{event.parallel} at a time on {event.devices}{changes}{f'; {event.proposals}' if event.proposals else ''}"
     )
 
 

@@ -40,6 +40,7 @@ def header(state: ViewState, look: Look) -> list[Text]:
         start.devices,
         f"config {start.config}" if start.config else "",
         amended_text(state),
+        *(f"like {said}" for said in start.like),
         start.directory,
     ]
     return [look.signs.line(text, "bold") for text in look.wrapped(words, 1 if look.height < LOW else 2)]
@@ -160,7 +161,7 @@ def health(state: ViewState, now: float, look: Look) -> list[Text]:
     words = {"none": "nothing is pruned", "halving": "the best at each rung are promoted"}
     pruning = words.get(state.start.scheduler, f"{state.start.scheduler} prunes")
     words = [
-        f"search: {state.start.algorithm} proposes, {pruning}",
+        f"search: {state.start.proposals or f'{state.start.algorithm} proposes'}, {pruning}",
         f"{state.finished / hours:.0f} trials/h" if state.finished else "",
         *(
             f"{f'bracket {bracket}, ' * several}epoch {epoch}: kept {rung.kept} of {rung.reached}, "

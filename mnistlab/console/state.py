@@ -186,6 +186,7 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     about |= {"parallel_replicates": event.parallel_replicates, "executor": event.executor}
     about |= {"config": event.config} if event.config else {}  # streams of earlier versions tell neither
     about |= {"plugins": event.plugins} if event.plugins else {}
+    about |= {"proposals": event.proposals} if event.proposals else {}
     start = state.start and replace(state.start, **about, time_budget=event.time_budget)
     counts = {name: event.counts.get(name, 0) for name in ("complete", "pruned", "interrupted", "failed")}
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)

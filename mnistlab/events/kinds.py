@@ -54,6 +54,8 @@ class RunStarted(Event):
     parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
     rungs: tuple[float, ...] = ()  # budgets (epochs) of a trial that is trained anew at each rung, the full one last
     executor: str = "ray"  # what carries it out: `ray`, or `local` in the driver's own process
+    proposals: str = ""  # in words who proposes plans, and why; "" in older streams
+    like: tuple[str, ...] = ()  # in words what was taken of each earlier run that it starts from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,7 @@ class RunResumed(Event):
     plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
     parallel_replicates: int = 0  # as of `RunStarted`
     executor: str = "ray"  # as of `RunStarted`
+    proposals: str = ""  # as of `RunStarted`, with the numbers that hold from here on
 
 
 @dataclass(frozen=True, kw_only=True)

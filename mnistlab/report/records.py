@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mnistlab.console.ensemble import ensemble_notes
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.ties import rank_notes
+from mnistlab.earlier import from_json, text
 from mnistlab.labels import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.leaderboard.rows import splits_of
@@ -56,6 +57,8 @@ def overview(record: RunRecord, board: Leaderboard) -> Pairs:
         ("Amended", _amended_text(record)),
         ("Data", _data_text(data, board)),
         ("Search", _words([search.get("algorithm"), search.get("scheduler"), f"seed {run.get('seed', '?')}"])),
+        ("Proposals", str(run.get("proposals", ""))),
+        ("Started from", "; ".join(map(text, from_json(run.get("like", ()))))),
         ("Trials", f"{len(record.trials)} ({', '.join(states)})" if states else "none has ended"),
         ("Machine", _words([machine.get("device"), machine.get("processor"), machine.get("system")])),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
 from mnistlab.causes import cause_named
+from mnistlab.earlier import Earlier
 from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
@@ -72,6 +73,7 @@ class Bridge(Unsaved, Searcher):
         ladder: Ladder | None = None,
         emit: Emit = lambda _: None,
         looks: int = 1,
+        earlier: Sequence[Earlier] = (),
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
 
@@ -79,7 +81,7 @@ class Bridge(Unsaved, Searcher):
         a worker gets it by. While `shortage` says of what, no trial is handed out. What the study's file refuses is
         noted in `refusals`. `away_from` takes a trial's name and returns the ids of the nodes that are not to get it.
         A `ladder` says who is promoted, where trials are trained at its rungs; what it decides is emitted.
-        The first `looks` trials are plans that are known.
+        The first `looks` trials are plans that are known, also from `earlier` runs.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
@@ -97,7 +99,7 @@ class Bridge(Unsaved, Searcher):
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
-        self._looks = looks
+        self._looks, self._earlier = looks, earlier
         self._points = self._enqueued()
         self._again: list[Waiting] = []
         self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
@@ -110,7 +112,7 @@ class Bridge(Unsaved, Searcher):
         """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
         first = defaults(self._space)
         yield first
-        yield from islice(first_looks(self._space), 1, self._looks)
+        yield from islice(first_looks(self._space, self._earlier), 1, self._looks)
         if self._grid:
             yield from (point for point in grid(self._space) if canonical(point) != canonical(first))
 

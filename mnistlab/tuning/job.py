@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from mnistlab.data import Division
+from mnistlab.earlier import Earlier
 from mnistlab.events import Emit
 from mnistlab.registry import Registry
 from mnistlab.space import Space
@@ -47,6 +48,7 @@ class Search:
     nodes: Nodes = field(default_factory=Nodes)  # which of them get work
     verdicts: list[Outcome] = field(default_factory=list[Outcome])  # of trials, as `common_failure` wants them
     looks: int = 1  # how many trials are plans that are known; more trials later do not change it
+    earlier: tuple[Earlier, ...] = ()  # runs that it starts from
     rungs: tuple[Rung, ...] = ()  # at which trials are trained, where its scheduler has them trained anew at each
     split: Callable[[int], Division | None] = lambda _: None  # of a replicate by its number; None: the run's own
     executor: Executor = field(kw_only=True)  # what carries it out

@@ -8,7 +8,7 @@ between. Here they see each trial that ended, by its score, with a value for eve
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,11 +44,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class About:
-    """What a sampler is to know of a search: its space, its trials, and whether these are trained at rungs."""
+    """What a sampler is to know of a search: its space, its trials, and whether these are trained at rungs.
+
+    `earlier` are trials of earlier runs, each with its share among those of its own run.
+    """
 
     settings: Settings
     trials: int
     rungs: bool
+    earlier: tuple[FrozenTrial, ...] = ()
 
 
 def has_ended(trial: FrozenTrial, *, rungs: bool) -> bool:
@@ -94,13 +98,22 @@ class EveryTrial(WholeSpace):
     (generations, the state of CMA-ES) is kept here, so that nothing of it is ever read from a file.
     """
 
-    def __init__(self, inner: BaseSampler, settings: Settings, *, rungs: bool, filled: bool = True) -> None:
+    def __init__(
+        self,
+        inner: BaseSampler,
+        settings: Settings,
+        *,
+        rungs: bool,
+        filled: bool = True,
+        earlier: Sequence[FrozenTrial] = (),
+    ) -> None:
         """Show trials to `inner`; `filled`, with a value for every setting, else with those that were tried.
 
-        With `rungs` a trial that goes on says already what it has come to at its last rung.
+        With `rungs` a trial that goes on says already what it has come to at its last rung. Trials of `earlier` runs
+        come before all others.
         """
         super().__init__(inner, settings)
-        self._rungs, self._filled = rungs, filled
+        self._rungs, self._filled, self._earlier = rungs, filled, earlier
         self._proposed: dict[int, dict[str, Any]] = {}
         self._notes: dict[int, dict[str, Any]] = {}
 
@@ -112,7 +125,7 @@ class EveryTrial(WholeSpace):
     ) -> dict[str, Any]:
         """Return what the sampler proposes after all trials but this one; {} while it has seen too few."""
         seen = optuna.create_study(sampler=self._inner, directions=study.directions)
-        seen.add_trials(self._seen(study, trial.number))
+        seen.add_trials([*self._earlier, *self._seen(study, trial.number)])
         asked = seen.ask()
         self._proposed[trial.number] = dict(asked.relative_params)
         self._notes[trial.number] = dict(seen.get_trials(deepcopy=False)[-1].system_attrs)
@@ -142,7 +155,9 @@ def _tpe(seed: int, about: About) -> BaseSampler:
     inner = optuna.samplers.TPESampler(
         multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=batch(about.trials, 10)
     )
-    return EveryTrial(inner, about.settings, rungs=True, filled=False) if about.rungs else inner
+    if not (about.rungs or about.earlier):
+        return inner
+    return EveryTrial(inner, about.settings, rungs=about.rungs, filled=False, earlier=about.earlier)
 
 
 def _auto(seed: int, about: About) -> BaseSampler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any, cast
 import optuna
 import sqlalchemy.event
 from optuna.study import StudyDirection
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial, create_trial
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from mnistlab.api import Choice, Domain, Float, Scalar
+from mnistlab.earlier import Earlier
 from mnistlab.errors import RunWriteError
 from mnistlab.points import closest
 from mnistlab.results import higher_is_better
@@ -29,7 +30,7 @@ from mnistlab.tuning.samplers import About, Settings, sampler
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 
 
-def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
+def open_study(path: Path, spec: ExperimentSpec, space: Space, earlier: Sequence[Earlier] = ()) -> optuna.Study:
     """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens.
 
     Raises:
@@ -47,10 +48,15 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space) -> optuna.Study:
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
-    return new_study(spec, space, storage)
+    return new_study(spec, space, earlier, storage)
 
 
-def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseStorage | None = None) -> optuna.Study:
+def new_study(
+    spec: ExperimentSpec,
+    space: Space,
+    earlier: Sequence[Earlier] = (),
+    storage: optuna.storages.BaseStorage | None = None,
+) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
     _be_quiet()
     seed, rungs = derive(spec.seed, Stream.SAMPLER), spec.search.scheduler == "halving"
@@ -61,9 +67,29 @@ def new_study(spec: ExperimentSpec, space: Space, storage: optuna.storages.BaseS
     return optuna.create_study(
         storage=storage,
         study_name=spec.name,
-        sampler=sampler(spec.search.algorithm, seed, About(settings_of(space), spec.search.trials, rungs)),
+        sampler=sampler(
+            spec.search.algorithm,
+            seed,
+            About(settings_of(space), spec.search.trials, rungs, tuple(_known(space, earlier, directions))),
+        ),
         directions=directions,
     )
+
+
+def _known(space: Space, earlier: Sequence[Earlier], directions: Sequence[StudyDirection]) -> Iterator[FrozenTrial]:
+    """Yield the results of earlier runs as trials, by the share of their run that they beat.
+
+    With several objectives a trial has values and no such share: then only plans are taken.
+    """
+    if len(directions) > 1 or not earlier:
+        return
+    settings, domains = settings_of(space), {one.path: one.domain for one in space.parameters()}
+    for point, beats in (one for run in earlier for one in run.weighed()):
+        yield create_trial(
+            value=beats if directions[0] == StudyDirection.MAXIMIZE else 1 - beats,
+            params={path: told(domains[path], value) for path, value in point.items()},
+            distributions={path: settings.distributions[path] for path in point},
+        )
 
 
 def _be_quiet() -> None:
