@@ -19,10 +19,10 @@ from mnistlab.api import Choice, Domain, Scalar
 from mnistlab.errors import short
 from mnistlab.labels import counted
 from mnistlab.points import normalized
-from mnistlab.space import Branch, Parameter, Space, suggest
+from mnistlab.space import Branch, Parameter, Space, defaults, suggest
 
 GOOD = 1 / 3  # share of a run's trials out of which the plans are that are looked at first
-APART = 0.1  # mean distance between the settings of two plans that are unlike each other; 1 is from end to end
+APART = 0.25  # distance between two plans that are unlike each other, in one setting at least; 1 is from end to end
 WEIGHT = 0.5  # of a result whose dataset, number of images or budget is another one
 
 
@@ -144,15 +144,19 @@ def refitted(earlier: Sequence[Earlier], before: Space, after: Space) -> tuple[E
 
 
 def looked_at(space: Space, earlier: Sequence[Earlier], most: int) -> tuple[Earlier, ...]:
-    """Return the runs with the plans that are looked at first: of each in turn its best, unlike those before."""
+    """Return the runs with the plans that are looked at first, so many at `most`.
+
+    They are the best of each run in turn, unlike the plan of all defaults and those before.
+    """
     domains = {one.path: one.domain for one in space.parameters()}
-    found: list[tuple[Earlier, Result]] = []
+    seen: list[Mapping[str, Scalar]] = [defaults(space)]
+    looks: list[tuple[Earlier, str]] = []
     for turn in zip_longest(*([(run, one) for one in _best(run.results)] for run in earlier)):
         for run, one in filter(None, turn):
-            if all(_distance(domains, one.point, other.point) >= APART for _, other in found):
-                found.append((run, one))
-    looks = found[:most]
-    return tuple(replace(run, looks=tuple(one.trial for of, one in looks if of is run)) for run in earlier)
+            if len(looks) < most and all(_distance(domains, one.point, other) >= APART for other in seen):
+                seen.append(one.point)
+                looks.append((run, one.trial))
+    return tuple(replace(run, looks=tuple(trial for of, trial in looks if of is run)) for run in earlier)
 
 
 def points(earlier: Sequence[Earlier]) -> Iterator[dict[str, Scalar]]:
@@ -169,10 +173,10 @@ def _best(results: Iterable[Result]) -> list[Result]:
 
 
 def _distance(domains: Mapping[str, Domain], one: Mapping[str, Scalar], other: Mapping[str, Scalar]) -> float:
-    """Return the mean distance of the settings of two points; a setting that only one of them has is 1 apart."""
-    paths = one.keys() | other.keys()
-    apart = [_apart(domains[path], one[path], other[path]) if path in one and path in other else 1.0 for path in paths]
-    return sum(apart) / max(1, len(apart))
+    """Return the distance of two points in the setting in which they are the farthest apart."""
+    if one.keys() != other.keys():  # of another model or optimizer
+        return 1.0
+    return max((_apart(domains[path], one[path], other[path]) for path in one), default=0.0)
 
 
 def _apart(domain: Domain, one: Scalar, other: Scalar) -> float:

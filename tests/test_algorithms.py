@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from mnistlab import experiment
-from mnistlab.algorithms import FEWEST, LEARNING, batch, held_back, population, trials_at_once
+from mnistlab.algorithms import FEWEST, LEARNING, Known, batch, held_back, population, proposals, trials_at_once
 from mnistlab.registry import Registry
 from mnistlab.spec import Algorithm, SearchSpec
 from tests.simulated.memory import BRANCHES, LISTS, NUMBERS
@@ -82,3 +82,84 @@ def test_too_few_trials_to_learn_from_are_warned_of(tmp_path: Path, builtins: Re
     assert "algorithm = 'random'" in said
     assert warned(tmp_path, builtins, NUMBERS, f'algorithm = "{algorithm}"\ntrials = {FEWEST + 1}') == ()
     assert warned(tmp_path, builtins, NUMBERS, f'algorithm = "random"\ntrials = {FEWEST}') == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "known", "at_once", "said"),
+    [
+        (
+            "auto",
+            {},
+            {"plans": 3},
+            2,
+            "auto: 3 known plans first, then TPE beside plans near the defaults (24 trials, 4 ",
+        ),
+        ("auto", {}, {}, 6, "auto: the plan of all defaults first, then TPE beside plans near the defaults (24 trials"),
+        (
+            "auto",
+            {},
+            {"plans": 3, "earlier": 2, "results": 9},
+            2,
+            "3 known plans first, 2 of them of earlier runs, then ",
+        ),
+        ("auto", {}, {"results": 9}, 24, "TPE beside plans near the defaults, from 9 results of earlier runs on"),
+        (
+            "auto",
+            {},
+            {},
+            20,
+            "then plans at random or near the defaults, because too few trials end before the last one",
+        ),
+        ("auto", {"trials": 4}, {}, 1, "then plans at random or near the defaults, because too few trials end"),
+        (
+            "auto",
+            {"trials": 1},
+            {"plans": 2},
+            1,
+            "auto: the plan of all defaults first (1 trial, 4 settings, 1 at once)",
+        ),
+        (
+            "auto",
+            {"algorithm": "random", "scheduler": "pbt"},
+            {},
+            2,
+            "then plans at random, because a population changes",
+        ),
+        (
+            "auto",
+            {"algorithm": "tpe", "metric": ["val_loss", "seconds"], "scheduler": "none"},
+            {},
+            2,
+            "TPE, because there are 2",
+        ),
+        (
+            "tpe",
+            {"algorithm": "tpe"},
+            {},
+            24,
+            "tpe: the plan of all defaults first, then plans at random, because too few",
+        ),
+        ("gp", {"algorithm": "gp"}, {}, 2, "then a Gaussian process (24"),
+        ("random", {"algorithm": "random"}, {}, 24, "then plans at random (24 trials"),
+    ],
+)
+def test_a_search_says_who_proposes_its_plans_and_why(
+    tmp_path: Path, builtins: Registry, asked: Algorithm, settings: dict, known: dict, at_once: int, said: str
+) -> None:
+    (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{NUMBERS}')
+    space = experiment.load(tmp_path / "x.toml", (), builtins).space
+    told = proposals(asked, search(**{"algorithm": "auto", "trials": 24} | settings), space, Known(**known), at_once)
+    assert said in told
+
+
+def test_a_space_with_no_more_plans_than_trials_is_tried_whole(tmp_path: Path, builtins: Registry) -> None:
+    (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{LISTS}')
+    wanted = experiment.load(tmp_path / "x.toml", ("search.trials=10000",), builtins)
+    told = experiment.proposals_of(wanted, 99, 2)
+    assert told.startswith("auto: the plan of all defaults first, then every other plan, because the space has no more")
+
+
+def test_what_auto_stands_for_is_known_beside_what_was_asked(tmp_path: Path, builtins: Registry) -> None:
+    (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{NUMBERS}')
+    wanted = experiment.load(tmp_path / "x.toml", ("search.scheduler=pbt",), builtins)
+    assert (wanted.asked, wanted.spec.search.algorithm) == ("auto", "random")

@@ -243,6 +243,7 @@ EDGES: dict[str, tuple[list[str], list[str]]] = {
         ["-1", "0.00009", "1.0001", '"most"'],
     ),
     "names of distributions": (['["mnistlab"]'], ['["nowhere"]', "3"]),
+    "names of runs": (['"x-1"', '["x-1", "runs/x-2"]'], ["3"]),  # whether they are there is asked later
     "1 to 64 of `a-z 0-9 . _ -`": (['"a"', f'"{"a" * 64}"', '"0._-"'], ['""', f'"{"a" * 65}"', '"A"', '"a b"']),
 }
 

@@ -49,7 +49,16 @@ def test_check_shows_space_plan_data_and_devices_and_leaves_nothing_behind(run_c
     assert "Dataset: digits from scikit-learn, load_digits(): 1000 to train, 297 to validate, 500 sealed for" in ran.out
     assert "Models: lenet, mlp; each of them, made of its defaults, gives a logit for each of 10 classes" in ran.out
     assert re.search(r"Devices: \d+ CPUs?.*; 1 trials? in parallel, 1 CPU each", ran.out)
+    assert "Proposals: auto: the plan of all defaults first, then TPE beside plans near" in ran.out
     assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+
+
+def test_a_run_to_start_from_that_is_not_there_is_a_fault_beside_the_others(run_here, tmp_path):
+    (tmp_path / "small.toml").write_text(TEXT)
+    ran = run_here("check", "small.toml", "--like", "gone", "--set", "model.mlp.depth=99")
+    assert ran.code == 2
+    assert "[search.like] no run 'gone' here or in runs" in ran.err
+    assert "[model.mlp.depth]" in ran.err
 
 
 def test_check_shows_what_the_author_may_not_have_meant(run_here, tmp_path):
