@@ -33,7 +33,8 @@ from tables.table import Table, read
 from mnistlab import experiment
 from mnistlab.api import Scalar
 from mnistlab.discovery import Selection
-from mnistlab.earlier import Earlier
+from mnistlab.earlier import Earlier, looked_at
+from mnistlab.portfolio import most_looks
 from mnistlab.registry import Registry, select
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.tuning.ladder import rungs_of
@@ -98,7 +99,8 @@ def _searched(
 ) -> tuple[Searched, list[TrialResult]]:
     offering: Any = With(registry(), plans)
     wanted = experiment.load(TABLES / "space.toml", (f"seed={seed}", *settings), offering)
-    return search(table(task), wanted, offering, workers, earlier)
+    looks = looked_at(wanted.space, earlier, most_looks(wanted.spec.search) - 1)
+    return search(table(task), wanted, offering, workers, looks)
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -112,13 +111,20 @@ def search(
         with patch.object(study, "sampler", snapped):
             in_memory = study.new_study(wanted.spec, wanted.space, earlier)
         with patch.object(driver, "_fresh_study", return_value=in_memory):
-            job = replace(_job(table, wanted, registry, writer, workers, run), earlier=earlier)
-            driver.run_search(job, ended)
+            driver.run_search(_job(table, wanted, registry, writer, workers, run, earlier), ended)
         writer.close()
     return found, ended
 
 
-def _job(table: Table, wanted: Experiment, registry: Registry, writer: RunWriter, workers: int, run: Any) -> Search:
+def _job(
+    table: Table,
+    wanted: Experiment,
+    registry: Registry,
+    writer: RunWriter,
+    workers: int,
+    run: Any,
+    earlier: tuple[Earlier, ...],
+) -> Search:
     nothing: Any = None
     executor = Executor(
         check=nothing,
@@ -141,7 +147,8 @@ def _job(table: Table, wanted: Experiment, registry: Registry, writer: RunWriter
         store=writer,
         emit=lambda _: None,
         stopping=lambda: False,
-        looks=looks_of(wanted.spec.search),
+        looks=looks_of(wanted.spec.search, earlier),
         rungs=rungs_of(wanted.spec, wanted.space, table.images),
+        earlier=earlier,
         executor=executor,
     )
