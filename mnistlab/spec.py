@@ -39,7 +39,8 @@ MAX_TRIALS = 1_000_000
 
 # What earlier versions took for granted where a file said nothing. What a run's record lacks, its version did not know.
 OLD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "search": {"algorithm": "tpe", "scheduler": "asha", "reduction_factor": 3},  # before there was `halving`
+    # before there was `halving`
+    "search": {"algorithm": "tpe", "scheduler": "asha", "reduction_factor": 3, "grace_epochs": 1},
     "confirm": {"baseline": False},
 }
 
@@ -133,7 +134,7 @@ class SearchSpec(Section):
     time_budget: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
     reduction_factor: Annotated[int, Field(ge=2)] | None = None  # halving, asha, hyperband: one in so many goes on
     min_budget: Annotated[float, Field(gt=0)] | None = None  # halving: epochs of the smallest training
-    grace_epochs: Annotated[int, Field(ge=1)] = 1  # asha, median: never stop before this epoch
+    grace_epochs: Annotated[int, Field(ge=1)] | None = None  # asha, hyperband, median: never stop before this epoch
     trial_timeout: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(parse_duration)] = None  # seconds
     stall_timeout: Annotated[Annotated[float, Field(gt=0)], BeforeValidator(parse_duration)] = 60.0  # without a step
 

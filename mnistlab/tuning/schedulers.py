@@ -59,26 +59,35 @@ def scheduler(
 def _new(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit: Emit) -> TrialScheduler:
     search, metric = spec.search, spec.search.metric[0]
     goal: dict[str, Any] = {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": _TIME}
+    grace = search.grace_epochs or _past_warm_up(space.epochs)
     if search.scheduler in {"none", "halving"}:  # at rungs nothing is stopped: who goes up is the bridge's to say
         return FIFOScheduler()
     if search.scheduler == "median":
-        return Median(grace_period=search.grace_epochs, min_samples_required=3, **goal)
+        return Median(grace_period=grace, min_samples_required=3, **goal)
     if search.scheduler == "pbt":
         every = max(1, space.epochs // 4)
         return Population(space, spec.seed, stopping, perturbation_interval=every, **goal)
     # Asynchronous successive halving (Li 2020). Hyperband is the same over several brackets, each with a later first
     # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
-    longest = max(space.epochs, search.grace_epochs)
+    longest = max(space.epochs, grace)
     factor = search.reduction_factor or FACTOR
     brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, factor)
     return Halving(
         emit,
         max_t=longest,
-        grace_period=search.grace_epochs,
+        grace_period=grace,
         reduction_factor=factor,
         brackets=brackets,
         **goal,
     )
+
+
+def _past_warm_up(epochs: int) -> int:
+    """Return an epoch by which the learning rate falls: no built-in schedule rises for more than half of a training.
+
+    Before that, the order of trials says little of the end (docs/decisions/0034).
+    """
+    return max(1, math.ceil(epochs / 2))
 
 
 def _brackets(epochs: int, factor: int) -> int:

@@ -63,6 +63,7 @@ algorithm = "{algorithm}"
 scheduler = "{scheduler}"
 metric = "{metric}"
 reduction_factor = {factor}
+grace_epochs = 1
 [confirm]
 top = 0
 """
@@ -180,11 +181,11 @@ class Drives:
             self._lose_power(fault.unflushed)
         return driven
 
-    def more(self, *changes: str) -> None:
-        """Go on with the run in this process, with changes as `mnistlab resume` takes them."""
+    def more(self, *changes: str, again: bool = False) -> None:
+        """Go on with the run in this process, with changes as `resume` takes them; `again`: as `retry` does."""
         with without_ray(self.case, self.root):
-            options = options_in(self.root)
-            run.resume(reopen_search(self.path, options.place, changes), options, lambda _: nullcontext(lambda _: None))
+            found, options = reopen_search(self.path, place(self.root), changes), options_in(self.root)
+            run.resume(found, options, lambda _: nullcontext(lambda _: None), again=again)
 
     def start(self, fault: Fault = NO_FAULT) -> int:
         """Start a driver; return its process."""

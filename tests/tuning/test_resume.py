@@ -45,6 +45,7 @@ batch_size = 16
 trials = 6
 algorithm = "{algorithm}"
 scheduler = "{scheduler}"
+grace_epochs = 1
 {more}
 """
 

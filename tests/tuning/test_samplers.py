@@ -32,7 +32,7 @@ START = batch(TRIALS, 10)
 
 
 def found(folder: Path, algorithm: str, scheduler: str, space: str, trials: int = TRIALS, **more: int) -> Searched:
-    table = f'trials = {trials}\nalgorithm = "{algorithm}"\nscheduler = "{scheduler}"\n'
+    table = f'trials = {trials}\nalgorithm = "{algorithm}"\nscheduler = "{scheduler}"\ngrace_epochs = 1\n'
     return searched(folder, SPACES[space], table, **more)
 
 

@@ -1,15 +1,18 @@
-"""How a population changes its settings, and how many brackets Hyperband has."""
+"""How a population changes its settings, how many brackets Hyperband has, and when the first trial may be stopped."""
 
 from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
-from mnistlab.api import Choice, Domain, Float, Int
+from mnistlab.api import Choice, Domain, Float, Int, domains
+from mnistlab.builtin.optimizers.schedules import Scheduled
 from mnistlab.space import Branch, Parameter, Space
-from mnistlab.tuning.schedulers import Population, _brackets, _neighbour, _sample
+from mnistlab.spec import ExperimentSpec, Table
+from mnistlab.tuning.schedulers import Population, _brackets, _neighbour, _sample, scheduler
 
 
 @pytest.mark.parametrize(
@@ -58,3 +61,21 @@ def test_exploring_changes_searched_settings_and_leaves_fixed_ones_and_the_plan(
 )
 def test_hyperband_has_a_bracket_for_each_power(epochs: int, factor: int, count: int) -> None:
     assert _brackets(epochs, factor) == count
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 8, 20])
+@pytest.mark.parametrize("name", ["asha", "hyperband", "median"])
+def test_nothing_is_stopped_while_the_learning_rate_may_still_rise(name: str, epochs: int) -> None:
+    warmup = domains(Scheduled)["warmup"]
+    assert isinstance(warmup, Float)
+    assert warmup.high * epochs <= _grace(name, epochs) <= epochs
+    assert _grace(name, epochs, grace_epochs=1) == 1
+
+
+def _grace(name: str, epochs: int, **search: int) -> float:
+    """Return before which epoch a scheduler stops nothing."""
+    tables: Table = {"name": "x", "model": {"mlp": {}}, "search": {"scheduler": name, **search}}
+    spec = ExperimentSpec.model_validate(tables)
+    space = Space((), (), (), Branch("training", {}, {"epochs": epochs}, ()))
+    made: Any = scheduler(spec, space, lambda: False)
+    return made._grace_period if name == "median" else min(epoch for epoch, _ in made._brackets[0]._rungs)
