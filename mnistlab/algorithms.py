@@ -30,8 +30,8 @@ _PROPOSES: Mapping[Algorithm, str] = {
 def chosen(search: SearchSpec) -> Algorithm:
     """Return which algorithm a search has: what `auto` stands for, else the one that is named.
 
-    `auto` itself looks at known plans first, and then mixes TPE with plans near the defaults. It needs one metric to
-    say which of the two does better, and the settings of a population change while it is trained.
+    `auto` itself looks at known plans while they do well, and mixes TPE with plans near the defaults. It needs one
+    metric to say which of these does better, and the settings of a population change while it is trained.
     """
     if search.algorithm != "auto":
         return search.algorithm
@@ -55,13 +55,15 @@ class Known:
 def proposals(asked: Algorithm, search: SearchSpec, space: Space, known: Known, at_once: int) -> str:
     """Return in words who proposes the plans of a search, and why where `auto` was `asked` for.
 
-    For example `auto: 3 known plans first, then TPE beside plans near the defaults (24 trials, 14 settings, 2 at
-    once)`.
+    For example `auto: up to 3 known plans while they do well, then TPE beside plans near the defaults (24 trials, 14
+    settings, 2 at once)`.
     """
     settings = len(list(space.parameters()))
     about = f"{counted(search.trials, 'trial')}, {counted(settings, 'setting')}, {at_once} at once"
     plans = min(known.plans, search.trials)
     first = f"{plans} known plans first" if plans > 1 else "the plan of all defaults first"
+    if plans > 1 and search.algorithm == "auto":
+        first = f"up to {plans} known plans while they do well"
     first += f", {known.earlier} of them of earlier runs" if known.earlier else ""
     then = f", then {_then(asked, search, space, known, at_once)}" if search.trials > plans else ""
     return f"{asked}: {first}{then} ({about})"

@@ -92,7 +92,7 @@ def test_too_few_trials_to_learn_from_are_warned_of(tmp_path: Path, builtins: Re
             {},
             {"plans": 3},
             2,
-            "auto: 3 known plans first, then TPE beside plans near the defaults (24 trials, 4 ",
+            "auto: up to 3 known plans while they do well, then TPE beside plans near the defaults (24 trials, 4 ",
         ),
         ("auto", {}, {}, 6, "auto: the plan of all defaults first, then TPE beside plans near the defaults (24 trials"),
         (
@@ -100,7 +100,7 @@ def test_too_few_trials_to_learn_from_are_warned_of(tmp_path: Path, builtins: Re
             {},
             {"plans": 3, "earlier": 2, "results": 9},
             2,
-            "3 known plans first, 2 of them of earlier runs, then ",
+            "3 known plans while they do well, 2 of them of earlier runs, then ",
         ),
         ("auto", {}, {"results": 9}, 24, "TPE beside plans near the defaults, from 9 results of earlier runs on"),
         (

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import optuna
@@ -21,11 +20,10 @@ from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
 from mnistlab.causes import cause_named
-from mnistlab.earlier import Earlier
+from mnistlab.earlier import Earlier, points
 from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
 from mnistlab.labels import counted, settings
-from mnistlab.portfolio import first_looks
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.seeds import trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
@@ -72,7 +70,6 @@ class Bridge(Unsaved, Searcher):
         away_from: Callable[[str], list[str]] = lambda _: [],
         ladder: Ladder | None = None,
         emit: Emit = lambda _: None,
-        looks: int = 1,
         earlier: Sequence[Earlier] = (),
     ) -> None:
         """Propose points of `space`; at most `parallel` live trials at once; none any more once `stopping()`.
@@ -81,7 +78,7 @@ class Bridge(Unsaved, Searcher):
         a worker gets it by. While `shortage` says of what, no trial is handed out. What the study's file refuses is
         noted in `refusals`. `away_from` takes a trial's name and returns the ids of the nodes that are not to get it.
         A `ladder` says who is promoted, where trials are trained at its rungs; what it decides is emitted.
-        The first `looks` trials are plans that are known, also from `earlier` runs.
+        The plans that are taken of `earlier` runs come right after all defaults.
         """
         super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
         self._study, self._space, self._spec = study, space, spec
@@ -99,7 +96,7 @@ class Bridge(Unsaved, Searcher):
         self._reported: dict[str, int] = {}
         self._last: dict[str, dict[str, Any]] = {}
         self._asked = 0
-        self._looks, self._earlier = looks, earlier
+        self._earlier = earlier
         self._points = self._enqueued()
         self._again: list[Waiting] = []
         self._unbegun: list[tuple[int, Trial, dict[str, Any]]] = []  # proposed for an earlier driver, never begun
@@ -109,10 +106,10 @@ class Bridge(Unsaved, Searcher):
         self._paused: dict[str, Waiting] = {}  # by our name: those that wait at a rung
 
     def _enqueued(self) -> Iterator[dict[str, Scalar]]:
-        """Yield the points that come before any proposal: all defaults first, then the whole grid if it is one."""
+        """Yield the points that come before any proposal: all defaults, the best of earlier runs, the whole grid."""
         first = defaults(self._space)
         yield first
-        yield from islice(first_looks(self._space, self._earlier), 1, self._looks)
+        yield from (point for point in points(self._earlier) if canonical(point) != canonical(first))
         if self._grid:
             yield from (point for point in grid(self._space) if canonical(point) != canonical(first))
 

@@ -90,7 +90,6 @@ def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
         refusals=refusals,
         away_from=nodes.away_from,
         emit=search.emit,
-        looks=search.looks,
         earlier=search.earlier,
         ladder=Ladder(search.rungs, factor_of(search.spec)) if search.rungs else None,
     )
@@ -159,7 +158,7 @@ def _fresh_study(search: Search) -> optuna.Study:
     path = search.store.path / "study.db"
     for old in (path, *(path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal", "shm"))):
         old.unlink(missing_ok=True)
-    return open_study(path, search.spec, search.space, search.earlier)
+    return open_study(path, search.spec, search.space, search.looks, search.earlier)
 
 
 def _states(search: Search, past: Past) -> dict[str, tuple[int, bytes]]:

@@ -46,12 +46,14 @@ class Settings:
 class About:
     """What a sampler is to know of a search: its space, its trials, and whether these are trained at rungs.
 
-    `earlier` are trials of earlier runs, each with its share among those of its own run.
+    `known` are the plans that a search looks at early, as Optuna has them. `earlier` are trials of earlier runs, each
+    with its share among those of its own run.
     """
 
     settings: Settings
     trials: int
     rungs: bool
+    known: tuple[Mapping[str, Any], ...] = ()
     earlier: tuple[FrozenTrial, ...] = ()
 
 
@@ -161,10 +163,11 @@ def _tpe(seed: int, about: About) -> BaseSampler:
 
 
 def _auto(seed: int, about: About) -> BaseSampler:
-    """TPE, and plans near the defaults as long as they do well."""
+    """TPE, and known plans and plans near the defaults as long as they do well."""
     settings = about.settings
     near = {name: value for name, value in settings.defaults.items() if name not in {"model", "optimizer"}}
-    return Guided(_tpe(seed, about), settings.searched, near, seed, partial(has_ended, rungs=about.rungs))
+    ended = partial(has_ended, rungs=about.rungs)
+    return Guided(_tpe(seed, about), settings.searched, near, seed, ended, about.known)
 
 
 def _random(seed: int, _: About) -> BaseSampler:

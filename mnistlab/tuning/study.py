@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from mnistlab.api import Choice, Domain, Float, Scalar
 from mnistlab.earlier import Earlier
 from mnistlab.errors import RunWriteError
 from mnistlab.points import closest
+from mnistlab.portfolio import first_looks
 from mnistlab.results import higher_is_better
 from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter, Space
@@ -30,8 +32,12 @@ from mnistlab.tuning.samplers import About, Settings, sampler
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 
 
-def open_study(path: Path, spec: ExperimentSpec, space: Space, earlier: Sequence[Earlier] = ()) -> optuna.Study:
+def open_study(
+    path: Path, spec: ExperimentSpec, space: Space, looks: int = 1, earlier: Sequence[Earlier] = ()
+) -> optuna.Study:
     """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens.
+
+    At most `looks` of its trials are known plans, also of `earlier` runs.
 
     Raises:
         RunWriteError: if SQLite refuses, then or whenever the study is asked or told later: the disk is full, or
@@ -48,46 +54,49 @@ def open_study(path: Path, spec: ExperimentSpec, space: Space, earlier: Sequence
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
-    return new_study(spec, space, earlier, storage)
+    return new_study(spec, space, looks, earlier, storage)
 
 
 def new_study(
     spec: ExperimentSpec,
     space: Space,
+    looks: int = 1,
     earlier: Sequence[Earlier] = (),
     storage: optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
     _be_quiet()
-    seed, rungs = derive(spec.seed, Stream.SAMPLER), spec.search.scheduler == "halving"
     directions = [
         StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
         for metric in spec.search.metric
     ]
+    about = About(
+        settings_of(space),
+        spec.search.trials,
+        rungs=spec.search.scheduler == "halving",
+        known=tuple(_as_told(space, point) for point in islice(first_looks(space, earlier), looks)),
+        earlier=tuple(_results(space, earlier, directions)),
+    )
     return optuna.create_study(
         storage=storage,
         study_name=spec.name,
-        sampler=sampler(
-            spec.search.algorithm,
-            seed,
-            About(settings_of(space), spec.search.trials, rungs, tuple(_known(space, earlier, directions))),
-        ),
+        sampler=sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), about),
         directions=directions,
     )
 
 
-def _known(space: Space, earlier: Sequence[Earlier], directions: Sequence[StudyDirection]) -> Iterator[FrozenTrial]:
+def _results(space: Space, earlier: Sequence[Earlier], directions: Sequence[StudyDirection]) -> Iterator[FrozenTrial]:
     """Yield the results of earlier runs as trials, by the share of their run that they beat.
 
     With several objectives a trial has values and no such share: then only plans are taken.
     """
     if len(directions) > 1 or not earlier:
         return
-    settings, domains = settings_of(space), {one.path: one.domain for one in space.parameters()}
+    settings = settings_of(space)
     for point, beats in (one for run in earlier for one in run.weighed()):
         yield create_trial(
             value=beats if directions[0] == StudyDirection.MAXIMIZE else 1 - beats,
-            params={path: told(domains[path], value) for path, value in point.items()},
+            params=_as_told(space, point),
             distributions={path: settings.distributions[path] for path in point},
         )
 
@@ -157,8 +166,12 @@ def told(domain: Domain, value: Scalar) -> Scalar:
 
 def enqueue(study: optuna.Study, space: Space, point: Mapping[str, Scalar]) -> None:
     """Let the study propose a point of the space next; parameters that it leaves out are sampled."""
+    study.enqueue_trial(_as_told(space, point))
+
+
+def _as_told(space: Space, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
     domains = {one.path: one.domain for one in space.parameters()}
-    study.enqueue_trial({path: told(domains[path], value) for path, value in point.items()})
+    return {path: told(domains[path], value) for path, value in point.items()}
 
 
 def settings_of(space: Space) -> Settings:

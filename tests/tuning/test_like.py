@@ -135,7 +135,9 @@ def test_what_was_taken_is_said_everywhere(root: Path, lent: Path) -> None:
     found, state = read_run(path), ViewState()
     said = found.run["proposals"]
     looks = len(found.run["like"][0]["looks"])
-    assert said.startswith(f"auto: 4 known plans first, {looks} of them of earlier runs, then TPE beside plans near")
+    assert said.startswith(
+        f"auto: up to 4 known plans while they do well, {looks} of them of earlier runs, then TPE beside"
+    )
     told = f"{lent.name} on digits: 12 of 12 plans fit, {looks} of them looked at first; other images or another budget"
     for stamped in read_events(path):
         state = advance(state, stamped)
