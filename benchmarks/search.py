@@ -10,25 +10,18 @@ Usage: python benchmarks/search.py [SEEDS] [WORKERS,...] [TASK ...]
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
-from machine import describe
 from tables import stacks
-from tables.clock import Searched, incumbents
+from tables.clock import Searched
+from tables.measured import Search, measured
 from tables.portfolio import With, chosen
 from tables.product import search
-from tables.table import Table, read
+from tables.table import Table, read, tasks
 
 from mnistlab import experiment
 from mnistlab.api import Scalar
@@ -45,16 +38,6 @@ RANDOM = 24  # trials of a random search, and so the cost that the others are me
 KEPT = 5  # of the plans with a first look
 PORTFOLIO = 9  # plans
 OTHER_SEED = 1000  # more, of a search that another one starts from
-NEAR = 0.001  # of the table's best error
-
-
-@dataclass(frozen=True)
-class Found:
-    """What counts of a search: its incumbents (cost, seconds, true error), and whether its best plan was completed."""
-
-    incumbents: tuple[tuple[float, float, float], ...]
-    total: float
-    stopped: bool
 
 
 @cache
@@ -69,12 +52,7 @@ def table(task: str) -> Table:
     return read(TABLES / f"{task}.jsonl.xz", experiment.load(TABLES / "space.toml", (), registry()).space)
 
 
-def tasks() -> list[str]:
-    """Return the tables that there are."""
-    return sorted(path.name.removesuffix(".jsonl.xz") for path in TABLES.glob("*.jsonl.xz"))
-
-
-def ours(*settings: str, known: bool = True, like: bool = False) -> Callable[[str, int, int], Searched]:
+def ours(*settings: str, known: bool = True, like: bool = False) -> Search:
     """Return mnistlab's search with these settings; not `known`: without a portfolio.
 
     With `like` it starts from a search on each of the other tasks, which had no portfolio: that is made of this task.
@@ -114,7 +92,7 @@ def _earlier(task: str, seed: int) -> Earlier:
     return earlier_of(record, table(task).space, "val_accuracy")[0]
 
 
-SEARCHES: dict[str, Callable[[str, int, int], Searched]] = {
+SEARCHES: dict[str, Search] = {
     "random search": lambda task, seed, workers: stacks.random_search(table(task), seed, workers, RANDOM),
     "Optuna: TPE, median pruner": lambda task, seed, workers: stacks.tpe_median(table(task), seed, workers, 2 * RANDOM),
     "Ray Tune: ASHA, OptunaSearch": lambda task, seed, workers: stacks.asha(table(task), seed, workers, 3 * RANDOM),
@@ -130,77 +108,5 @@ SEARCHES: dict[str, Callable[[str, int, int], Searched]] = {
 }
 
 
-def found_by(job: tuple[str, str, int, int]) -> Found:
-    """Search once: by name, in a task, with a seed and so many workers."""
-    name, task, seed, workers = job
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = SEARCHES[name](task, seed, workers)
-    complete = {one.row for one in found.ended if one.complete}
-    best = min(found.proposed, key=lambda row: table(task).rows[row].error)
-    total = found.ended[-1].epochs if found.ended else 0.0
-    return Found(tuple(incumbents(table(task), found)), total, best not in complete)
-
-
-def cost_to(found: Found, error: float) -> float:
-    """Return the epochs until a search would choose a plan as good as that; infinity if it never does."""
-    return next((cost for cost, _, true in found.incumbents if true <= error + 1e-9), math.inf)
-
-
-def _median(values: Sequence[float]) -> str:
-    quartiles = np.quantile(values, [0.25, 0.5, 0.75], method="higher")
-    low, middle, high = ("never" if math.isinf(value) else f"{value:.0f}" for value in quartiles)
-    return f"{middle} ({low} to {high})"
-
-
-def _row(name: str, searches: Sequence[Found], targets: Sequence[float], best: float) -> str:
-    reached = [cost_to(found, target) for found, target in zip(searches, targets, strict=True)]
-    near = [cost_to(found, best + NEAR) for found in searches]
-    last = [found.incumbents[-1][2] if found.incumbents else 1.0 for found in searches]
-    cells = [
-        name,
-        _median(reached),
-        f"{_median(near)}; {100 * np.mean(np.isfinite(near)):.0f} %",
-        f"{100 * (np.mean(last) - best):.2f}",
-        f"{100 * np.mean([found.stopped for found in searches]):.0f} %",
-        f"{np.mean([found.total for found in searches]):.0f}",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-HEAD = (
-    "search",
-    "epochs to what random search ends with",
-    "epochs to within 0.1 points of the best; how many come there",
-    "points behind the best at the end",
-    "best of its plans stopped",
-    "epochs in all",
-)
-
-
-def compared(task: str, workers: int, seeds: int, pool: ProcessPoolExecutor) -> None:
-    """Print the table of a task and a number of workers."""
-    rows, best = table(task).rows, table(task).best
-    print(f"\n{task}: {len(rows)} plans, {workers} workers, {seeds} seeds, best error {100 * best:.2f} %\n")
-    print(f"| {' | '.join(HEAD)} |\n|{' --- |' * len(HEAD)}")
-    targets: list[float] = []
-    for name in SEARCHES:
-        searches = list(pool.map(found_by, [(name, task, seed, workers) for seed in range(seeds)], chunksize=2))
-        targets = targets or [found.incumbents[-1][2] for found in searches]  # of the first, random search
-        print(_row(name, searches, targets, best), flush=True)
-
-
-def main() -> None:
-    """Print a table for each task and number of workers."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    workers = [int(word) for word in (sys.argv[2] if len(sys.argv) > 2 else "2,8,32").split(",")]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for task in sys.argv[3:] or tasks():
-            for count in workers:
-                compared(task, count, seeds, pool)
-    print(f"\n{describe()}")
-
-
 if __name__ == "__main__":
-    main()
+    measured(SEARCHES, table, sys.argv[1:])

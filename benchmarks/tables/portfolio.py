@@ -20,7 +20,7 @@ from mnistlab.discovery import Selection
 from mnistlab.identity import canonical
 from mnistlab.registry import Registry, select
 from mnistlab.space import Space
-from tables.table import Table, read
+from tables.table import Table, read, tasks
 
 HERE = Path(__file__).parent
 NAMES = {"transforms"}  # of the settings what no plugin can wish for
@@ -82,15 +82,11 @@ def main() -> None:
     """Print the plans of each model."""
     count, names = int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:]
     space = experiment.load(HERE / "space.toml", (), select(Selection(only_built_in=True))).space
-    tables = [read(HERE / f"{name}.jsonl.xz", space) for name in names or _tasks()]
+    tables = [read(HERE / f"{name}.jsonl.xz", space) for name in names or tasks()]
     for model in space.models:
         of_it = [replace(one, rows=tuple(row for row in one.rows if row.flat["model"] == model.name)) for one in tables]
         for plan in chosen(of_it, count):
             print(model.name, unlike_defaults(plan, space))
-
-
-def _tasks() -> list[str]:
-    return sorted(path.name.removesuffix(".jsonl.xz") for path in HERE.glob("*.jsonl.xz"))
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def search(
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.exists() else None) as folder:
         writer = RunWriter(Path(folder))
         with patch.object(study, "sampler", snapped):
-            in_memory = study.new_study(wanted.spec, wanted.space, earlier)
+            looks = looks_of(wanted.spec.search, earlier)
+            in_memory = study.new_study(wanted.spec, wanted.space, looks, earlier)
         with patch.object(driver, "_fresh_study", return_value=in_memory):
             driver.run_search(_job(table, wanted, registry, writer, workers, run, earlier), ended)
         writer.close()

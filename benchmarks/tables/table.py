@@ -23,6 +23,7 @@ from mnistlab.space import Parameter, Plan, Space, suggest
 from mnistlab.tuning.samplers import Settings
 
 Floats = npt.NDArray[np.float64]
+HERE = Path(__file__).parent
 TREES = 300
 FULL = 8.0  # epochs
 FLOOR = 1e-3  # weight of a setting that does not matter, so that of equally near plans the more alike one is taken
@@ -119,6 +120,11 @@ def _place(parameter: Parameter, value: Any) -> float:
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
+
+
+def tasks() -> list[str]:
+    """Return the names of the tables that there are."""
+    return sorted(path.name.removesuffix(".jsonl.xz") for path in HERE.glob("*.jsonl.xz"))
 
 
 def read(path: Path, space: Space) -> Table:
