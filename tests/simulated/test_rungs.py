@@ -15,9 +15,10 @@ import pytest
 from mnistlab import driving, events, fsck
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
+from mnistlab.identity import canonical
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import read_events, read_run
-from mnistlab.tuning import driver
+from mnistlab.tuning import driver, recorder
 from mnistlab.tuning.ladder import finalists
 from mnistlab.tuning.outcome import Outcome
 from tests.simulated.checks import running_in_study
@@ -197,7 +198,59 @@ def test_more_trials_later_do_not_use_up_plans_that_are_known(tmp_path: Path) ->
         count = "SELECT count(DISTINCT trial_id) FROM {} WHERE key LIKE '{}%'"
         replaced = study.execute(count.format("trial_user_attributes", "replaced")).fetchone()[0]
         given = study.execute(count.format("trial_system_attributes", "fixed_params")).fetchone()[0]
-    assert given == looks + replaced
+    assert given == 1 + replaced  # the plan of all defaults is enqueued, as what is told in the place of a proposal is
+    plans = [canonical(trial.plan) for trial in read_run(drives.path).trials]
+    assert len(set(plans)) == 30
+
+
+def test_a_trial_that_failed_at_a_higher_rung_is_retried_there(tmp_path: Path) -> None:
+    drives = Drives(tmp_path, case(1, failing=0.6))
+    drives.to_the_end()
+    before = read_run(drives.path).trials
+    starts = {one.trial: len(_starts(drives.path, one.trial)) for one in before if one.state == "failed" and one.rungs}
+    assert starts
+    drives.case = replace(drives.case, world=replace(drives.case.world, failing=0.0))  # what had broken them is mended
+    drives.more(again=True)
+    record = read_run(drives.path)
+    for name, count in starts.items():
+        *_, failed, again = _starts(drives.path, name)[: count + 1]
+        assert (again.rung, again.epoch) == (failed.rung, 0)
+        assert again.rung > 0
+    assert all(one.state != "failed" for one in record.trials)
+    assert fsck.check(drives.path).findings == ()
+
+
+def _starts(path: Path, name: str) -> list[events.TrialStarted]:
+    told = [stamped.event for stamped in read_events(path)]
+    return [one for one in told if isinstance(one, events.TrialStarted) and one.trial == name]
+
+
+def test_no_training_goes_on_from_a_state_of_a_lower_rung(tmp_path: Path) -> None:
+    """A driver that dies between the end of a rung and the removal of its states leaves them behind."""
+    drives = Drives(tmp_path, case(2, failing=0.0, parallel=1))
+    with patch.object(recorder, "discard_checkpoints"):
+        drives.go(Fault("kill", at=60))
+    assert any((drives.path / "trials").glob("*/checkpoints/*"))
+    promoted = [name for name, rungs in trained(drives.path).items() if len(rungs) > 1]
+    assert promoted
+    drives.go(Fault("kill", at=20))
+    drives.to_the_end()  # a simulated worker refuses the state of another rung
+    assert len(read_run(drives.path).trials) == 24
+    assert fsck.check(drives.path).findings == ()
+
+
+def test_results_that_were_lost_are_made_anew_with_their_rungs(tmp_path: Path) -> None:
+    path = searched(tmp_path, case(0, failing=0.0))
+    before = read_run(path).trials
+    for one in before:
+        (path / "trials" / one.trial / "result.json").unlink()
+    fsck.repair(path)
+    after = {one.trial: one for one in read_run(path).trials}
+    for one in before:
+        again = after[one.trial]
+        assert (again.state, again.budget, again.rungs) == (one.state, one.budget, one.rungs)
+        assert again.metrics.items() <= one.metrics.items()
+    assert fsck.check(path).sound
 
 
 def test_the_start_says_at_which_budgets_trials_are_trained(tmp_path: Path) -> None:

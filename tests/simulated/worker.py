@@ -26,7 +26,7 @@ class Worker:
         self._history: list[dict[str, float]] = []
         self._went_on = config.get("state") is not None
         if self._went_on:
-            self._history = unpacked(config["state"], self._plan, self._seed)
+            self._history = unpacked(config["state"], self._plan, self._seed, self._epochs)
 
     def step(self) -> dict[str, Any]:
         """Return the report of the next epoch.
@@ -51,7 +51,7 @@ class Worker:
         if self._went_on:
             report["history"], self._went_on = json.dumps(self._history), False
         if not done and len(self._history) % self._keep_every == 0:
-            report["state"] = packed(self._plan, self._seed, self._history)
+            report["state"] = packed(self._plan, self._seed, self._history, self._epochs)
         return report
 
     def _answer(self) -> dict[str, Any]:
@@ -65,13 +65,14 @@ class Worker:
         }
 
 
-def packed(plan: Mapping[str, Any], seed: int, history: list[dict[str, float]]) -> bytes:
-    """Return the state of a training after the epochs of its history."""
-    return json.dumps({"plan": plan, "seed": seed, "history": history}).encode()
+def packed(plan: Mapping[str, Any], seed: int, history: list[dict[str, float]], epochs: int) -> bytes:
+    """Return the state of a training of so many epochs in all, after those of its history."""
+    return json.dumps({"plan": plan, "seed": seed, "history": history, "epochs": epochs}).encode()
 
 
-def unpacked(state: bytes, plan: Mapping[str, Any], seed: int) -> list[dict[str, float]]:
-    """Return the history in a state; a training never goes on from the state of another one."""
+def unpacked(state: bytes, plan: Mapping[str, Any], seed: int, epochs: int) -> list[dict[str, float]]:
+    """Return the history in a state; a training never goes on from the state of another one, or of another rung."""
     found = json.loads(state)
     assert (found["plan"], found["seed"]) == (plan, seed), "the state of another trial was handed out"
+    assert found["epochs"] == epochs, "the state of another rung was handed out"
     return found["history"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mnistlab import experiment
+from mnistlab import experiment, training
 from mnistlab.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
+from mnistlab.tuning import worker
 from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.capture import NotCaptured
 from mnistlab.tuning.ladder import Ladder, Rung, numbered
 from mnistlab.tuning.outcome import Interruptions, ends_rung, outcome_of
 from mnistlab.tuning.past import PastTrial
@@ -91,3 +95,16 @@ def test_a_trial_that_needed_all_of_a_device_gets_it_again_when_it_is_promoted(t
     promoted = json.loads(bridge.suggest("t4")["task"])
     assert (promoted["resumes"], promoted["rung"], promoted["room"], promoted["spent"]) == ("t0", 1, True, 2.5)
     assert bridge.going_on["t4"].waits
+
+
+def test_what_lower_rungs_took_counts_into_the_limit_of_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[float | None, float]] = []
+    watch: Any = SimpleNamespace(
+        begin=lambda limit, spent=0.0: begun.append((limit, spent)), over=nullcontext, step=lambda: None
+    )
+    monkeypatch.setattr(worker, "ready", lambda _: (None, None))
+    monkeypatch.setattr(training, "begin", lambda *_: SimpleNamespace(history=[{"seconds": 1.0}]))
+    shared: Any = SimpleNamespace(trial_seconds=9.0, checkpoint_seconds=1.0)
+    task = task_of({}, 1, "", rung=Rung(1, 2.0), spent=3.5)["task"]
+    worker.Worker(shared, NotCaptured(), watch).begin(task)
+    assert begun[-1] == (9.0, 4.5)
