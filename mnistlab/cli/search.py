@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -66,14 +66,16 @@ def search(
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.labels import resume_command
-    from mnistlab.spec import read
+    from mnistlab.spec import read, validate
+    from mnistlab.tuning.private import begun
 
     changes = overrides(
         set_, search__trials=trials, search__time_budget=time_budget, seed=seed, search__like=listed(like)
     )
-    read(file, changes)  # a file that is not there is told before what takes seconds to import
-    view = chosen(ui, color, executor)
-    with announced(f"mnistlab: reading {file} and its plugins", drawn=view.kind in {"live", "full"}):
+    _, faults = validate(read(file, changes))  # a file that is not there is told before what takes seconds to import
+    view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
+    ahead = nullcontext() if faults else begun(executor, address)  # faults are told with those of the plugins' part
+    with ahead, announced(reading, drawn=view.kind in {"live", "full"}):
         with held_back():
             from mnistlab.python import run_file  # seconds long: torch and Ray come with it
 

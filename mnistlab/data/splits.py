@@ -1,7 +1,5 @@
 """The split of the training images into a part to train on and a part to validate on."""
 
-# ruff: noqa: PLC0415 (scikit-learn takes a second to import)
-
 from __future__ import annotations
 
 import hashlib
@@ -43,7 +41,7 @@ def split_indices(
     """Split the images whose labels (N,) and, where known, writers (N,) are given.
 
     `validation` is a number of images, or a share of them if it is below 1. "stratified" keeps each class's share
-    (scikit-learn's `train_test_split`). "writer" keeps all images of a writer on one side, as MNIST's own test set
+    (as scikit-learn's `train_test_split`). "writer" keeps all images of a writer on one side, as MNIST's own test set
     does; its count stays so little below `validation` that no further writer would fit.
 
     Raises:
@@ -101,15 +99,35 @@ def _check_classes(labels: Indices, division: Division, how: How) -> None:
 
 
 def _by_class(labels: Indices, count: int, generator: np.random.Generator) -> Indices:
-    from sklearn.model_selection import train_test_split
+    """Draw `count` images so that each class keeps its share: those that scikit-learn's `train_test_split` draws.
 
+    Its import takes a second at the start of every search, and what it draws may change with its version.
+    """
     classes, sizes = np.unique(labels, return_counts=True)
     if sizes.min() < 2:
         rare = int(classes[np.argmin(sizes)])
         raise DataError(f"data.split: a stratified split needs two images of every class, but class {rare} has one")
-    state = int(generator.integers(2**32))  # scikit-learn takes seeds of 32 bits only
-    _, chosen = train_test_split(np.arange(len(labels)), test_size=count, stratify=labels, random_state=state)
-    return np.asarray(chosen, dtype=np.int64)
+    draws = np.random.RandomState(int(generator.integers(2**32)))  # as scikit-learn draws, with seeds of 32 bits
+    places = np.split(np.argsort(labels, kind="stable"), np.cumsum(sizes)[:-1])
+    first = _by_size(sizes, len(labels) - count, draws)
+    last = first + _by_size(sizes - first, count, draws)
+    parts = zip(places, first, last, strict=True)
+    return np.concatenate([one[draws.permutation(len(one))[begin:end]] for one, begin, end in parts])
+
+
+def _by_size(sizes: Indices, count: int, draws: np.random.RandomState) -> Indices:
+    """Return how many of `count` images each class gives: by its size, rounded down, then the largest rests first."""
+    exact = sizes / sizes.sum() * count
+    given = np.floor(exact)
+    rests, missing = exact - given, int(count - given.sum())
+    for rest in np.unique(rests)[::-1] if missing else ():
+        equal = np.flatnonzero(rests == rest)
+        more = draws.choice(equal, size=min(len(equal), missing), replace=False)
+        given[more] += 1
+        missing -= len(more)
+        if not missing:
+            break
+    return given.astype(np.int64)
 
 
 def _by_writer(groups: Indices | None, count: int, generator: np.random.Generator) -> Indices:

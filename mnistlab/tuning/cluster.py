@@ -10,37 +10,31 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
 import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import psutil
 import ray
 from ray import _raylet
-from ray._private import ray_constants
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
 from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
 from mnistlab.tuning.cluster_gpus import reached
-from mnistlab.tuning.folders import in_use, private_folder
+from mnistlab.tuning.folders import private_folder
+from mnistlab.tuning.head import given, reread_credentials, settings
 from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.private import Private, begun_or_new
 from mnistlab.tuning.pulse import ClusterLostError, felt
+from mnistlab.tuning.surroundings import closed_to_others
 
 ANSWER_SECONDS = 5.0
 END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed
-
-CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # "0": see `_loopback`
-
-# Data is loaded by each worker itself; only plans, split positions and weights pass through Ray's store.
-STORE_BYTES = 512 << 20
 
 
 @contextmanager
@@ -58,29 +52,33 @@ def cluster(address: str | None, machine: Machine, again: str = "mnistlab resume
         raise ResourceError(f"{rule}: call ray.shutdown() first, or search from another process")
     if address:
         _check_address(address)
-    with private_folder() as folder, _closed_to_others(address, folder):
+    with _place(address, machine) as place:
         lost = False
         try:
-            _start(address, machine, folder)
+            _start(address, machine, place)
             with felt(private=address is None, again=again):
                 yield machine if address is None else reached()
         except ClusterLostError:
             lost = True
             raise
         finally:
-            _shut_down(folder, lost=lost)
+            _shut_down(place, lost=lost)
 
 
 @contextmanager
-def _closed_to_others(address: str | None, folder: Path) -> Generator[None]:
-    """Have Ray's settings in the environment; of a Ray of ours, also a token that its every process must show."""
-    private = {} if address else {**_credentials(folder), CLUSTERS: "0"}
-    with environment({**_SETTINGS, **private}, remove=("RAY_ADDRESS",)):
-        _reread_credentials()
-        yield
+def _place(address: str | None, machine: Machine) -> Generator[Private]:
+    """Yield the place for a private Ray, or for what this process needs to join one; Ray knows how it is surrounded."""
+    with ExitStack() as stack:
+        if address is None:
+            place = stack.enter_context(begun_or_new(machine.cpus, int(machine.gpus)))
+        else:
+            place = Private(stack.enter_context(private_folder()))
+            stack.enter_context(closed_to_others(address, place.folder))
+        reread_credentials()
+        yield place
 
 
-def _shut_down(folder: Path, *, lost: bool = False) -> None:
+def _shut_down(place: Private, *, lost: bool = False) -> None:
     """End Ray, and whatever of it is still there: where its start was broken off, it forgets processes.
 
     Signals wait meanwhile: an end that is broken off leaves processes behind, and this one would wait a minute for
@@ -94,23 +92,13 @@ def _shut_down(folder: Path, *, lost: bool = False) -> None:
         while ending.is_alive() and time.monotonic() < deadline:
             hold()
             ending.join(0.02)
-        _kill_what_is_left(folder)
+        place.end()
 
 
 def _end_ray() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         ray.shutdown()
-
-
-def _kill_what_is_left(folder: Path) -> None:
-    """Kill the processes of this one that have to do with `folder`: until they end they may still write into it."""
-    ours = {process.pid for process in psutil.Process().children(recursive=True)}
-    left = [process for process in in_use(folder) if process.pid in ours]
-    for process in left:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(left, timeout=ANSWER_SECONDS)
 
 
 def _check_address(address: str) -> None:
@@ -143,37 +131,7 @@ def _speaks_grpc(line: socket.socket) -> bool:
     return len(head) == len(empty) and head[3] == settings
 
 
-def _credentials(folder: Path) -> Mapping[str, str]:
-    """Write a token that only this user can read; every process of the cluster must show it."""
-    path = folder / "token"
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
-
-
-def _reread_credentials() -> None:
-    """Make Ray look at the environment again: it reads mode and token once, when it is imported."""
-    compiled: Any = _raylet  # has no stubs
-    compiled.Config.initialize("")
-    compiled.AuthenticationTokenLoader.instance().reset_cache()
-
-
-_SETTINGS: Mapping[str, str] = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine starve a search
-    "RAY_process_group_cleanup_enabled": "1",  # what a plugin has forked ends with its worker
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers are this environment; nothing is built for them
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the events are the log
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a cause and no metric
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # signals are the driver's
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own snapshot is never read: the run directory is the truth
-    "TUNE_RESULT_BUFFER_LENGTH": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the newer reporter prints its heading even at verbosity 0
-    "PYTHONWARNINGS": "ignore",
-}
-
-
-def _start(address: str | None, machine: Machine, folder: Path) -> None:
+def _start(address: str | None, machine: Machine, place: Private) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     try:
@@ -182,37 +140,13 @@ def _start(address: str | None, machine: Machine, folder: Path) -> None:
             if address:
                 ray.init(address=address, **quiet)
                 return
-            with _loopback():
-                ray.init(
-                    address="local",
-                    num_cpus=machine.cpus,
-                    num_gpus=int(machine.gpus),
-                    include_dashboard=False,
-                    object_store_memory=STORE_BYTES,
-                    _temp_dir=str(folder / "r"),  # Ray opens its own folder to everybody; the one around it is closed
-                    **quiet,
-                )
+            cpus, gpus = machine.cpus, int(machine.gpus)
+            with given(place.start(cpus, gpus)):
+                ray.init(address="local", **settings(cpus, gpus, place.folder), **quiet)
             _check_loopback()
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"
         raise ResourceError(f"can't reach {where}: {str(error).splitlines()[0]}") from error
-
-
-@contextmanager
-def _loopback() -> Generator[None]:
-    """Make a Ray that starts now one of a single machine: its node is 127.0.0.1, and it listens there alone.
-
-    Left to itself it listens on every address of the machine, and `_node_ip_address="127.0.0.1"` is turned into an
-    address that others reach (`resolve_ip_for_localhost`). This is Ray's own switch for Windows and macOS (ray#18730):
-    read once from the environment when Ray is imported, so it is set where this process reads it; the processes that
-    Ray starts get it by their environment.
-    """
-    constants: Any = ray_constants
-    before, constants.ENABLE_RAY_CLUSTER = getattr(constants, "ENABLE_RAY_CLUSTER", True), False
-    try:
-        yield
-    finally:
-        constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_loopback() -> None:
@@ -264,19 +198,3 @@ def alive_nodes(cpus: int = 0, gpus: float = 0.0) -> dict[str, str]:
         if node["Alive"] and node["Resources"].get("CPU", 0) >= cpus and node["Resources"].get("GPU", 0.0) >= gpus
     ]
     return {str(node["NodeID"]): str(node["NodeManagerAddress"]) for node in large}
-
-
-@contextmanager
-def environment(settings: Mapping[str, str], remove: tuple[str, ...] = ()) -> Generator[None]:
-    """Set and remove environment variables for a while."""
-    before = {name: os.environ.get(name) for name in (*settings, *remove)}
-    os.environ.update(settings)
-    for name in remove:
-        os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

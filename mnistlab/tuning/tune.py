@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from mnistlab.tuning.cluster import alive_nodes, cluster, environment
+from mnistlab.tuning.cluster import alive_nodes, cluster
 from mnistlab.tuning.job import Executor, Parts, Search, Stopping
 from mnistlab.tuning.leftovers import taken
 from mnistlab.tuning.losses import Leftover
@@ -23,6 +23,7 @@ from mnistlab.tuning.nodes import selector
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.places import Places
 from mnistlab.tuning.remote import streams
+from mnistlab.tuning.surroundings import environment
 from mnistlab.tuning.trainable import PlanTrainable
 from mnistlab.tuning.unsaved import Unsaved
 from mnistlab.tuning.workers import workers_kept

@@ -17,14 +17,18 @@ Names that are private in Ray Tune are used in this module alone; tests/tuning/t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+import ray
 from ray.tune import tune as ray_tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+
+from mnistlab.tuning.start_worker import VARIABLE
 
 PATIENCE_SECONDS = 30.0  # for a larger place, once all workers are out of its way
 
@@ -35,6 +39,12 @@ class KeepingController(TuneController):
     _left_out: frozenset[Trial] = frozenset()  # the trials that get no worker at present
     _out_of_the_way: float | None = None  # since when a larger trial waits with no worker of ours in its way
     _given_up: frozenset[Trial] = frozenset()  # trials for which others wait no more
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take what Tune gives its controller."""
+        super().__init__(*arguments, **named)
+        if VARIABLE in os.environ:
+            self._class_cache = _Plain()
 
     def _maybe_add_actors(self) -> None:
         """Hand free workers to trials without one; what is left then takes over the trials of starting workers."""
@@ -92,6 +102,23 @@ class KeepingController(TuneController):
             return False
         self._out_of_the_way = self._out_of_the_way or time.monotonic()
         return time.monotonic() - self._out_of_the_way > PATIENCE_SECONDS
+
+
+class _Plain:
+    """Makes actors of classes as Tune does, but leaves a worker's environment as it is.
+
+    Tune would set some of its variables for each worker anew, so that it could use no worker that is ready. In a
+    private Ray, workers have the environment of this process.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[type[Any], Any] = {}
+
+    def get(self, trainable_cls: type[Any]) -> Any:
+        """Return the class as an actor's."""
+        if trainable_cls not in self._made:
+            self._made[trainable_cls] = ray.remote(trainable_cls)
+        return self._made[trainable_cls]
 
 
 def _is_larger(one: Trial, other: Trial) -> bool:

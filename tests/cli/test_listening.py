@@ -174,9 +174,9 @@ def test_the_agent_that_makes_environments_refuses_strangers(running: Running) -
 UNSWITCHED = """
 from contextlib import nullcontext
 from mnistlab.errors import ResourceError
-from mnistlab.tuning import cluster
+from mnistlab.tuning import cluster, head
 from mnistlab.tuning.machine import Machine
-cluster._loopback = nullcontext
+head._loopback = nullcontext
 try:
     with cluster.cluster(None, Machine(cpus=1, gpus=0)):
         print("started")

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
-from mnistlab.data.splits import part_of, split_indices
+from mnistlab.data.splits import _by_class, part_of, split_indices
 from mnistlab.errors import DataError
 
 LABELS = np.random.default_rng(0).choice(4, size=2000, p=[0.5, 0.3, 0.15, 0.05]).astype(np.int64)
@@ -121,3 +122,17 @@ def test_a_part_to_train_on_keeps_shares_and_touches_no_validation_image(train, 
 def test_the_seed_decides_which_part():
     one, again, other = (part_of(divide(), LABELS, train=200, seed=seed) for seed in (1, 1, 2))
     assert one.digest() == again.digest() != other.digest()
+
+
+@given(
+    sizes=st.lists(st.integers(2, 40), min_size=2, max_size=12),
+    share=st.floats(0.0, 1.0),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_a_stratified_split_is_scikit_learns(sizes: list[int], share: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes), dtype=np.uint8), sizes))
+    count = round(len(sizes) + share * (len(labels) - 2 * len(sizes)))
+    state = int(np.random.Generator(np.random.PCG64(seed)).integers(2**32))
+    _, theirs = train_test_split(np.arange(len(labels)), test_size=count, stratify=labels, random_state=state)
+    ours = _by_class(labels, count, np.random.Generator(np.random.PCG64(seed)))
+    assert sorted(ours) == sorted(theirs)

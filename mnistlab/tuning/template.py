@@ -1,0 +1,200 @@
+"""The process that workers of a private Ray are forked from, so that only one process imports what all of them need.
+
+A new worker imports torch and Ray Tune, which takes a processor five seconds, for each worker anew. Here one process
+does so while Ray is starting. Ray's raylet starts `start_worker` as each of its workers; that one sends its arguments,
+environment and descriptors here, and a copy of this process becomes the worker. The two end together, and with the
+exit code of the copy, so that the raylet finds nothing changed.
+
+This process runs one thread, opens no connection to Ray and touches no GPU: none of these could be handed to a copy.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: modules in it may bear the names of others
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mnistlab.tuning.start_worker import FORKED
+
+FIRST = (
+    "torch",
+    "torch._dynamo",  # which torch's optimizers import at their first use
+    "pandas",  # which Ray Tune imports
+    "mnistlab.training",
+    "mnistlab.builtin.datasets",
+    "mnistlab.builtin.models",
+    "mnistlab.builtin.optimizers",
+    "mnistlab.builtin.transforms",
+)
+THEN = ("ray._private.workers.default_worker", "ray.tune", "mnistlab.tuning.trainable")
+READ_ONCE = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # variables of which Ray, once it is imported, has no second look
+ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # what it starts with: else OpenBLAS has a thread by the time of a fork
+ASK_SECONDS = 10.0  # that a process may take to say what it wants
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a worker is to be: its arguments, its environment, its folder, and its place among the victims of a lack."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    oom_score: str
+    descriptors: tuple[int, ...]  # standard input, output and error
+
+
+def main() -> None:
+    """Import what workers need, then fork them, for as long as standard input is open."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the driver hears it
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        _load(FIRST)
+        wish = _serve(listening)
+    _become(wish)
+
+
+def _serve(listening: socket.socket) -> Wish:
+    """Fork a worker for each that asks. Returns in the copy only, with what it is to be."""
+    with selectors.DefaultSelector() as events:
+        events.register(sys.stdin, selectors.EVENT_READ)
+        events.register(listening, selectors.EVENT_READ)
+        while True:
+            for key, _ in events.select():
+                if key.fileobj is sys.stdin:  # the driver is gone
+                    os._exit(0)
+                if key.fileobj is not listening:
+                    _end(events, key)
+                elif wish := _fork(events, listening):
+                    return wish
+
+
+def _fork(events: selectors.BaseSelector, listening: socket.socket) -> Wish | None:
+    """Fork the worker that the next in the line asks for; return in the copy what it is to be."""
+    line, _ = listening.accept()
+    try:
+        wish = _hear(line)
+    except (OSError, ValueError):  # it has gone, and nobody misses it
+        line.close()
+        return None
+    if not _suits(wish.environment):
+        line.close()
+        return None
+    if not wish.arguments:
+        line.close()
+        return None
+    pid = os.fork()
+    if not pid:
+        line.close()
+        for pair in {key.data for key in events.get_map().values() if key.data}:
+            pair.close()
+        return wish
+    for descriptor in wish.descriptors:
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        line.sendall(FORKED)
+    pair = _Pair(line, pid, os.pidfd_open(pid))
+    events.register(pair.line, selectors.EVENT_READ, pair)
+    events.register(pair.end, selectors.EVENT_READ, pair)
+    return None
+
+
+def _suits(environment: Mapping[str, str]) -> bool:
+    """Return whether Ray, as it is imported here, suits a worker. It is imported for the first that asks."""
+    own = {name: environment.get(name, "") for name in READ_ONCE}
+    if "ray" not in sys.modules:
+        os.environ.update(own)
+        _load(THEN)
+    return all(os.environ[name] == value for name, value in own.items())
+
+
+def _load(names: Sequence[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what is there now is never garbage: a worker that looks for some has less to look at
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A worker and the process that stands for it: the line to that one, and what tells the worker's end."""
+
+    line: socket.socket
+    pid: int
+    end: int
+
+    def close(self) -> None:
+        """Close what this process has of them."""
+        self.line.close()
+        os.close(self.end)
+
+
+def _end(events: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    """End the other of a pair of which one has ended."""
+    pair: _Pair = key.data
+    if pair.line not in events.get_map():  # told with the other one's end
+        return
+    events.unregister(pair.line)
+    events.unregister(pair.end)
+    if key.fileobj is pair.line:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pair.pid, signal.SIGKILL)
+    _, status = os.waitpid(pair.pid, 0)
+    with contextlib.suppress(OSError):
+        pair.line.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+    pair.close()
+
+
+def _hear(line: socket.socket) -> Wish:
+    """Return what is asked for at the other end of a line.
+
+    Raises:
+        OSError, ValueError: if nothing whole arrives.
+    """
+    line.settimeout(ASK_SECONDS)
+    given = array.array("i")
+    data, ancillary, _, _ = line.recvmsg(1 << 16, socket.CMSG_SPACE(3 * given.itemsize))
+    for level, kind, part in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            given.frombytes(part[: len(part) - len(part) % given.itemsize])
+    while not data.endswith(b"\n"):
+        more = line.recv(1 << 16)
+        if not more:
+            raise ValueError("it has hung up")
+        data += more
+    line.settimeout(None)
+    said: dict[str, Any] = json.loads(data)
+    return Wish(**said, descriptors=tuple(given))
+
+
+def _become(wish: Wish) -> None:
+    """Be the worker that was asked for, to its end."""
+    os.setpgid(0, 0)  # Ray ends what a worker has started by the worker's process group
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, descriptor in enumerate(wish.descriptors):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(wish.environment)
+    os.chdir(wish.folder)
+    Path("/proc/self/oom_score_adj").write_text(wish.oom_score)
+    sys.argv = wish.arguments
+    runpy.run_path(wish.arguments[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
