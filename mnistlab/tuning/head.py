@@ -46,14 +46,8 @@ def settings(cpus: int, gpus: int, folder: Path) -> dict[str, Any]:
 
 def _started(cpus: int, gpus: int, folder: Path) -> ray_node.Node:
     given = settings(cpus, gpus, folder)
-    parameters = RayParams(
-        temp_dir=given.pop("_temp_dir"),
-        **given,
-        no_monitor=True,
-        include_log_monitor=False,
-        worker_path=start_worker.__file__,
-        _system_config={},
-    )
+    less: dict[str, Any] = {"no_monitor": True, "include_log_monitor": False, "_system_config": {}}
+    parameters = RayParams(temp_dir=given.pop("_temp_dir"), worker_path=start_worker.__file__, **given, **less)
     return _Head(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
 
 
@@ -88,13 +82,17 @@ class Starting:
 @contextmanager
 def given(starting: Starting) -> Generator[None]:
     """Have `ray.init` take what is starting for its own."""
-    constants: Any = ray_node
-    before, constants.Node = constants.Node, lambda **_: starting.node.result()
+
+    def node(**_: object) -> ray_node.Node:
+        return starting.node.result()
+
+    module: Any = ray_node
+    before, module.Node = module.Node, node
     try:
         with _loopback():
             yield
     finally:
-        constants.Node = before
+        module.Node = before
 
 
 @contextmanager

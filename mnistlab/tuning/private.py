@@ -7,9 +7,12 @@ start, on another core (see docs/decisions/0037). Nothing heavy is imported here
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +22,7 @@ import joblib
 import psutil
 
 from mnistlab.errors import ResourceError
+from mnistlab.signals import ENDS
 from mnistlab.tuning import start_worker, template
 from mnistlab.tuning.folders import in_use, private_folder
 from mnistlab.tuning.surroundings import closed_to_others, environment
@@ -38,6 +42,7 @@ class Private:
         """Keep everything in `folder`."""
         self.folder = folder
         self._starting: Starting | None = None
+        self._ended = False
 
     def start(self, cpus: int, gpus: int) -> Starting:
         """Start its processes, or return those that were started: the caller need not wait for them."""
@@ -59,7 +64,10 @@ class Private:
             start_worker.ask(line, [], told)
 
     def end(self) -> None:
-        """Kill what there is of it: until it ends, it may still write into the folder."""
+        """Kill what there is of it, once: until it ends, it may still write into the folder."""
+        if self._ended:
+            return
+        self._ended = True
         for _ in range(10):  # what is just starting may start more
             kill_what_is_left(self.folder)
             if self._starting is None or self._starting.over(ANSWER_SECONDS / 10):
@@ -90,11 +98,35 @@ def begun(executor: str, address: str | None) -> Generator[None]:
         if executor == "ray" and address is None:
             with suppress(ResourceError):
                 one = until_then.enter_context(private())
+                until_then.enter_context(_left_whole(one))
                 _begun.append(one)
                 until_then.callback(_begun.clear)
                 if not any(map(os.path.exists, GPU_DEVICES)):  # how many there are torch knows, once it is imported
                     one.start(joblib.cpu_count(), 0)
         yield
+
+
+@contextmanager
+def _left_whole(one: Private) -> Generator[None]:
+    """Have a signal that ends this process at once end what was begun first; a run hears them in its own way later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: object) -> None:
+        one.end()
+        shutil.rmtree(one.folder, ignore_errors=True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    ends = [number for number in ENDS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ends:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ends:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager

@@ -43,7 +43,11 @@ FIRST = (
     "mnistlab.builtin.transforms",
 )
 THEN = ("ray._private.workers.default_worker", "ray.tune", "mnistlab.tuning.trainable")
-READ_ONCE = ("RAY_JOB_ID", "RAY_RAYLET_PID")  # variables of which Ray, once it is imported, has no second look
+READ_ONCE: tuple[str, ...] = (
+    "RAY_JOB_ID",
+    "RAY_RAYLET_PID",
+)  # variables of which Ray, once it is imported, has no second look
+GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # what it starts with: else OpenBLAS has a thread by the time of a fork
 ASK_SECONDS = 10.0  # that a process may take to say what it wants
 
@@ -64,6 +68,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the driver hears it
     with socket.socket(fileno=int(sys.argv[1])) as listening:
         _load(FIRST)
+        if _touches_a_gpu():  # no copy could use one: each worker is then started as Ray starts it
+            return
         wish = _serve(listening)
     _become(wish)
 
@@ -91,26 +97,26 @@ def _fork(events: selectors.BaseSelector, listening: socket.socket) -> Wish | No
     except (OSError, ValueError):  # it has gone, and nobody misses it
         line.close()
         return None
-    if not _suits(wish.environment):
-        line.close()
-        return None
-    if not wish.arguments:
-        line.close()
-        return None
-    pid = os.fork()
-    if not pid:
+    pid = os.fork() if _suits(wish.environment) and wish.arguments else None
+    if pid == 0:
         line.close()
         for pair in {key.data for key in events.get_map().values() if key.data}:
             pair.close()
         return wish
     for descriptor in wish.descriptors:
         os.close(descriptor)
-    with contextlib.suppress(OSError):
-        line.sendall(FORKED)
-    pair = _Pair(line, pid, os.pidfd_open(pid))
+    if pid is None:  # whoever has asked becomes a worker without us
+        line.close()
+    else:
+        _watch(events, _Pair(line, pid, os.pidfd_open(pid)))
+    return None
+
+
+def _watch(events: selectors.BaseSelector, pair: _Pair) -> None:
+    with contextlib.suppress(OSError):  # it may have gone by now; its worker follows
+        pair.line.sendall(FORKED)
     events.register(pair.line, selectors.EVENT_READ, pair)
     events.register(pair.end, selectors.EVENT_READ, pair)
-    return None
 
 
 def _suits(environment: Mapping[str, str]) -> bool:
@@ -120,6 +126,15 @@ def _suits(environment: Mapping[str, str]) -> bool:
         os.environ.update(own)
         _load(THEN)
     return all(os.environ[name] == value for name, value in own.items())
+
+
+def _touches_a_gpu() -> bool:
+    """Return whether something that was imported has opened a GPU."""
+    opened: list[str] = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # it was the folder's own
+            opened.append(os.readlink(f"/proc/self/fd/{name}"))
+    return any(path.startswith(GPUS) for path in opened)
 
 
 def _load(names: Sequence[str]) -> None:

@@ -233,15 +233,46 @@ def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
     ray_home: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_on_ray(ray_home, "search", "tiny.toml")
-    wait_until(lambda: of_ours(ray_home), process)
+    wait_for(ray_home, "run_preparing")
     send(process, number)
     ended, out, err = end(process)
     assert ended == code, err
     assert "Traceback" not in out + err
     assert err.splitlines()[-1].endswith(f"run over: interrupted (no trial ended) in {err.split()[-1]}")
-    assert not (ray_home / "runs").exists()
-    assert not list(ray_home.glob("mnistlab-*"))
-    wait_until(lambda: not of_ours(ray_home))
+    check_nothing_left(ray_home)
+
+
+def check_nothing_left(home: Path) -> None:
+    assert not (home / "runs").exists()
+    assert not list(home.glob("mnistlab-*"))
+    wait_until(lambda: not of_ours(home))
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("number", "code", "last"),
+    [(signal.SIGINT, 130, "mnistlab: interrupted"), (signal.SIGTERM, -signal.SIGTERM, "")],
+)
+@pytest.mark.parametrize("part", ["template", "gcs_server", "raylet/raylet"])
+def test_a_search_that_is_interrupted_before_its_file_is_read_leaves_nothing_of_ray(
+    ray_home: Path, part: str, number: signal.Signals, code: int, last: str
+) -> None:
+    process = start_on_ray(ray_home, "search", "tiny.toml")
+    wait_until(lambda: any(part in " ".join(one.cmdline()) for one in of_ours(ray_home)), process)
+    send(process, number)
+    ended, out, err = end(process)
+    assert (ended, out) == (code, ""), err
+    assert "Traceback" not in err
+    assert err.strip().endswith(last)
+    check_nothing_left(ray_home)
+
+
+@pytest.mark.ray
+def test_a_file_that_is_wrong_for_its_plugins_leaves_nothing_of_ray(ray_home: Path) -> None:
+    ended, out, err = end(start_on_ray(ray_home, "search", "tiny.toml", "--set", "model.mlp.breadth=1"))
+    assert (ended, out) == (2, "")
+    assert "model.mlp.breadth" in err
+    check_nothing_left(ray_home)
 
 
 @pytest.mark.simulated
