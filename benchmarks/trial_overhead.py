@@ -79,7 +79,7 @@ def main(trials: int = 100, starts: int = 5) -> None:
     rows = [
         ("steady-state cost of a trial that does nothing, s", "<= 0.15", spread(tail)),
         ("mean of the same, s", "<= 0.15", f"{sum(tail) / len(tail):.3f}"),
-        ("from Enter to the end of the first epoch, s", "<= 20", spread(waits, 1)),
+        ("from Enter to the end of the first epoch, s", "<= 8", spread(waits, 1)),
     ]
     print(table("Overhead of a trial and of a start", ("figure", "wanted", "median (range, n)"), rows))
 
