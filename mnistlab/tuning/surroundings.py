@@ -8,6 +8,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from mnistlab.tuning.start_worker import VARIABLE
+
 SETTINGS: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 lets any other program of the machine starve a search
@@ -33,7 +35,7 @@ PRIVATE: Mapping[str, str] = {
 def closed_to_others(address: str | None, folder: Path) -> Generator[None]:
     """Have Ray's settings in the environment; of a Ray of ours, also a token that its every process must show."""
     private = {} if address else {**_credentials(folder), **PRIVATE}
-    with environment({**SETTINGS, **private}, remove=("RAY_ADDRESS",)):
+    with environment({**SETTINGS, **private}, remove=("RAY_ADDRESS", VARIABLE)):
         yield
 
 
