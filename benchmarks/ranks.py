@@ -184,9 +184,12 @@ def contradictions(rankings: int) -> list[tuple[str, ...]]:
     for records, board, drops in simulated.rankings(rankings):
         told += bool(drops)
         try:
-            family = standings(sorted(records, key=lambda r: r.path), board.metric).family
-            simulated.check_rows(board, family)
+            judged = standings(sorted(records, key=lambda r: r.path), board.metric)
+            simulated.check_rows(board, judged.family)
+            simulated.check_order(judged.family)
             simulated.check_words(board)
+            if board.champion and board.champion.state == "confirmed":
+                simulated.check_gain(board, judged)
             simulated.check_races(board, drops)
             simulated.check_files(board, records)
         except AssertionError:

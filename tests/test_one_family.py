@@ -19,7 +19,8 @@ from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, Row, rank, rank_together
 from mnistlab.leaderboard.entries import difference_of
-from mnistlab.leaderboard.family import Family, _worth_a_look, standings
+from mnistlab.leaderboard.family import Family, Standings, _worth_a_look, standings
+from mnistlab.leaderboard.gain import gain_text
 from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, drops, level_of
 from mnistlab.report import columns
 from mnistlab.report.records import methods
@@ -52,7 +53,10 @@ class Simulated:
 
 
 def simulated(rng: np.random.Generator, path: str, metric: str = "val_accuracy", *, equal: bool = False) -> Simulated:
-    """Draw a run: two to six plans, three to nine seeds, a race in every second, seeds that fail or go untrained."""
+    """Draw a run: two to six plans, three to nine seeds, a race in every second, seeds that fail or go untrained.
+
+    In most of them the first plan is that of all defaults.
+    """
     plans, seeds = int(rng.integers(2, 7)), int(rng.integers(2, 10))
     racing, cut = bool(rng.random() < 0.5), int(rng.integers(2, seeds + 1)) if rng.random() < 0.3 else seeds
     means = np.full(plans, 0.7) if equal else rng.normal(0.7, 0.08, plans)
@@ -60,7 +64,8 @@ def simulated(rng: np.random.Generator, path: str, metric: str = "val_accuracy",
     failing = rng.random() * 0.3 * (rng.random() < 0.4)
     names = [f"{n:04}" for n in range(plans)]
     drawn: dict[str, list[ReplicateResult]] = {name: [] for name in names}
-    entries: list[Mapping[str, Any]] = [{"type": "planned", "trials": names, "seeds": seeds}]
+    baseline = {"baseline": {"trial": "0000", "added": True}} if rng.random() < 0.7 else {}
+    entries: list[Mapping[str, Any]] = [{"type": "planned", "trials": names, "seeds": seeds, **baseline}]
     alive, told = list(names), list[tuple[str, str]]()
     for number in range(1, cut + 1):
         for name, mean, sd in zip(names, means, spreads, strict=True):
@@ -71,6 +76,8 @@ def simulated(rng: np.random.Generator, path: str, metric: str = "val_accuracy",
             continue
         good = {name: [one for one in drawn[name] if not one.cause] for name in alive}
         for out in beaten(good, metric, confidence_of(plans, seeds)):
+            if baseline and out.trial == "0000":
+                continue
             alive.remove(out.trial)
             told.append((out.leader, out.trial))
             about = {"leader": out.leader, "seeds": out.seeds, "confidence": out.confidence}
@@ -135,7 +142,7 @@ def check_rows(board: Leaderboard, family: Family) -> None:
 
 def check_words(board: Leaderboard) -> None:
     """The verdict says what the ranks say, of every plan."""
-    text, rows = verdict(board), [row for row in board.rows if row.state == "confirmed"]
+    text, rows = verdict(board).partition("On mnist, ")[2], [row for row in board.rows if row.state == "confirmed"]
     if not rows:
         return
     first = {board.name(row) for row in rows if number_of(row) == 1} - {board.name(rows[0])}
@@ -149,7 +156,39 @@ def check_words(board: Leaderboard) -> None:
     assert ("by more than noise" in text) == (not may_lead and len(rows) > 1)
     assert ("no other plan was confirmed" in text) == (len(rows) == 1)
     said = text.partition("; on validation ")[2].partition("; the test set")[0]
-    assert set(re.findall(r"(?:[abc]:)?\d{4}", said)) == may_lead
+    assert set(re.findall(r"(?:[abc]:)?(?<![\d.])\d{4}", said)) == may_lead
+
+
+def check_order(family: Family) -> None:
+    """To be surely better is a strict partial order."""
+    above = family.above
+    assert all(i not in above[i] for i in range(len(above)))
+    assert all(above[j] <= above[i] for i in range(len(above)) for j in above[i])
+
+
+def check_gain(board: Leaderboard, judged: Standings) -> None:
+    """The sentence is about the plan that is listed first, and says what the ranks say of it and the defaults."""
+    assert board.champion == board.rows[0]
+    own = [i for i, row in enumerate(board.rows) if row.baseline and row.run == board.rows[0].run]
+    gain = board.gain
+    if gain is None:
+        assert not any(judged.found[i].replicates for i in own)  # no seed of the defaults has ended
+        return
+    (place,) = own
+    assert gain.trial == board.rows[place].trial
+    assert verdict(board).startswith(gain_text(board.metric, gain))
+    assert (gain.kind == "defaults") == (place == 0)
+    if gain.kind in {"defaults", "failed"}:
+        return
+    family, nothing = judged.family, gain_text(board.metric, gain).startswith("Searching gained nothing")
+    assert (gain.kind == "gained") == (place in family.below[0])
+    assert not (gain.kind == "gained" and board.rows[place].rank == board.rows[0].rank)
+    assert (gain.kind == "behind") == ((place, 0) in family.overruled)
+    if nothing:
+        assert not [i for i in family.above[place] if judged.found[i].record is judged.found[0].record]
+    if (gain.kind == "gained") == (gain.difference is not None and gain.difference.interval.low > 0):
+        return
+    assert gain.best_of == 0  # a chain of plans tells it, or a race has
 
 
 def check_races(board: Leaderboard, told: Sequence[tuple[str, str]]) -> None:
@@ -185,11 +224,25 @@ def check_files(board: Leaderboard, records: Sequence[RunRecord]) -> None:
 
 
 def test_no_two_things_that_a_ranking_says_contradict_each_other() -> None:
-    seen = {"tied": 0, "better": 0, "lacking": 0, "sure": 0, "left": 0, "overlap": 0, "unsorted": 0}
+    seen = {
+        "tied": 0,
+        "better": 0,
+        "lacking": 0,
+        "sure": 0,
+        "left": 0,
+        "overlap": 0,
+        "unsorted": 0,
+        "gained": 0,
+        "nothing": 0,
+    }
     for records, board, told in rankings(240):
         metric = board.metric
-        check_rows(board, standings(sorted(records, key=lambda r: r.path), metric).family)
+        judged = standings(sorted(records, key=lambda r: r.path), metric)
+        check_rows(board, judged.family)
+        check_order(judged.family)
         check_words(board)
+        if board.champion and board.champion.state == "confirmed":
+            check_gain(board, judged)
         check_races(board, told)
         check_files(board, records)
         rows = [row for row in board.rows if row.state == "confirmed"]
@@ -200,6 +253,8 @@ def test_no_two_things_that_a_ranking_says_contradict_each_other() -> None:
         seen["sure"] += len(rows) > 1 and all(not row.ranks for row in rows)
         seen["left"] += bool(told)
         seen["overlap"] += any(row.rank_low and 1 < row.rank_low < number_of(row) for row in rows)
+        seen["gained"] += board.gain is not None and board.gain.kind == "gained"
+        seen["nothing"] += board.gain is not None and board.gain.kind == "tied"
         seen["unsorted"] += means != sorted(means, reverse=metric != "val_loss")
     assert all(seen.values()), seen  # each kind of ranking was among them
 

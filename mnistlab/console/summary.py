@@ -33,7 +33,7 @@ UNCONFIRMED_PLAN = 64  # characters shown of a plan that was not confirmed
 NAMED = 8  # runs that are named above a ranking of several
 BASELINE_NOTE = (
     "(defaults): the plan of all defaults, confirmed beside the best ones to tell what searching gained; that "
-    "comparison and its interval are corrected as those of all pairs are."
+    "comparison with the champion has a risk of 5 % of its own, beside that of all pairs."
 )
 GAP = 2  # a divider of one space, and one of padding
 

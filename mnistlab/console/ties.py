@@ -13,7 +13,7 @@ SHARED = (
 )
 RANGES = (
     "Range: the ranks that a confirmed plan may have, from 1 + the number of plans that are surely better to the "
-    "number of confirmed plans less those that are surely worse; all ranges hold together with 95 %."
+    "number of confirmed plans less those that are surely worse; all ranges hold together with {} %."
 )
 
 
@@ -21,7 +21,8 @@ def rank_notes(board: Leaderboard) -> list[str]:
     """Return the notes that the ranks of this ranking call for."""
     over = "seeds" if board.seeds_only else "seeds and images"
     shared = [SHARED.format(over)] * any(row.rank.endswith("=") for row in board.rows)
-    return [*shared, *([RANGES] * any(row.ranks for row in board.rows)), *tie_notes(board)]
+    ranges = [RANGES.format(90 if board.gain else 95)] * any(row.ranks for row in board.rows)
+    return [*shared, *ranges, *tie_notes(board)]
 
 
 def tie_notes(board: Leaderboard) -> list[str]:

@@ -1,11 +1,13 @@
 """One family of comparisons: which confirmed plans are told apart. Ranks, verdict, race and report all read it.
 
 Every pair of confirmed plans is a comparison. Pairs that a race told apart stay told apart: the race took its part of
-the risk. What is left of the risk is for the other pairs, by Holm's method. A claim also holds along a chain: if a is
-better than b and b better than c, a is better than c. So "better" is a strict partial order, and a plan may have any
-rank from 1 + the number of plans that are surely better to n - the number of those that are surely worse (D. Al
-Mohamad, J. Goeman, E. van Zwet, 2022, Scand. J. Stat. 49:1049; the chance of one false claim or more in all of it is
-at most 5 %, so all of these ranges hold together with 95 %).
+the risk. So does a gain over the defaults that is claimed: that is a question with a risk of its own (`question`), and
+where none is claimed, nothing else tells that pair. What is left of the risk is for the other pairs, by Holm's method.
+A claim also holds along a chain: if a is better than b and b better than c, a is better than c. So "better" is a strict
+partial order, and a plan may have any rank from 1 + the number of plans that are surely better to n - the number of
+those that are surely worse (D. Al Mohamad, J. Goeman, E. van Zwet, 2022, Scand. J. Stat. 49:1049). The chance of one
+false claim or more in all of it is at most 5 %, and 5 % more where the question is asked: all of these ranges hold
+together with 95 %, or 90 %.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy.typing as npt
 from scipy.special import stdtr
 
 from mnistlab.leaderboard.entries import EARLY, UNRANKED, Entry, difference_of, entries, value_of
+from mnistlab.leaderboard.question import Question, question_of
 from mnistlab.racing import level_of
 from mnistlab.results import FIXED, RunRecord, higher_is_better
 from mnistlab.statistics import Difference, holm, tie_groups
@@ -35,17 +38,29 @@ class Family:
 
     `above[i]` holds the plans that are surely better than plan i, `below[i]` those that are surely worse. `overruled`
     holds the pairs (better, worse) that were told apart although the better one lacks seeds, so that the rule ranks it
-    below: they count in no rank. `level` is the p-value that a pair which is still tied would have to reach.
+    below: they count in no rank. `question` was asked in advance: its pair is told apart, its first plan above, if it
+    claims a gain, and else not. `level` is the p-value that another pair which is still tied would have to reach.
     """
 
     above: tuple[frozenset[int], ...]
     below: tuple[frozenset[int], ...]
     overruled: frozenset[Pair]
     level: float
+    question: Question | None = None
 
     def span(self, plan: int) -> tuple[int, int]:
         """Return the best and the worst rank that a plan may have among all of the family."""
         return 1 + len(self.above[plan]), len(self.above) - len(self.below[plan])
+
+    def asked_of(self, a: int, b: int) -> Question | None:
+        """Return the question if it is about plan `a` and plan `b`."""
+        asked = self.question
+        return asked if asked and asked.pair == (a, b) else None
+
+    def level_of(self, a: int, b: int) -> float:
+        """Return what the p-value of plan `a` and plan `b`, which is listed below it, has to reach."""
+        asked = self.asked_of(a, b)
+        return asked.level if asked else self.level
 
 
 @dataclass(frozen=True)
@@ -100,11 +115,13 @@ def _places(listed: Sequence[Entry], keys: Sequence[object]) -> tuple[str, ...]:
 def _reordered(family: Family, order: Sequence[int]) -> Family:
     """Return the same family of plans that are listed in another order."""
     now = {old: new for new, old in enumerate(order)}
+    asked = family.question
     return replace(
         family,
         above=tuple(frozenset(now[j] for j in family.above[i]) for i in order),
         below=tuple(frozenset(now[j] for j in family.below[i]) for i in order),
         overruled=frozenset((now[a], now[b]) for a, b in family.overruled),
+        question=asked and replace(asked, pair=(now[asked.pair[0]], now[asked.pair[1]])),
     )
 
 
@@ -114,19 +131,33 @@ def _reordered(family: Family, order: Sequence[int]) -> Family:
 def judge(plans: Sequence[Entry], metric: str, differ: Differ) -> Family:
     """Return what all pairs of confirmed `plans` come to; `differ(a, b)` is the difference a - b of two of them.
 
-    The level is that of the strictest run: where one of them held a race, a part of the risk has been taken.
+    `plans` have the best standing first, and then the best mean. The level is that of the strictest run: where one of
+    them held a race, a part of the risk has been taken.
     """
-    raced = _told_by_races(plans, metric, differ)
+    question = question_of(plans)
+    gained = _gained(question, metric, differ)
+    settled = [*gained, *_told_by_races(plans, metric, differ)]
     risk = min((level_of(one.record.run, one.record.confirmations) for one in plans), default=1.0)
     count = len(plans) * (len(plans) - 1) // 2
-    open_pairs = [pair for pair in combinations(range(len(plans)), 2) if not any(plans[i].left for i in pair)]
-    near = _worth_a_look(plans, metric, open_pairs, risk, count - len(raced))
-    values = [0.0] * len(raced) + [differ(*pair).p for pair in near]
-    corrected = holm(values, count)[len(raced) :]
+    every = combinations(range(len(plans)), 2)
+    open_pairs = [pair for pair in every if pair not in gained and not any(plans[i].left for i in pair)]
+    near = _worth_a_look(plans, metric, open_pairs, risk, count - len(settled))
+    values = [0.0] * len(settled) + [differ(*pair).p for pair in near]
+    corrected = holm(values, count)[len(settled) :]
     told = sorted((p, pair) for p, pair in zip(corrected, near, strict=True) if p <= risk)
-    claims = [*raced, *(_turned(pair, metric, differ) for _, pair in told)]
+    claims = [*settled, *(_turned(pair, metric, differ) for _, pair in told)]
     still = max(1, count - len(claims))
-    return _ordered(plans, claims, risk / still)
+    never = question.pair if question and not gained else None
+    return replace(_ordered(plans, claims, risk / still, never), question=question)
+
+
+def _gained(question: Question | None, metric: str, differ: Differ) -> list[Pair]:
+    """Return the pair of the question if it claims a gain."""
+    if question is None:
+        return []
+    pair = question.pair
+    told = differ(*pair).p <= question.level and _turned(pair, metric, differ) == pair
+    return [pair] * told
 
 
 def _turned(pair: Pair, metric: str, differ: Differ) -> Pair:
@@ -161,11 +192,11 @@ def _told_by_races(plans: Sequence[Entry], metric: str, differ: Differ) -> list[
     return list(decided)
 
 
-def _ordered(plans: Sequence[Entry], claims: Sequence[Pair], level: float) -> Family:
+def _ordered(plans: Sequence[Entry], claims: Sequence[Pair], level: float, never: Pair | None) -> Family:
     """Return the partial order that `claims` (better, worse) make, the surest first.
 
     A claim against the rule, which ranks by standing first, is overruled. Pairs may rest on different seeds, so that
-    a later claim can contradict a chain of earlier ones; then it is dropped.
+    a later claim can contradict a chain of earlier ones; then it is dropped. So is one that would imply `never`.
     """
     above, below = ([set[int]() for _ in plans] for _ in range(2))
     overruled: set[Pair] = set()
@@ -174,6 +205,8 @@ def _ordered(plans: Sequence[Entry], claims: Sequence[Pair], level: float) -> Fa
             overruled.add((better, worse))
         elif worse not in above[better] and worse not in below[better]:
             up, down = {better, *above[better]}, {worse, *below[worse]}
+            if never and never[0] in up and never[1] in down:
+                continue
             for i in up:
                 below[i] |= down
             for i in down:

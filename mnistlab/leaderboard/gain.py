@@ -1,8 +1,9 @@
 """What a search has gained over the plan of all defaults: the champion and that plan, compared on fresh seeds.
 
-The pair is one of the family (`family`), which decides whether anything was gained, so that no rank says otherwise. The
-champion was chosen among the plans by the same seeds: its interval is as wide as the family asks of the pairs that are
-still tied, and holds 0 just where the family can't tell the two apart.
+That is asked in advance, at a level of its own (`question`), and the family takes the answer in, so that no rank says
+otherwise. The interval is as wide as that level asks, and holds 0 just where no gain is claimed. Where the plans of the
+best standing have unlike seeds, one may be surely better than the plan with the best mean, about which was asked. Then
+that one is the champion, and the family alone decides about its gain, at the level of its other pairs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mnistlab.racing import difference
 from mnistlab.results import FIXED, higher_is_better
 from mnistlab.statistics import Difference, Interval
 
+UNCORRECTED = 2  # the best of so many has the usual interval (see `Question.level`)
+
 Kind = Literal["gained", "tied", "defaults", "behind", "unknown", "failed"]
 
 
@@ -30,7 +33,8 @@ class Gain:
     did better, but lacks seeds; `unknown`: fewer than two seeds are shared; `failed`: that plan has no good seed.
     `difference` is by how much the champion is better, of a loss by how much it is lower, over the `seeds` that both
     have; None of `defaults` and `failed`. `detectable` is the smallest gain that would have been seen with a chance of
-    80 %, None where that is not known.
+    80 %, None where that is not known. The interval is corrected for the best of `best_of` plans; 0 of them: as those
+    of all pairs are. `others` of the search are surely better than the defaults where the champion is not.
     """
 
     kind: Kind
@@ -38,6 +42,8 @@ class Gain:
     seeds: int
     difference: Difference | None = None
     detectable: float | None = None
+    best_of: int = 0
+    others: int = 0
 
 
 def gain_of(judged: Standings, metric: str) -> Gain | None:
@@ -57,26 +63,27 @@ def gain_of(judged: Standings, metric: str) -> Gain | None:
 
 def _compared(judged: Standings, champion: Entry, place: int, metric: str) -> Gain:
     family, defaults = judged.family, judged.found[place]
+    asked, level = family.asked_of(0, place), family.level_of(0, place)
     seeds = len({r.seed for r in champion.replicates} & {r.seed for r in defaults.replicates})
-    gap = difference(champion.replicates, defaults.replicates, metric, 1 - family.level)
-    about = (defaults.trial.trial, seeds, gap if higher_is_better(metric) else _turned(gap))
+    gap = difference(champion.replicates, defaults.replicates, metric, 1 - level)
+    gap = gap if higher_is_better(metric) else _turned(gap)
+    gain = Gain("gained", defaults.trial.trial, seeds, gap, best_of=asked.best_of if asked else 0)
     if place in family.below[0]:
-        return Gain("gained", *about)
+        return gain
+    gain = replace(gain, others=sum(judged.found[i].record is champion.record for i in family.above[place]))
     if (place, 0) in family.overruled:
-        return Gain("behind", *about)
-    if seeds < 2 and metric not in FIXED:
-        return Gain("unknown", *about)
-    return Gain("tied", *about, _tie(judged, champion, defaults, metric).detectable)
+        return replace(gain, kind="behind")
+    if (seeds < 2 and metric not in FIXED) or champion.left or defaults.left:
+        return replace(gain, kind="unknown")
+    return replace(gain, kind="tied", detectable=_tie((champion, defaults), metric, level).detectable)
 
 
 def _turned(gap: Difference) -> Difference:
     return replace(gap, mean=-gap.mean, interval=Interval(-gap.interval.high, -gap.interval.low))
 
 
-def _tie(judged: Standings, champion: Entry, defaults: Entry, metric: str) -> Tie:
-    pair = [champion, defaults]
-    gap = difference_of(champion, defaults, metric)
-    return tie_of(champion, defaults, metric, gap, judged.family.level, reference_of(pair, metric))
+def _tie(pair: tuple[Entry, Entry], metric: str, level: float) -> Tie:
+    return tie_of(*pair, metric, difference_of(*pair, metric), level, reference_of(pair, metric))
 
 
 # --- in words -----------------------------------------------------------------------------------------------------
@@ -89,6 +96,8 @@ def gain_text(metric: str, gain: Gain) -> str:
     if gain.kind == "failed":
         each = "their only fresh seed" if gain.seeds == 1 else f"each of {counted(gain.seeds, 'fresh seed')}"
         return f"The defaults came to nothing with {each}: what searching gained has no number."
+    if gain.others:
+        return _of_others(gain)
     if gain.kind == "behind":
         return "Searching gained nothing: the defaults did better on the seeds they share with the champion."
     if gain.kind == "unknown":
@@ -105,7 +114,15 @@ def _gained(metric: str, gain: Gain) -> str:
     if found.tied:  # the family knows of a plan between them
         return f"{said}, which the other plans tell."
     where = "" if found.images else ", of other seeds on the same images"
-    return f"{said} (95 % interval {_amount(metric, interval.low)} to {_amount(metric, interval.high)}{where})."
+    ends = f"{_amount(metric, interval.low)} to {_amount(metric, interval.high)}"
+    return f"{said} (95 % interval{_corrected(gain)} {ends}{where})."
+
+
+def _corrected(gain: Gain) -> str:
+    """Return for what the interval is wider than that of a single pair."""
+    if not gain.best_of:
+        return ", corrected for all pairs:"
+    return f", corrected for the best of {gain.best_of}:" if gain.best_of > UNCORRECTED else ""
 
 
 def _nothing(metric: str, gain: Gain) -> str:
@@ -119,6 +136,13 @@ def _nothing(metric: str, gain: Gain) -> str:
         return f"{said}; they could hardly show any gain."
     seen = f"a gain above {size_text(metric, gain.detectable)}{'' if metric in ACCURACIES else _unit(metric)}"
     return f"{said}; {seen} would have been seen ({100 * POWER:.0f} % power)."
+
+
+def _of_others(gain: Gain) -> str:
+    better = f"{counted(gain.others, 'other plan')} of the search {'is' if gain.others == 1 else 'are'} surely better"
+    if gain.kind == "behind":
+        return f"The defaults did better than the champion on the seeds they share, but {better}."
+    return f"{counted(gain.seeds, 'shared seed')} can't tell the champion from the defaults, but {better}."
 
 
 def _too_few(metric: str, gain: Gain) -> str:

@@ -224,13 +224,13 @@ def _ties(judged: Standings, metric: str) -> Mapping[int, Tie]:
     if metric in FIXED:  # equal values are equal: nothing was left to be seen
         return {}
     plans = [entry for entry in judged.found if entry.state == "confirmed"]
-    reference, level = reference_of(plans, metric), judged.family.level
+    reference = reference_of(plans, metric)
     made: dict[int, Tie] = {}
     leader = 0
     for i, entry in enumerate(plans):
         if judged.places[i] != judged.places[leader]:
             leader = i
         elif i != leader:
-            gap = difference_of(plans[leader], entry, metric)
+            gap, level = difference_of(plans[leader], entry, metric), judged.family.level_of(leader, i)
             made[i] = tie_of(plans[leader], entry, metric, gap, level, reference)
     return made

@@ -311,7 +311,8 @@ def _gain(board: Leaderboard) -> Mapping[str, Any] | None:
     if board.gain is None:
         return None
     one, gap = board.gain, board.gain.difference
-    said = {"kind": one.kind, "trial": one.trial, "seeds": one.seeds, "detectable": one.detectable}
+    plans = {"best_of": one.best_of, "others": one.others}
+    said = {"kind": one.kind, "trial": one.trial, "seeds": one.seeds, "detectable": one.detectable, **plans}
     ends = gap and {"mean": gap.mean, "low": gap.interval.low, "high": gap.interval.high, "p": gap.p}
     return {**said, "difference": ends, "sentence": gain_text(board.metric, one)}
 
