@@ -150,6 +150,18 @@ def test_a_gain_is_claimed_that_the_family_of_all_pairs_would_miss() -> None:
     assert [(row.trial, row.ranks) for row in board.rows] == [("0001", "1-2"), ("0002", "1-3"), ("0000", "2-3")]
 
 
+def test_what_is_claimed_of_the_gain_leaves_their_whole_risk_to_the_other_pairs_and_no_more() -> None:
+    """Two pairs are left of three, so that the smaller p has to reach 0.025."""
+    for spread in (0.045, 0.035):
+        table = [noisy(1.00, 0.001), noisy(0.90, 0.004), noisy(0.91, spread)]
+        judged = standings([paid(losses(table), 5)], METRIC)
+        p = difference(judged.found[1].replicates, judged.found[2].replicates, METRIC).p
+        assert (p <= 0.025) == (spread < 0.04)
+        assert 0.01 < p < 0.05
+        assert len(judged.family.below[0]) == 1
+        assert len(judged.family.below[1]) == (p <= 0.025)
+
+
 def test_a_gain_that_is_not_claimed_is_told_by_no_rank() -> None:
     """The four plans are so unlike that Holm's method would come to the last pair, and ask for p = 0.05 only."""
     table = [noisy(0.50, 0.001), noisy(0.45, 0.024), noisy(5.0, 0.002), noisy(6.0, 0.003), noisy(7.0, 0.004)]
@@ -244,6 +256,16 @@ def test_defaults_that_left_a_race_tell_nothing_but_what_the_race_has() -> None:
         board = rank(paid(plans, 5, dropped("0000", leader, 4)))
         assert board.gain
         assert (board.gain.kind, board.gain.best_of) == (kind, 0), leader
+
+
+def test_a_champion_that_left_a_race_is_not_asked_about() -> None:
+    """All others have lost a seed; whom it lost to is not on the record of an older version."""
+    plans = losses([noisy(1.0, 0.01), noisy(0.8, 0.01)[:4], noisy(0.7, 0.01)])
+    older = {"type": "dropped", "trial": "0001"}
+    board = rank(paid([fail(plans[0], 2), plans[1], fail(plans[2], 2)], 5, older))
+    assert board.gain
+    assert (board.rows[0].trial, board.gain.kind, board.gain.best_of) == ("0001", "unknown", 0)
+    assert not any(row.rank_low and row.rank_low > 1 for row in board.rows if row.baseline)
 
 
 def test_accuracies_are_asked_about_image_by_image() -> None:
