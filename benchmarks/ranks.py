@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from machine import table
 
 from mnistlab.leaderboard.entries import difference_of
 from mnistlab.leaderboard.family import standings
+from mnistlab.leaderboard.gain import gain_of
 from mnistlab.power import smallest_difference
 from mnistlab.racing import ALPHA, LEAST, beaten, confidence_of
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
@@ -37,7 +38,8 @@ POINT = 0.01
 class World:
     """Plans with their deviations between seeds in points, their seeds, and by how much each is worse than the first.
 
-    `own` is the share of the errors that a plan makes on the same images with every seed.
+    `own` is the share of the errors that a plan makes on the same images with every seed. With `defaults` the first
+    plan is that of all defaults, and never leaves the race.
     """
 
     spreads: Sequence[float]
@@ -45,6 +47,7 @@ class World:
     racing: bool = False
     own: float = 0.0
     worse: Sequence[float] = field(default=())
+    defaults: bool = False
 
     @property
     def text(self) -> str:
@@ -80,10 +83,13 @@ def replicates(number: int, right: npt.NDArray[np.bool_]) -> list[ReplicateResul
 def run_of(world: World, rng: np.random.Generator) -> RunRecord:
     """Return a simulated run; of a race each drop as the confirmation writes it."""
     every = {f"{n:04}": replicates(n, right) for n, right in enumerate(drawn(world, rng))}
-    entries: list[Mapping[str, Any]] = [{"type": "planned", "trials": list(every), "seeds": world.seeds}]
+    asked = {"baseline": {"trial": "0000"}} if world.defaults else {}
+    entries: list[Mapping[str, Any]] = [{"type": "planned", "trials": list(every), "seeds": world.seeds, **asked}]
     alive, confidence = list(every), confidence_of(len(every), world.seeds)
     for look in range(LEAST, world.seeds) if world.racing else ():
         for out in beaten({name: every[name][:look] for name in alive}, METRIC, confidence):
+            if asked and out.trial == "0000":
+                continue
             alive.remove(out.trial)
             every[out.trial] = every[out.trial][:look]
             about = {"trial": out.trial, "leader": out.leader, "seeds": out.seeds, "confidence": out.confidence}
@@ -139,6 +145,23 @@ def false_claims(world: World, rankings: int) -> tuple[str, ...]:
         races += any(one.left for one in plans)
     raced = share(races, rankings) if world.racing else ""
     return (world.text, share(leader, rankings), share(near, rankings), raced, share(ours, rankings))
+
+
+def false_gains(world: World, rankings: int) -> tuple[str, ...]:
+    """Return how often a gain of equal plans over the defaults is claimed, and any pair of the ranks without and with.
+
+    "Without" is the same run in which nobody named the defaults, so that the family has all of the pairs.
+    """
+    rng, gains, without, together = np.random.default_rng(4), 0, 0, 0
+    for _ in range(rankings):
+        run = run_of(replace(world, defaults=True), rng)
+        unnamed = tuple({**entry, "baseline": None} for entry in run.confirmations)
+        judged = standings([run], METRIC)
+        gain = gain_of(judged, METRIC)
+        gains += gain is not None and gain.kind == "gained"
+        without += any(standings([replace(run, confirmations=unnamed)], METRIC).family.above)
+        together += any(judged.family.above)
+    return (world.text, share(gains, rankings), share(without, rankings), share(together, rankings))
 
 
 def found_gaps(rankings: int) -> list[tuple[str, ...]]:
@@ -208,6 +231,9 @@ def main(rankings: int = 1000) -> None:
         "the family, race included",
     ]
     print(table(f"Equal plans that are told apart, {n}", heads, [false_claims(world, rankings) for world in EQUAL]))
+    heads = ["plans", "a gain", "the ranks, if it is not asked", "the ranks and the sentence"]
+    asked = [false_gains(world, rankings) for world in EQUAL]
+    print(table(f"Equal plans, one of them that of the defaults: what is claimed, {n}", heads, asked))
     heads = ["plans", "points worse", "winner found", "seen with 80 %, points", "trainings"]
     print(table(f"One better plan, {n}", heads, found_gaps(rankings)))
     print(table(f"Equal plans and a second look, {n}", ["looks", "told apart"], second_look(rankings)))
