@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Gain, rank, rank_together
 from mnistlab.leaderboard.family import Standings, standings
@@ -210,6 +211,14 @@ def test_where_only_another_plan_is_surely_better_the_sentence_says_so() -> None
     assert [row.trial for row in board.rows] == ["0001", "0002", "0000"]
     better = "but 1 other plan of the search is surely better. On mnist"
     assert verdict(board).startswith(f"5 shared seeds can't tell the champion from the defaults, {better}")
+
+
+def test_the_ranges_hold_with_what_both_risks_leave() -> None:
+    one = paid(losses([noisy(1.0 - 0.01 * n, 0.1) for n in range(3)]), 5)
+    bare = replace(one, confirmations=({"type": "planned", "trials": ["0000", "0001", "0002"], "seeds": 5},))
+    for run, sure in ((one, "90 %"), (bare, "95 %")):
+        (note,) = (text for text in notes(rank(run)) if text.startswith("Range: "))
+        assert note.endswith(f"all ranges hold together with {sure}.")
 
 
 def test_a_tie_with_the_defaults_could_have_shown_what_the_sentence_says() -> None:

@@ -21,7 +21,8 @@ def rank_notes(board: Leaderboard) -> list[str]:
     """Return the notes that the ranks of this ranking call for."""
     over = "seeds" if board.seeds_only else "seeds and images"
     shared = [SHARED.format(over)] * any(row.rank.endswith("=") for row in board.rows)
-    ranges = [RANGES.format(90 if board.gain else 95)] * any(row.ranks for row in board.rows)
+    asked = any(row.baseline and row.state == "confirmed" for row in board.rows)  # a gain has a risk of its own
+    ranges = [RANGES.format(90 if asked else 95)] * any(row.ranks for row in board.rows)
     return [*shared, *ranges, *tie_notes(board)]
 
 
