@@ -112,10 +112,11 @@ def test_check_says_how_many_trials_are_held_back(
     (tmp_path / "x.toml").write_text(TEXT)
     check(tmp_path / "x.toml", no_plugins=True)
     shown = capsys.readouterr().out.splitlines()
-    assert shown[-2:] == ["Devices: 26 CPUs; 8 trials in parallel, 1 CPU each", LEARNT.format(8)]
+    assert shown[-3] == "Devices: 26 CPUs; 8 trials in parallel, 1 CPU each"
+    assert (shown[-2], shown[-1].partition(":")[0]) == (LEARNT.format(8), "Proposals")
     check(tmp_path / "x.toml", ["resources.max_parallel=26"], no_plugins=True)
     shown = capsys.readouterr().out.splitlines()
-    assert shown[-2] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"
-    assert shown[-1].startswith("26 of 32 trials at once: auto proposes every plan before enough trials ended")
+    assert shown[-3] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"
+    assert shown[-2].startswith("26 of 32 trials at once: auto proposes every plan before enough trials ended")
     check(tmp_path / "x.toml", ["search.algorithm=random"], no_plugins=True)
-    assert capsys.readouterr().out.splitlines()[-1] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"
+    assert capsys.readouterr().out.splitlines()[-2] == "Devices: 26 CPUs; 26 trials in parallel, 1 CPU each"

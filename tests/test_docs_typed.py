@@ -40,6 +40,7 @@ NOT_TYPED = {  # beginnings of lines
     "mnistlab search experiments/quick.toml": "continuous integration runs it whole, by make search",
     "mnistlab search experiments/mlp.toml --data-dir ~/data/mnist      # or": "typed from use-real-mnist-offline.md",
     "mnistlab search experiments/mlp.toml --trials 8": "typed elsewhere; test_docs loads it with these options",
+    "mnistlab search experiments/mlp.toml --set 'model.mlp.depth=[2, 3]' --like": "needs a run; tests/tuning/test_like",
     "mnistlab report ": "it takes runs that a reader has and a test has not; tests/cli/test_report.py types such lines",
     "mnistlab plugins check mnistlab-my-net ": "needs the installation before it; test_scaffold checks such a one",
     "mnistlab plugins check mnistlab-shade ": "needs the installation before it; test_scaffold checks such a one",

@@ -57,6 +57,8 @@ def test_a_plan_of_the_table_is_its_own_nearest(bench: Any) -> None:
 
 @pytest.mark.parametrize("name", ["random search", "one epoch, then the best 5", "mnistlab"])
 def test_a_search_on_a_table_costs_what_its_trainings_cost(bench: Any, name: str) -> None:
+    from tables import clock
+
     table = bench.table("digits")
     found = bench.SEARCHES[name]("digits", 0, 2)
     costs = [one.epochs for one in found.ended]
@@ -75,7 +77,7 @@ def test_a_search_on_a_table_costs_what_its_trainings_cost(bench: Any, name: str
         assert len(found.proposed) > 56  # of 64: two plans that plugins know may be nearest to the same one
         paid = 4 * len(rungs) + 8 * complete
         assert paid <= costs[-1] <= paid + 8 * (64 - len(rungs))  # those that failed
-    errors = [error for _, _, error in bench.incumbents(table, found)]
+    errors = [error for _, _, error in clock.incumbents(table, found)]
     assert errors[-1] <= errors[0]
 
 

@@ -110,7 +110,7 @@ def search(
         writer = RunWriter(Path(folder))
         with patch.object(study, "sampler", snapped):
             looks = looks_of(wanted.spec.search, earlier)
-            in_memory = study.new_study(wanted.spec, wanted.space, looks, earlier)
+            in_memory = study.new_study(wanted.spec, wanted.space, earlier, looks)
         with patch.object(driver, "_fresh_study", return_value=in_memory):
             driver.run_search(_job(table, wanted, registry, writer, workers, run, earlier), ended)
         writer.close()

@@ -158,7 +158,7 @@ def _fresh_study(search: Search) -> optuna.Study:
     path = search.store.path / "study.db"
     for old in (path, *(path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal", "shm"))):
         old.unlink(missing_ok=True)
-    return open_study(path, search.spec, search.space, search.looks, search.earlier)
+    return open_study(path, search.spec, search.space, search.earlier, search.looks)
 
 
 def _states(search: Search, past: Past) -> dict[str, tuple[int, bytes]]:

@@ -33,7 +33,7 @@ BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may
 
 
 def open_study(
-    path: Path, spec: ExperimentSpec, space: Space, looks: int = 1, earlier: Sequence[Earlier] = ()
+    path: Path, spec: ExperimentSpec, space: Space, earlier: Sequence[Earlier] = (), looks: int = 1
 ) -> optuna.Study:
     """Create the Optuna study of a run in the SQLite file `path`, which optuna-dashboard opens.
 
@@ -54,14 +54,14 @@ def open_study(
     sqlalchemy.event.listen(storage.engine, "connect", _relax)
     sqlalchemy.event.listen(storage.engine, "handle_error", partial(_refuse, path))
     storage.engine.dispose()
-    return new_study(spec, space, looks, earlier, storage)
+    return new_study(spec, space, earlier, looks, storage)
 
 
 def new_study(
     spec: ExperimentSpec,
     space: Space,
-    looks: int = 1,
     earlier: Sequence[Earlier] = (),
+    looks: int = 1,
     storage: optuna.storages.BaseStorage | None = None,
 ) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""

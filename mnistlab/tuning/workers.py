@@ -112,13 +112,13 @@ class _Plain:
     """
 
     def __init__(self) -> None:
-        self._made: dict[type[Any], Any] = {}
+        self.made: dict[type[Any], Any] = {}
 
     def get(self, trainable_cls: type[Any]) -> Any:
         """Return the class as an actor's."""
-        if trainable_cls not in self._made:
-            self._made[trainable_cls] = ray.remote(trainable_cls)
-        return self._made[trainable_cls]
+        if trainable_cls not in self.made:
+            self.made[trainable_cls] = ray.remote(trainable_cls)
+        return self.made[trainable_cls]
 
 
 def _is_larger(one: Trial, other: Trial) -> bool:

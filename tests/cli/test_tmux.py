@@ -195,6 +195,6 @@ class Seen:
 
 def without_times(lines: Sequence[str]) -> list[str]:
     """Lines without what changes with the clock alone: elapsed times, the estimate of the end, trials an hour."""
-    shown = [re.sub(r"ETA .*| · [\d,.]+ trials/h", "", line) for line in lines if line and line != "before"]
+    shown = [re.sub(r"ETA .*|(^| · ) *[\d,.]+ trials/h", "", line) for line in lines if line and line != "before"]
     shown = [re.sub(r"\b(\d+h)?(\d+m)?\d+(\.\d)?s\b", "T", line) for line in shown]
     return [" ".join(line.split()) for line in shown if line.split()]

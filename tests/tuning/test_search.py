@@ -43,7 +43,7 @@ def test_optuna_is_told_how_each_trial_ended(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MOODY_WATCH", str(tmp_path / "watched"))
-    ran = run_tiny(moods("good", "nan", "raise", "stuck", scheduler="asha", reduction_factor=2))
+    ran = run_tiny(moods("good", "nan", "raise", "stuck", scheduler="asha", reduction_factor=2, grace_epochs=1))
     assert [trial.state for trial in ran.study] == [
         TrialState.COMPLETE,
         TrialState.PRUNED,  # its plan is infeasible
