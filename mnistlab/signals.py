@@ -76,9 +76,30 @@ class Requests:
         return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
 
+_early: list[int] = []  # what `hear_early` has heard
+
+
+def hear_early() -> None:
+    """Note each Ctrl-C until a run begins: a library that is imported may catch what it raises."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        _early.append(number)
+        raise KeyboardInterrupt
+
+    _early.clear()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+
+
 @contextmanager
 def signals_as(requests: Requests) -> Generator[None]:
-    """Send the signals that this process gets to `requests` for a while."""
+    """Send the signals that this process gets to `requests` for a while.
+
+    Raises:
+        KeyboardInterrupt: if one of them came before, and was lost.
+    """
+    if _early:
+        raise KeyboardInterrupt
     before = requests.claim()
     try:
         yield

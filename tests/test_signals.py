@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from mnistlab import signals
 from mnistlab.driving import cut_short
 from mnistlab.events import Event, StopAsked
-from mnistlab.signals import TERM_SECONDS, Requests, signals_as, signals_held
+from mnistlab.signals import TERM_SECONDS, Requests, hear_early, signals_as, signals_held
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -139,3 +141,29 @@ def test_the_second_signal_is_acknowledged_before_anything_is_shut_down() -> Non
     with signals_as(requests), pytest.raises(KeyboardInterrupt):
         twice()
     assert said == [StopAsked(signal="SIGTERM", at_once=True)]
+
+
+def test_an_interrupt_that_a_library_has_swallowed_is_heard_when_the_run_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signals, "_early", [])
+    had = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        hear_early()
+        with signals_as(Requests()):  # nothing was lost so far
+            pass
+        with suppress(BaseException):  # as libraries do while they are imported
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), signals_as(Requests()):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, had)
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
+    had = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `nohup` and a shell's `&` leave it
+    try:
+        hear_early()
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, had)

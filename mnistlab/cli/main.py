@@ -30,6 +30,7 @@ from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.seal import sealed
+from mnistlab.signals import hear_early
 
 # Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.
 app = typer.Typer(
@@ -103,6 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         from mnistlab.console.guard import open_what_is_closed
 
         open_what_is_closed()
+    if arguments is None:
+        hear_early()
     try:
         _run(arguments)
     except KeyboardInterrupt:  # once more, on the way out

@@ -263,7 +263,7 @@ def test_a_search_that_is_interrupted_before_its_file_is_read_leaves_nothing_of_
     ended, out, err = end(process)
     assert (ended, out) == (code, ""), err
     assert "Traceback" not in err
-    assert err.strip().endswith(last)
+    assert last in err.splitlines() or not last  # below it, Ray may say that it has lost what it was just reaching
     check_nothing_left(ray_home)
 
 
