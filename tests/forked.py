@@ -27,6 +27,7 @@ import torch._dynamo  # every fork that trains would import it with its first op
 from mnistlab import run as _imported_before  # noqa: F401 - and what a search imports with it
 from mnistlab.cli.main import main
 from mnistlab.tuning import driver as _imported_too  # noqa: F401
+from mnistlab.tuning import private
 from tests.conftest import started_in
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -130,6 +131,7 @@ def _command(words: list[str], environ: dict[str, str]) -> None:
     with started_in(Path.cwd(), {**environ, "PYTHONPATH": os.pathsep.join(there)}):
         os.environ["PYTHONPATH"] = environ.get("PYTHONPATH", "")
         sys.argv = words
+        private.is_early = lambda: True  # as a new process is, which has imported nothing yet
         main()
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mnistlab.tuning.head import Starting
 
 ANSWER_SECONDS = 5.0  # for processes that were killed
+TRIES = 5  # to end what is starting, in a second
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows for its Linux
 FIRST_JOB = "01000000"  # what Ray calls the first, and here the only, driver that a cluster has
 
@@ -68,9 +69,9 @@ class Private:
         if self._ended:
             return
         self._ended = True
-        for _ in range(10):  # what is just starting may start more
+        for _ in range(TRIES):  # what is just starting may start more; what starts after them ends with this process
             kill_what_is_left(self.folder)
-            if self._starting is None or self._starting.over(ANSWER_SECONDS / 10):
+            if self._starting is None or self._starting.over(1 / TRIES):
                 break
         kill_what_is_left(self.folder)
 
@@ -88,6 +89,14 @@ def kill_what_is_left(folder: Path) -> None:
 _begun: list[Private] = []  # what a command has begun, until a search takes it up
 
 
+def is_early() -> bool:
+    """Return whether the imports are still to come, beside which Ray can start.
+
+    A process that has them lives on, as one of tests does: there, what was begun and killed would go on connecting.
+    """
+    return "torch" not in sys.modules
+
+
 @contextmanager
 def begun(executor: str, address: str | None) -> Generator[None]:
     """Start a private Ray in the background, where a search with these options will need one; end it if none did.
@@ -95,7 +104,7 @@ def begun(executor: str, address: str | None) -> Generator[None]:
     What goes wrong is not said here: it is when Ray is needed.
     """
     with ExitStack() as until_then:
-        if executor == "ray" and address is None:
+        if executor == "ray" and address is None and is_early():
             with suppress(ResourceError):
                 one = until_then.enter_context(private())
                 until_then.enter_context(_left_whole(one))
