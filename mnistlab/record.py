@@ -22,7 +22,7 @@ from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
-from mnistlab.tuning.ladder import rungs_of
+from mnistlab.tuning.ladder import found_rungs, rungs_of, trainings
 from mnistlab.tuning.machine import Machine, Share
 
 
@@ -58,6 +58,7 @@ def started(
 ) -> events.RunStarted:
     """Return the event with which a search by that executor begins; so many `replicates` run at once later."""
     spec = experiment.spec
+    rungs = rungs_of(spec, experiment.space, len(data.division.train))
     return events.RunStarted(
         run=path.name,
         experiment=spec.name,
@@ -81,7 +82,8 @@ def started(
         confirm_seeds=spec.confirm.seeds,
         confirm_baseline=spec.confirm.baseline,
         time_budget=spec.search.time_budget or 0.0,
-        rungs=tuple(rung.budget for rung in rungs_of(spec, experiment.space, len(data.division.train))),
+        rungs=tuple(rung.budget for rung in rungs),
+        trainings=trainings(rungs, spec),
         proposals=proposals_of(experiment, looks_of(spec.search, experiment.earlier), portion.parallel),
         like=tuple(map(earlier.text, experiment.earlier)),
     )
@@ -118,6 +120,7 @@ def resumed(
         time_budget=search.time_budget or 0.0,
         config=config_of(found.experiment.spec),
         plugins=found.registry.versions(),
+        trainings=trainings(found_rungs(found.record), found.experiment.spec),
         proposals=proposals_of(found.experiment, found.record.run.get("first_looks", 1), portion.parallel),
     )
 

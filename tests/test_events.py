@@ -25,6 +25,7 @@ SAMPLES: dict[str, Any] = {
     "Mapping[str, Any]": {"search.trials": 20, "search.time_budget": "2h"},
     "tuple[str, ...]": ("0001", "0002"),
     "tuple[float, ...]": (0.5, 2.0, 8.0),
+    "tuple[int, ...]": (24, 6, 4),
     "float | None": 0.25,
     "int | None": 1 << 34,
     "tuple[Mapping[str, Any], ...]": ({"index": 0, "name": "A100", "use": 0.5},),

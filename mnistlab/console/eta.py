@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mnistlab.console.state import Replicate, RunningTrial, ViewState
@@ -43,8 +43,7 @@ def estimate(state: ViewState, now: float) -> Estimate | None:
         return None
     draw = random.Random(state.finished)
     ends = sorted(_confirmed(state, now, draw, _searched(state, now, draw)) for _ in range(DRAWS))
-    known = min(state.finished, len(state.durations)) + state.replicated
-    basis = f"from {counted(known, 'ended training')}"
+    basis = f"from {counted(len(state.durations) + state.replicated, 'ended training')}"
     return Estimate(now + ends[len(ends) // 2], now + ends[len(ends) * 9 // 10], basis)
 
 
@@ -70,27 +69,41 @@ def _searched(state: ViewState, now: float, draw: random.Random) -> list[float]:
     slots = max(1, state.start.parallel)
     if state.phase != "search":
         return [0.0] * slots
-    known = _known(state, now)
-    free = [_rest(trial, known, now, draw) for trial in state.running.values()]
+    free = [_rest(trial, _known(state, now, trial.budget), now, draw) for trial in state.running.values()]
     free = (free + [0.0] * slots)[: max(slots, len(free))]
-    single = min(state.queued, QUEUE)
-    # Of a very long queue the mean is certain enough: its first part only moves all slots on together.
-    together = (state.queued - single) * sum(known) / len(known) / slots
-    _play([draw.choice(known) for _ in range(single)], free)
+    together = 0.0
+    for budget, count in _to_come(state):
+        known, single = _known(state, now, budget), min(count, QUEUE)
+        # Of a very long queue the mean is certain enough: its first part only moves all slots on together.
+        together += (count - single) * sum(known) / len(known) / slots
+        _play([draw.choice(known) for _ in range(single)], free)
     ends = [together + end for end in free]
     budget = state.start.time_budget
     return [min(end, max(0.0, budget - (now - state.began))) for end in ends] if budget else ends
 
 
-def _known(state: ViewState, now: float) -> list[float]:
+def _to_come(state: ViewState) -> Iterator[tuple[float | None, int]]:
+    """Yield how many trainings of which budget are still to come: of new trials, and of those that will be promoted."""
+    assert state.start is not None
+    rungs = state.start.rungs
+    yield rungs[0] if rungs else None, state.queued
+    for below, budget, count in zip(rungs, rungs[1:], state.start.trainings[1:], strict=False):
+        decided = state.rungs.get((0, below))
+        yield budget, max(0, count - (decided.kept if decided else 0))
+
+
+def _known(state: ViewState, now: float, budget: float | None = None) -> list[float]:
     """Return durations to draw from: of the trials that have ended, and of those that have run longer than most.
 
-    The first ones to end are the quick ones; without those that still run a young search would seem to end soon.
+    The first ones to end are the quick ones; without those that still run a young search would seem to end soon. Of
+    another budget they are taken in proportion, as long as nothing of this one is known.
     """
-    ended = [duration.seconds for duration in state.durations]
+    alike = [one.seconds for one in state.durations if one.budget == budget]
+    others = [one.seconds * (budget / one.budget if budget and one.budget else 1.0) for one in state.durations]
+    ended = alike or others
     middle = sorted(ended)[len(ended) // 2]
-    slow = [_in_all(trial, now) for trial in state.running.values() if now - trial.started > middle]
-    return [*ended, *slow]
+    running = (trial for trial in state.running.values() if trial.budget == budget)
+    return [*ended, *(_in_all(trial, now) for trial in running if now - trial.started > middle)]
 
 
 def _in_all(trial: RunningTrial, now: float) -> float:
@@ -139,7 +152,7 @@ def _winners(state: ViewState, now: float, draw: random.Random, count: int) -> l
     The further the search is, the likelier are the leaders of now; the others are rarely quick ones, so a plan's
     chance to win grows with its duration.
     """
-    full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now)
+    full = [duration.seconds for duration in state.durations if duration.full] or _known(state, now, _full(state))
     leaders = [scored.seconds for scored in state.leaders[:count]]
     others = draw.choices(full, full, k=count)
     settled = state.finished / max(1, state.total)
@@ -147,6 +160,11 @@ def _winners(state: ViewState, now: float, draw: random.Random, count: int) -> l
         leaders[place] if place < len(leaders) and draw.random() < settled else other
         for place, other in enumerate(others)
     ]
+
+
+def _full(state: ViewState) -> float | None:
+    """Return the full budget, where trials are trained anew at each rung."""
+    return state.start.rungs[-1] if state.start and state.start.rungs else None
 
 
 def _replicates(state: ViewState, now: float) -> tuple[list[float], list[float]]:

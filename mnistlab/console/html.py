@@ -140,7 +140,7 @@ def _running_cells(trial: RunningTrial, state: ViewState, now: float) -> list[st
 
 def _ended_cells(one: Ended, state: ViewState) -> list[str]:
     how, value = f"{tables.sign_of(one.state, UNICODE)} {one.state}", metric_text(state.metric, one.value)
-    return [one.trial, how, one.label, str(one.epoch), value, "", "", seconds_text(one.seconds)]
+    return [one.trial, how, one.label, f"{one.epoch:g}", value, "", "", seconds_text(one.seconds)]
 
 
 def _confirmation(state: ViewState) -> str:

@@ -10,6 +10,7 @@ from mnistlab import events as ev
 from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
+from mnistlab.console.trainings import epochs_of
 from mnistlab.labels import (
     Scalar,
     counted,
@@ -241,5 +242,5 @@ def _run_finished(event: ev.RunFinished, state: ViewState) -> str:
 
 def _result(event: ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted, state: ViewState) -> str:
     value = metric_text(state.metric, event.metrics.get(state.metric))
-    spent = f"{counted(event.epoch, 'epoch')}, {seconds_text(event.seconds)}"
+    spent = f"{epochs_text(epochs_of(event))}, {seconds_text(event.seconds)}"
     return f"{state.metric} {value} after {spent} ({progress(state)})"

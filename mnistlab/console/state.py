@@ -7,6 +7,7 @@ leading labels, a sample of durations, the last warnings and the confirmations' 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +15,17 @@ from functools import singledispatch
 from typing import Any, Literal
 
 from mnistlab import events as ev
-from mnistlab.console.trainings import Duration, Ended, Failure, Replicate, RunningTrial, Scored, files_of
+from mnistlab.console.trainings import (
+    Duration,
+    Ended,
+    Failure,
+    Replicate,
+    RunningTrial,
+    Scored,
+    TrialEnd,
+    epochs_of,
+    files_of,
+)
 from mnistlab.results import higher_is_better
 
 __all__ = ["Duration", "Ended", "Failure", "Replicate", "RunningTrial", "Scored", "ViewState", "advance"]
@@ -33,7 +44,7 @@ FREQUENT = (ev.TrialEpoch, ev.ReplicateStarted, ev.ReplicateEpoch, ev.RungDecide
 
 
 Replicates = Mapping[tuple[str, int], Replicate]
-Rungs = Mapping[tuple[int, int], ev.RungDecided]
+Rungs = Mapping[tuple[int, float], ev.RungDecided]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +72,7 @@ class ViewState:
     leaders: tuple[Scored, ...] = ()
     durations: tuple[Duration, ...] = ()
     recent: tuple[Ended, ...] = ()
-    rungs: Rungs = field(default_factory=dict[tuple[int, int], ev.RungDecided])
+    rungs: Rungs = field(default_factory=dict[tuple[int, float], ev.RungDecided])
     failures: Mapping[str, int] = field(default_factory=dict[str, int])
     file_failures: Mapping[str, int] = field(default_factory=dict[str, int])  # of cause `plugin`, by `--plugin` file
     pace: float = 0.0  # seconds of the slowest epoch of a trial
@@ -186,7 +197,7 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
     about |= {"parallel_replicates": event.parallel_replicates, "executor": event.executor}
     about |= {"config": event.config} if event.config else {}  # streams of earlier versions tell neither
     about |= {"plugins": event.plugins} if event.plugins else {}
-    about |= {"proposals": event.proposals} if event.proposals else {}
+    about |= {"proposals": event.proposals, "trainings": event.trainings} if event.proposals else {}
     start = state.start and replace(state.start, **about, time_budget=event.time_budget)
     counts = {name: event.counts.get(name, 0) for name in ("complete", "pruned", "interrupted", "failed")}
     after = replace(state, phase="search", start=start, end=None, running={}, **_NOBODY_ASKED)
@@ -200,9 +211,17 @@ def _run_resumed(event: ev.RunResumed, state: ViewState) -> ViewState:
 
 @_fold.register
 def _trial_started(event: ev.TrialStarted, state: ViewState) -> ViewState:
-    epochs = state.start.epochs if state.start else 0
+    full = state.start.epochs if state.start else 0
+    budget = (event.budget or float(full)) if state.start and state.start.rungs else None
     trial = RunningTrial(
-        event.trial, event.label, started=state.t, epoch=event.epoch, epochs=epochs, reported=state.t, plan=event.plan
+        event.trial,
+        event.label,
+        started=state.t,
+        epoch=event.epoch,
+        epochs=math.ceil(budget or full),
+        reported=state.t,
+        plan=event.plan,
+        budget=budget,
     )
     warm_up = state.warm_up or state.t - state.began
     after = replace(state, running={**state.running, event.trial: trial}, warm_up=warm_up)
@@ -240,16 +259,14 @@ def _trial_epoch(event: ev.TrialEpoch, state: ViewState) -> ViewState:
 
 @_fold.register
 def _trial_paused(event: ev.TrialPaused, state: ViewState) -> ViewState:
-    metrics, epochs = event.metrics, max(1, round(event.budget))
-    one = Ended(event.trial, "paused", state.label(event.trial), epochs, metrics.get(state.metric), event.seconds)
+    value = event.metrics.get(state.metric)
+    one = Ended(event.trial, "paused", state.label(event.trial), event.budget, value, event.seconds)
     running = {name: running for name, running in state.running.items() if name != event.trial}
-    begun = state.running.get(event.trial)
-    took = Duration(state.t - begun.started if begun else event.seconds, full=False)
     return replace(
         state,
         paused=state.paused + 1,
         running=running,
-        durations=(*state.durations, took)[-DURATIONS:],
+        durations=_durations(state, event.trial, event.seconds, "paused"),
         recent=(*state.recent, one)[-RECENT:],
     )
 
@@ -257,10 +274,10 @@ def _trial_paused(event: ev.TrialPaused, state: ViewState) -> ViewState:
 @_fold.register
 def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
     leaders = state.leaders
-    value = event.metrics.get(state.metric)
+    value, took = event.metrics.get(state.metric), _took(state, event.trial, event.seconds)
     if value is not None:
         sign = -1 if higher_is_better(state.metric) else 1
-        scored = Scored(event.trial, state.label(event.trial), value, seconds=event.seconds)
+        scored = Scored(event.trial, state.label(event.trial), value, seconds=took)
         leaders = tuple(sorted((*leaders, scored), key=lambda s: sign * s.value)[:LEADERS])
     after = _ended(state, event, "complete", event.seconds)
     return replace(after, complete=state.complete + 1, leaders=leaders)
@@ -400,20 +417,32 @@ def _run_finished(event: ev.RunFinished, state: ViewState) -> ViewState:
     return replace(state, phase="over", end=event, running={}, outdated=state.outdated and not confirmed)
 
 
-TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
-
-
 def _ended(state: ViewState, event: TrialEnd, how: str, seconds: float) -> ViewState:
     """Return the state without that trial among the running ones, and with it among those that ended last."""
     metrics: ev.Metrics = getattr(event, "metrics", {})
-    one = Ended(event.trial, how, state.label(event.trial), event.epoch, metrics.get(state.metric), seconds)
+    one = Ended(event.trial, how, state.label(event.trial), epochs_of(event), metrics.get(state.metric), seconds)
     return replace(
         state,
         searched=state.t,
         running={name: running for name, running in state.running.items() if name != event.trial},
-        durations=(*state.durations, Duration(seconds, full=how == "complete"))[-DURATIONS:],
+        durations=_durations(state, event.trial, seconds, how),
         recent=(*state.recent, one)[-RECENT:],
     )
+
+
+def _took(state: ViewState, trial: str, seconds: float) -> float:
+    """Return how long the last training of a trial took that has taken so many `seconds` in all."""
+    begun = state.running.get(trial)
+    return state.t - begun.started if begun and begun.budget else seconds
+
+
+def _durations(state: ViewState, trial: str, seconds: float, how: str) -> tuple[Duration, ...]:
+    """Return the durations with that of the training that has ended: a trial that only waited had none."""
+    begun = state.running.get(trial)
+    if begun is None and state.start and state.start.rungs:
+        return state.durations
+    took = Duration(_took(state, trial, seconds), how == "complete", begun and begun.budget)
+    return (*state.durations, took)[-DURATIONS:]
 
 
 def _ended_of(state: ViewState) -> Replicates:

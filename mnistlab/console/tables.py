@@ -134,7 +134,7 @@ def sign_of(state: str, signs: Signs) -> str:
 
 def _ended_row(one: Ended, state: ViewState, look: Look) -> Text:
     sign, value = sign_of(one.state, look.signs), metric_text(state.metric, one.value)
-    head = f"{one.trial}   {sign} {one.state:<11}  {value:>9}  epoch {one.epoch:<3}  {seconds_text(one.seconds):>6}  "
+    head = f"{one.trial}   {sign} {one.state:<11}  {value:>9}  epoch {one.epoch:<3g}  {seconds_text(one.seconds):>6}  "
     return look.line(head + one.label, {"failed": "red", "complete": ""}.get(one.state, "dim"))
 
 

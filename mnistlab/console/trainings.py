@@ -28,6 +28,7 @@ class RunningTrial:
     trained: float = 0.0  # seconds that its epochs took, without what came before the first of them
     plan: ev.Plan = field(default_factory=dict[str, object])
     waiting: bool = False
+    budget: float | None = None  # epochs, where trials are trained anew at each rung
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,18 @@ class Ended:
     trial: str
     state: str  # complete, pruned, interrupted or failed; paused: it waits at a rung
     label: str
-    epoch: int
+    epoch: float  # 0.5 where that was half of the images, once
     value: float | None
     seconds: float
+
+
+TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
+
+
+def epochs_of(event: TrialEnd) -> float:
+    """Return how many epochs a trial's last training had: 0.5 where that was half of the images, once."""
+    told = getattr(event, "epochs", None)
+    return event.epoch if told is None else told
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Scored:
     value: float
     t: float = 0.0
     ended: int = 0
-    seconds: float = 0.0  # how long it took
+    seconds: float = 0.0  # how long its last training took
 
 
 @dataclass(frozen=True)
@@ -79,10 +89,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class Duration:
-    """How long a trial took that has ended, and whether it used its full budget."""
+    """How long a training of a trial took, and whether it had the full budget.
+
+    `budget` is how many epochs it had, where trials are trained anew at each rung.
+    """
 
     seconds: float
     full: bool
+    budget: float | None = None
 
 
 def files_of(plan: Mapping[str, Any]) -> list[str]:

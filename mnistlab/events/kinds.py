@@ -53,6 +53,7 @@ class RunStarted(Event):
     time_budget: float = 0.0  # seconds; 0 where there is none
     parallel_replicates: int = 0  # trainings of the confirmation at once; 0: as many as trials (older streams)
     rungs: tuple[float, ...] = ()  # budgets (epochs) of a trial that is trained anew at each rung, the full one last
+    trainings: tuple[int, ...] = ()  # how many trials are trained at each rung, or more; fewer if it is cut short
     executor: str = "ray"  # what carries it out: `ray`, or `local` in the driver's own process
     proposals: str = ""  # in words who proposes plans, and why; "" in older streams
     like: tuple[str, ...] = ()  # in words what was taken of each earlier run that it starts from
@@ -83,6 +84,7 @@ class RunResumed(Event):
     config: str = ""  # as of `RunStarted`, of the experiment that holds from here on
     plugins: Mapping[str, str] = field(default_factory=dict[str, str])  # distribution -> version
     parallel_replicates: int = 0  # as of `RunStarted`
+    trainings: tuple[int, ...] = ()  # as of `RunStarted`, of the numbers that hold from here on
     executor: str = "ray"  # as of `RunStarted`
     proposals: str = ""  # as of `RunStarted`, with the numbers that hold from here on
 
@@ -161,6 +163,7 @@ class TrialPruned(Event):
     epoch: int
     metrics: Metrics
     seconds: float
+    epochs: float | None = None  # of the last training that ended one: 0.5 for half of the images; None: as `epoch`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,7 @@ class TrialInterrupted(Event):
     metrics: Metrics
     seconds: float
     reason: str  # in words: "Ctrl-C", "SIGTERM", "SIGHUP", "time budget", "search given up" or "search broken off"
+    epochs: float | None = None  # of the last training that ended one: 0.5 for half of the images; None: as `epoch`
 
 
 @dataclass(frozen=True, kw_only=True)

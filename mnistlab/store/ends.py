@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mnistlab import events
-from mnistlab.results import TrialResult
+from mnistlab.results import TrialResult, epochs_of
 
 
 def end_event(result: TrialResult) -> events.Event:
@@ -15,6 +15,9 @@ def end_event(result: TrialResult) -> events.Event:
         log = f"trials/{result.trial}/log.txt"
         return events.TrialFailed(**about, cause=result.cause, message=result.message, log=log)
     about |= {"metrics": result.metrics, "seconds": result.seconds}
+    if result.state == "complete":
+        return events.TrialFinished(**about)
+    about["epochs"] = epochs_of(result)
     if result.state == "interrupted":
         return events.TrialInterrupted(**about, reason=result.message)
-    return events.TrialFinished(**about) if result.state == "complete" else events.TrialPruned(**about)
+    return events.TrialPruned(**about)

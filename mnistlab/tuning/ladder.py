@@ -84,6 +84,17 @@ def rungs_of(spec: ExperimentSpec, space: Space, images: int) -> tuple[Rung, ...
     return numbered(found if selects else [found[0], *found[1:][-1:]])
 
 
+def trainings(rungs: Sequence[Rung], spec: ExperimentSpec) -> tuple[int, ...]:
+    """Return how many trials are trained at each rung of a search that is not cut short; nothing where it has none.
+
+    They may be a few more: who is among the best early is promoted, and others may turn out to be better.
+    """
+    counts = [spec.search.trials] * bool(rungs)
+    for _ in rungs[:-2]:
+        counts.append(max(counts[-1] // factor_of(spec), finalists(counts[-1])))
+    return tuple(counts + [finalists(count) for count in counts[-1:]] * (len(rungs) > 1))
+
+
 def factor_of(spec: ExperimentSpec) -> int:
     """Return how many trials there are for each that is promoted."""
     return spec.search.reduction_factor or FACTOR

@@ -158,3 +158,25 @@ def test_a_live_view_keeps_an_estimate_for_a_while(even) -> None:
     assert steady.at(state, 100.0 + STEADY / 2) is first
     assert steady.at(state, 100.0 + STEADY * 1.1) is not first
     assert steady.at(state_at(recorded, 50.0), 100.0 + STEADY * 1.2) != first  # another number of ended trials
+
+
+def test_promotions_to_come_are_part_of_the_queue(recording, stamped) -> None:
+    """Sixteen trials of 10 s at the first rung, then five of them for 40 s: 360 s, one after the other."""
+    rungs = {"scheduler": "halving", "rungs": (2.0, 8.0), "trainings": (16, 5)}
+    start = replace(recording[0].event, trials=16, epochs=8, parallel=1, confirm_top=0, time_budget=0.0, **rungs)
+    timed: list[tuple[float, ev.Event]] = [(0.0, start)]
+    for number in range(16):
+        name, began, about = f"{number:04}", 10.0 * number, {"number": number, "seed": 0, "label": "", "plan": {}}
+        paused = ev.TrialPaused(trial=name, rung=0, budget=2.0, metrics={"val_accuracy": 0.9}, seconds=10.0)
+        timed += [(began, ev.TrialStarted(trial=name, budget=2.0, **about)), (began + 10, paused)]
+    for number in range(5):
+        name, began, about = f"{number:04}", 160 + 40.0 * number, {"number": number, "seed": 0, "label": "", "plan": {}}
+        promoted = ev.RungDecided(bracket=0, epoch=2, reached=16, kept=number + 1, cutoff=0.9)
+        ended = ev.TrialFinished(trial=name, epoch=8, metrics={"val_accuracy": 0.9}, seconds=50.0)
+        timed += [(began, promoted), (began, ev.TrialStarted(trial=name, rung=1, waited="paused", **about))]
+        timed += [(began + 40, ended)]
+    whole = stamped(timed)
+    for now in (30.0, 155.0, 160.0, 201.0, 300.0):
+        found = estimate(state_at(whole, now), now)
+        assert found is not None
+        assert found.median == pytest.approx(360.0), now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import pytest
@@ -38,6 +39,9 @@ def test_lines_say_where_a_trial_waits_and_how_far_it_is_promoted():
     assert "trial 0000 promoted to 2 epochs: cnn" in told(START, FIRST, WAITS, SECOND)[1]
     assert "trial 0000 promoted to 8 epochs: cnn" in told(START, FIRST, WAITS, TOP)[1]
     assert "halving at 0.5, 2 and 8 epochs" in told(START)[1]
+    pruned = "trial 0000 pruned: val_accuracy 97.00 % after 0.5 epochs, 9.0s"
+    assert pruned in told(START, FIRST, WAITS, replace(PRUNED, epochs=0.5))[1]
+    assert "after 1 epoch, 9.0s" in told(START, FIRST, WAITS, PRUNED)[1]  # an older stream
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def test_every_trial_is_trained_at_one_rung_after_the_other(tmp_path: Path, seed
         if trial.state == "pruned":  # it waits at the last rung that it came to
             assert trial.metrics == trial.rungs[-1].metrics
             assert trial.budget == budgets[len(ended) - 1]
+    told = next(one.event for one in read_events(path) if isinstance(one.event, events.RunStarted)).trainings
+    begun = [sum(rung in reached for reached in rungs.values()) for rung in range(len(budgets))]
+    assert begun[0] == told[0] == 24
+    failed = sum(trial.state == "failed" for trial in record.trials)
+    assert all(wanted - failed <= found <= wanted + 5 for wanted, found in zip(told, begun, strict=True)), (told, begun)
     came = sum(len(trial.rungs) == len(budgets) - 1 for trial in record.trials)
     gone = sum(len(reached) == len(budgets) for reached in rungs.values())
     assert gone >= finalists(came)
