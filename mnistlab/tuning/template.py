@@ -97,7 +97,7 @@ def _fork(events: selectors.BaseSelector, listening: socket.socket) -> Wish | No
     except (OSError, ValueError):  # it has gone, and nobody misses it
         line.close()
         return None
-    pid = os.fork() if _suits(wish.environment) and wish.arguments else None
+    pid = os.fork() if _suits(wish.environment) and wish.arguments and _runs_alone() else None
     if pid == 0:
         line.close()
         for pair in {key.data for key in events.get_map().values() if key.data}:
@@ -126,6 +126,11 @@ def _suits(environment: Mapping[str, str]) -> bool:
         os.environ.update(own)
         _load(THEN)
     return all(os.environ[name] == value for name, value in own.items())
+
+
+def _runs_alone() -> bool:
+    """Return whether this is the only thread: a copy has no other, and what that one holds stays locked for ever."""
+    return len(os.listdir("/proc/self/task")) == 1
 
 
 def _touches_a_gpu() -> bool:

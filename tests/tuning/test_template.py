@@ -127,6 +127,17 @@ def test_a_worker_for_which_ray_would_be_imported_otherwise_is_no_copy(
     assert [end(one) for one in (first, other, third)] == [0, 0, 0]
 
 
+def test_a_template_in_which_something_has_started_a_thread_forks_nothing(
+    home: Path, forking: subprocess.Popen[bytes]
+) -> None:
+    (home / "ray" / "__init__.py").write_text(
+        "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    )
+    worker = start(home, "7")
+    assert said(worker)["parent"] != forking.pid
+    assert end(worker) == 7
+
+
 def test_a_template_can_be_told_to_get_ready(home: Path, forking: subprocess.Popen[bytes]) -> None:
     with socket.socket(socket.AF_UNIX) as line:
         line.connect(str(home / "t"))
