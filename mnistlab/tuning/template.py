@@ -5,7 +5,8 @@ does so while Ray is starting. Ray's raylet starts `start_worker` as each of its
 environment and descriptors here, and a copy of this process becomes the worker. The two end together, and with the
 exit code of the copy, so that the raylet finds nothing changed.
 
-This process runs one thread, opens no connection to Ray and touches no GPU: none of these could be handed to a copy.
+This process runs one thread, or else forks nothing; it opens no connection to Ray and touches no GPU: none of these
+could be handed to a copy.
 """
 
 from __future__ import annotations
@@ -129,8 +130,12 @@ def _suits(environment: Mapping[str, str]) -> bool:
 
 
 def _runs_alone() -> bool:
-    """Return whether this is the only thread: a copy has no other, and what that one holds stays locked for ever."""
-    return len(os.listdir("/proc/self/task")) == 1
+    """Return whether this is the only thread: a copy has no other, and what that one holds stays locked for ever.
+
+    The thread of an allocator does not count that makes itself a new one in a copy.
+    """
+    threads = [Path(f"/proc/self/task/{one}/comm").read_text().strip() for one in os.listdir("/proc/self/task")]
+    return len([name for name in threads if name != "jemalloc_bg_thd"]) == 1
 
 
 def _touches_a_gpu() -> bool:

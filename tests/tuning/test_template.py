@@ -168,3 +168,21 @@ def test_a_template_in_which_a_gpu_was_opened_forks_nothing(monkeypatch: pytest.
     monkeypatch.setattr(template, "GPUS", ("/dev/null",))
     with Path("/dev/null").open():
         assert template._touches_a_gpu()
+
+
+ALONE = """
+import os
+os.environ.update(OWN)
+from mnistlab.tuning import template
+template._load((*template.FIRST, *template.THEN))
+print(template._runs_alone())
+"""
+
+
+def test_what_workers_need_starts_no_thread() -> None:
+    """Else no worker would be forked, and nothing but the time until the first epoch would tell."""
+    body = ALONE.replace("OWN", repr(OWN))
+    done = subprocess.run(
+        [sys.executable, "-c", body], env={**os.environ, **template.ENVIRONMENT}, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["True"], done.stderr
