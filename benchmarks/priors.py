@@ -72,7 +72,7 @@ def ours(algorithm: str, quality: float | None) -> Search:
         wanted = experiment.load(TABLES / "space.toml", settings, offering)
         choose = at(random.Random(seed).random() if quality is None else quality)
         space = with_defaults(wanted.space, choose, table(task).rows)
-        return search(table(task), replace(wanted, space=space), offering, workers)
+        return search(table(task), replace(wanted, space=space), offering, workers)[0]
 
     return run
 

@@ -7,10 +7,14 @@ import lzma
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mnistlab import experiment
+from mnistlab.space import suggest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TABLES = sorted((BENCHMARKS / "tables").glob("*.jsonl.xz"))
@@ -87,3 +91,36 @@ def test_a_portfolio_is_of_other_tables_and_its_first_plan_is_the_best_of_them(b
     best = min(table.rows, key=lambda row: row.error)
     assert plans[0] == {key: value for key, value in best.flat.items() if key != "transforms"}
     assert len({json.dumps(plan, sort_keys=True) for plan in plans}) == 3
+
+
+def test_a_table_of_fewer_plans_does_not_narrow_a_portfolio(bench: Any) -> None:
+    table = bench.table("mnist-2000")
+    small = replace(table, rows=table.rows[-40:])
+    assert bench.chosen([small, table], 3) == bench.chosen([table], 3)
+
+
+def test_defaults_are_replaced_by_those_of_plans_of_the_table(bench: Any) -> None:
+    import priors
+
+    table = bench.table("digits")
+    space = experiment.load(bench.TABLES / "space.toml", (), bench.registry()).space
+    ranked = sorted(row.error for row in table.rows if row.error < 1)
+    for place, wanted in ((0.0, ranked[0]), (0.9, ranked[round(0.9 * (len(ranked) - 1))])):
+        assert priors.at(place)(table.rows).error == wanted
+    other = priors.with_defaults(space, priors.at(0.0), table.rows)
+    plan = suggest(other, lambda parameter: parameter.default)
+    assert table.nearest(plan).error == ranked[0]
+    found = priors.SEARCHES["misleading defaults"]("digits", 0, 2)
+    assert sum(one.complete for one in found.ended) >= 9
+
+
+def test_a_search_on_a_foreign_table_ends_no_worse_than_it_began(bench: Any) -> None:
+    import foreign
+
+    families = {family for family, _ in foreign.names()}
+    assert families == set(foreign.FAMILIES)
+    for name in ("random search", "mnistlab"):
+        found = foreign.best_after((name, *next(iter(foreign.names())), 0, 12))
+        assert len(found) == 12
+        assert math.isfinite(found[-1])
+    assert bench  # which has put the folder on the path

@@ -29,8 +29,11 @@ NAMES = {"transforms"}  # of the settings what no plugin can wish for
 def chosen(tables: Sequence[Table], count: int) -> list[Mapping[str, Scalar]]:
     """Return the settings of so many plans: each lowers the best error of all before it the most, over all tables.
 
-    Errors are compared by their logarithms, so that no task counts more than another.
+    Errors are compared by their logarithms, so that no task counts more than another. A table with fewer plans than
+    another one is left out: plans are compared on the same tasks, and most of them would be missing there.
     """
+    most = max(len(table.rows) for table in tables)
+    tables = [table for table in tables if len(table.rows) == most]
     errors = [{canonical(row.plan): math.log(max(row.error, 1e-4)) for row in table.rows} for table in tables]
     flats = {canonical(row.plan): row.flat for row in tables[0].rows}
     common = [key for key in flats if all(key in one for one in errors)]
