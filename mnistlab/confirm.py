@@ -15,9 +15,21 @@ from typing import Any
 
 from mnistlab import events
 from mnistlab.errors import DamagedError, RunDirectoryError
-from mnistlab.opening import Trained, append_log, champion_of, digits, evaluate_together, now, open_test_set, say_anew
+from mnistlab.opening import (
+    Trained,
+    append_log,
+    champion_of,
+    digits,
+    evaluate_together,
+    now,
+    open_test_set,
+    say_anew,
+    split_of,
+    task_again,
+    with_split,
+)
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TrialResult
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.seeds import Stream, derive
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.tuning.confirmation import Work, left_of, work_of
@@ -51,6 +63,10 @@ def go_on(search: Search, trials: Sequence[TrialResult], command: str) -> None:
 
 def _carry_out(search: Search, work: Work, command: str, before: RunRecord | None) -> None:
     names, seeds = tuple(trial.trial for trial in work.trials), work.seeds
+    for (
+        task
+    ) in work.tasks:  # a split that can't be drawn is told before anything is written that has to be gone on with
+        search.split(task.replicate)
     planned = {"type": "planned", "time": now(), "command": command, "trials": list(names), "seeds": seeds}
     search.store.append_confirmation({**planned, **work.chosen.said})
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds, baseline=work.chosen.baseline))
@@ -76,10 +92,7 @@ def _from_disk(search: Search, models: Sequence[ReplicateResult], plans: Mapping
     """
     found: list[Trained] = []
     for one in models:
-        task = _with_split(search, ReplicateTask(one.trial, one.replicate, one.seed, plans[one.trial]))
-        if _split_of(task) != one.split:
-            why = "its split can't be drawn again: another version of a library draws otherwise"
-            raise DamagedError(search.store.path.joinpath("trials", one.trial, *one.place, "result.json"), why)
+        task = task_again(search, one, plans[one.trial])
         found.append(Trained(task, one, _weights_of(search, one)))
     return found
 
@@ -93,18 +106,6 @@ def _weights_of(search: Search, one: ReplicateResult) -> bytes:
     if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
         raise DamagedError(path, "these are not the weights that were trained (sha256)")
     return weights
-
-
-def _with_split(search: Search, task: ReplicateTask) -> ReplicateTask:
-    """Return a task with the split of its seed; the refit, which has all images, is left to the run's own."""
-    return task if task.replicate == REFIT else replace(task, division=search.split(task.replicate))
-
-
-def _split_of(task: ReplicateTask) -> Split | None:
-    """Return what is written down of a task's own split."""
-    if (own := task.division) is None:
-        return None
-    return Split(sha256=own.digest(), train=len(own.train), validation=len(own.validation), left_out=own.left_out)
 
 
 def _train_all(search: Search, work: Work) -> list[Trained]:
@@ -157,7 +158,7 @@ def _train(search: Search, tasks: Sequence[ReplicateTask]) -> list[Trained]:
 
     limit = search.spec.search.trial_timeout  # a replicate is a training of the same budget
     anew = partial(say_anew, search)
-    tasks = [_with_split(search, task) for task in tasks]
+    tasks = [with_split(search, task) for task in tasks]
     for task, answer in run_tasks(
         search, train_replicate, tasks, started=say_started, anew=anew, limit=limit, stopping=search.stopping
     ):
@@ -240,7 +241,7 @@ def _result(task: ReplicateTask, answer: ReplicateAnswer) -> ReplicateResult:
         seconds=sum(epoch["seconds"] for epoch in answer.history),
         weights_sha256=hashlib.sha256(answer.weights).hexdigest() if answer.weights else "",
         val_correct=digits(answer.correct),
-        split=_split_of(task),
+        split=split_of(task),
         cost=answer.cost,
         cause=answer.cause,
         message=answer.message,

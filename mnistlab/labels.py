@@ -176,8 +176,8 @@ def by_executor(executor: str) -> str:
 
 
 def runs_before_text(runs: int) -> str:
-    """Return for example `this machine has opened this test set in 12 runs before this one`."""
-    return f"this machine has opened this test set in {counted(runs, 'run') if runs else 'no run'} before this one"
+    """Return for example `this machine had opened this test set in 12 other runs before`."""
+    return f"this machine had opened this test set in {counted(runs, 'other run') if runs else 'no other run'} before"
 
 
 def counted(count: int, noun: str) -> str:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab import __version__, events
-from mnistlab.errors import MnistlabError, RunDirectoryError
+from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.kept import read_weights
 from mnistlab.leaderboard import rank
-from mnistlab.results import ReplicateResult, RunRecord, TestScore
+from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TestScore
 from mnistlab.store import id_of, key_of, note_opening, read_run
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.disk import DiskLowError, shortage
@@ -152,8 +152,7 @@ def evaluate_together(search: Search, trial: str, command: str) -> None:
 
 def _member(search: Search, record: RunRecord, one: ReplicateResult) -> TestTask:
     plan = next(dict(trial.plan) for trial in record.plans if trial.trial == one.trial)
-    task = ReplicateTask(one.trial, one.replicate, one.seed, plan, division=search.split(one.replicate))
-    return TestTask(task, read_weights(record, one))
+    return TestTask(task_again(search, one, plan), read_weights(record, one))
 
 
 def _score_together(search: Search, about: Mapping[str, Any], answer: EnsembleAnswer | Lost) -> None:
@@ -180,6 +179,31 @@ def _break_up(search: Search, about: Mapping[str, Any], cause: str, message: str
 
 
 # --- what the trainings of a confirmation need as well ---------------------------------------------------------------
+
+
+def task_again(search: Search, one: ReplicateResult, plan: dict[str, Any]) -> ReplicateTask:
+    """Return the task that a replicate was, with its split.
+
+    Raises:
+        DamagedError: if that is not drawn alike any more.
+    """
+    task = with_split(search, ReplicateTask(one.trial, one.replicate, one.seed, plan))
+    if split_of(task) != one.split:
+        why = "its split can't be drawn again: another version of a library draws otherwise"
+        raise DamagedError(search.store.path.joinpath("trials", one.trial, *one.place, "result.json"), why)
+    return task
+
+
+def with_split(search: Search, task: ReplicateTask) -> ReplicateTask:
+    """Return a task with the split of its seed; the refit, which has all images, is left to the run's own."""
+    return task if task.replicate == REFIT else replace(task, division=search.split(task.replicate))
+
+
+def split_of(task: ReplicateTask) -> Split | None:
+    """Return what is written down of a task's own split."""
+    if (own := task.division) is None:
+        return None
+    return Split(sha256=own.digest(), train=len(own.train), validation=len(own.validation), left_out=own.left_out)
 
 
 def say_anew(search: Search, task: Task, lost: Lost) -> None:

@@ -33,13 +33,22 @@ def chance_to_tell(difference: float, spread: float, seeds: int, level: float) -
 
 
 def smallest_difference(
-    spread: float, seeds: int, level: float, *, images: float = 0.0, one_image: float = 0.0, power: float = POWER
+    spread: float,
+    seeds: int,
+    level: float,
+    *,
+    images: float = 0.0,
+    one_image: float = 0.0,
+    overlap: float = 0.0,
+    power: float = POWER,
 ) -> float:
     """Return the smallest true difference that a comparison over `seeds` seeds tells from 0 with the chance `power`.
 
     `images` is the standard error that the choice of the images adds to the mean difference: more seeds do not lower
     it. Both parts are joined by their root sum of squares, as the interval joins them
-    (`mnistlab.statistics.paired_difference`), which is also wider by `one_image` than what the images say.
+    (`mnistlab.statistics.paired_difference`), which is also wider by `one_image` than what the images say. `overlap` is
+    that of the splits that seeds have drawn for themselves, which is added to 1 / seeds
+    (`mnistlab.intervals.standard_error`).
 
     Raises:
         ValueError: unless seeds >= 2, spread > 0, images >= 0, 0 < level < 1 and level < power < 1.
@@ -50,7 +59,8 @@ def smallest_difference(
             f"{images=}, {level=} and {power=}"
         )
     by_images = _by_images(images, level, power)
-    return max(math.hypot(_size(seeds, level, power) * spread, by_images), by_images + one_image)
+    by_seeds = _size(seeds, level, power) * spread * math.sqrt(1 + seeds * overlap)
+    return max(math.hypot(by_seeds, by_images), by_images + one_image)
 
 
 def seeds_to_tell(
@@ -60,6 +70,7 @@ def seeds_to_tell(
     *,
     images: float = 0.0,
     one_image: float = 0.0,
+    overlap: float = 0.0,
     power: float = POWER,
 ) -> int | None:
     """Return how many seeds tell a true `difference` from 0 with the chance `power`, or None if MOST are too few.
@@ -67,7 +78,7 @@ def seeds_to_tell(
     Raises:
         ValueError: as `smallest_difference` does.
     """
-    about = {"images": images, "one_image": one_image, "power": power}
+    about = {"images": images, "one_image": one_image, "overlap": overlap, "power": power}
     if smallest_difference(spread, MOST, level, **about) > abs(difference):
         return None
     low, high = 1, MOST
@@ -81,7 +92,11 @@ def seeds_to_tell(
 def images_suffice(
     difference: float, level: float, *, images: float, one_image: float = 0.0, power: float = POWER
 ) -> bool:
-    """Return whether any number of seeds could tell a true `difference`, as far as the images go."""
+    """Return whether any number of seeds could tell a true `difference`, as far as the images go.
+
+    `images` is as of `smallest_difference`, or where seeds draw their own splits what these have in common: the spread
+    times the root of their overlap.
+    """
     return _by_images(images, level, power) + one_image < abs(difference)
 
 

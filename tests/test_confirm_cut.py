@@ -20,8 +20,8 @@ from mnistlab import opening
 from mnistlab.api import Int
 from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division
-from mnistlab.errors import DamagedError, RunWriteError
-from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished
+from mnistlab.errors import DamagedError, DataError, RunWriteError
+from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished, Warned
 from mnistlab.fsck import check
 from mnistlab.leaderboard import rank
 from mnistlab.racing import outcomes
@@ -29,7 +29,7 @@ from mnistlab.results import REFIT, RunRecord, Split, TestScore, TrialResult
 from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
-from mnistlab.trained.chosen import model_of
+from mnistlab.trained.chosen import model_of, training_of
 from mnistlab.tuning.confirmation import work_of
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer
@@ -375,6 +375,7 @@ def test_defaults_that_no_trial_had_get_a_name_of_their_own(make_run) -> None:
     assert {row.trial: (row.state, row.baseline) for row in board.rows}["baseline"] == ("confirmed", True)
     assert (board.gain.kind, board.gain.trial) == ("gained", "baseline")
     assert model_of(record, "baseline", None).trial.plan == default_plan(space(20))
+    assert training_of(record, "baseline", None).title == "trial baseline, replicate 1"
     assert of_defaults(run) == []
     run.path.joinpath("confirmation.jsonl").unlink()
     said = "is of a plan that confirmation.jsonl does not hold"
@@ -386,10 +387,11 @@ def test_other_defaults_of_an_amended_space_get_another_name(make_run) -> None:
     for default in (20, 21, 20):
         run.default = default
         record = run.confirm(TRIALS, **PAID)
-    assert [one["trial"] for one in planned(run)] == ["baseline", "baseline-2"]  # the third had nothing left to do
+    assert [one["trial"] for one in planned(run)] == ["baseline", "baseline-2", "baseline"]
+    assert Counter(one.trial for one in record.replicates)["baseline"] == 5  # the third time nothing was trained
     assert names(run) == {"0000", "0001", "baseline", "baseline-2"}
     assert len({one.number for one in record.plans}) == len(record.plans)
-    assert [row.trial for row in rank(record).rows if row.baseline] == ["baseline-2"]
+    assert [row.trial for row in rank(record).rows if row.baseline] == ["baseline"]
 
 
 def test_a_confirmation_with_defaults_ends_alike_wherever_it_is_cut_off(make_run) -> None:
@@ -418,6 +420,47 @@ def test_a_confirmation_that_alone_asked_for_the_defaults_is_gone_on_with(make_r
     assert [entry["baseline"]["trial"] for entry in record.confirmations if "baseline" in entry] == ["baseline"] * 2
     run.go_on(**own)
     assert len(run.of(ConfirmationStarted)) == 3
+
+
+def test_asking_for_the_defaults_names_them_where_they_are_among_the_confirmed_plans(make_run) -> None:
+    """Nothing is trained and nothing is opened: all that was missing is which of the plans they are."""
+    run = make_run("run")
+    run.default = 1
+    before = run.confirm(TRIALS, top=3, seeds=5)
+    record = run.confirm(TRIALS, top=3, seeds=5, baseline=True)
+    assert record.baseline == "0001"
+    assert (record.replicates, record.test_openings) == (before.replicates, before.test_openings)
+    gain = rank(record).gain
+    assert gain is not None
+    assert gain.trial == "0001"
+    assert work_of(spec(top=3, seeds=5, baseline=True), space(1), TRIALS, record).done
+
+
+def test_the_defaults_are_taken_back_into_a_race_that_they_have_left(make_run) -> None:
+    run = make_run("run")
+    run.default = 2
+    run.confirm(TRIALS, **RACE)
+    assert "0002" in {event.trial for event in run.of(PlanDropped)}
+    record = run.confirm(TRIALS, **RACE, baseline=True)
+    assert Counter(one.trial for one in record.replicates)["0002"] == RACE["seeds"]
+    gain = rank(record).gain
+    assert gain is not None
+    assert (gain.kind, gain.trial, gain.seeds) == ("gained", "0002", RACE["seeds"])
+
+
+def test_what_stood_for_the_defaults_still_does_where_another_trial_has_their_plan(make_run) -> None:
+    again = replace(TRIALS[3], trial="0004", number=4)
+    for name, default, trials in (
+        ("pruned", 3, [*TRIALS[:3], replace(TRIALS[3], state="pruned")]),
+        ("own", 20, TRIALS),
+    ):
+        run = make_run(name)
+        run.default = default
+        stood = run.confirm(trials, **PAID).baseline
+        more = replace(again, plan=default_plan(space(default)))
+        record = run.confirm([*trials, more], **{**PAID, "seeds": 6})
+        assert record.baseline == stood != "0004"
+        assert "0004" not in names(run)
 
 
 def test_the_defaults_never_leave_a_race(make_run) -> None:
@@ -479,6 +522,35 @@ def test_models_whose_split_is_no_longer_drawn_alike_are_not_tested(make_run) ->
     with pytest.raises(DamagedError, match="can't be drawn again"):
         run.confirm(TRIALS, top=1, seeds=2)
     assert run.record.test_openings == 0
+
+
+def test_an_ensemble_whose_splits_are_no_longer_drawn_alike_has_no_score(make_run, monkeypatch) -> None:
+    """Its models are normalised by the images that each was trained on."""
+    run = make_run("run")
+    run.split = drawn
+    whole = opening.evaluate_together
+    monkeypatch.setattr(opening, "evaluate_together", lambda *_: None)
+    run.confirm(TRIALS, top=1, seeds=2)
+    monkeypatch.setattr(confirmation, "evaluate_together", whole)
+    assert run.record.ensemble_due == "0000"
+    run.split = lambda number: drawn(number + 50)
+    record = run.confirm(TRIALS, top=1, seeds=2)
+    assert (record.ensemble, record.ensemble_due) == (None, "")
+    assert "can't be drawn again" in run.of(Warned)[-1].message
+
+
+def test_a_split_that_can_not_be_drawn_is_told_before_anything_is_written(make_run) -> None:
+    run = make_run("run")
+
+    def refuse(number: int) -> Division:
+        if number > 2:
+            raise DataError("no image of class 7 is left")
+        return drawn(number)
+
+    run.split = refuse
+    with pytest.raises(DataError):
+        run.confirm(TRIALS, top=1, seeds=3)
+    assert (run.record.confirmations, run.of(ConfirmationStarted)) == ((), [])
 
 
 def test_plans_of_unlike_splits_are_told_by_fsck(make_run) -> None:

@@ -132,8 +132,8 @@ def test_a_dataset_without_digests_is_not_counted(make_run) -> None:
 @pytest.mark.parametrize(
     ("count", "said"),
     [
-        (12, "; this machine has opened this test set in 12 runs before this one."),
-        (1, "; this machine has opened this test set in 1 run before this one."),
+        (12, "; this machine had opened this test set in 12 other runs before."),
+        (1, "; this machine had opened this test set in 1 other run before."),
         (0, "the test set was opened once."),
         (None, "the test set was opened once."),
     ],
@@ -147,7 +147,7 @@ def test_the_verdict_and_the_line_say_it(count: int | None, said: str) -> None:
     stamped = events.Stamped(seq=1, time=WHEN, t=1.0, event=opened)
     text = line(stamped, advance(ViewState(), stamped))
     assert text is not None
-    assert ("; this machine has opened" in text) == bool(count)
+    assert ("; this machine had opened" in text) == bool(count)
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_the_verdict_and_the_line_say_it(count: int | None, said: str) -> None:
     [
         (
             3,
-            ["By its own ledger this machine has opened this test set in 3 runs before this one. What"],
+            ["By its own ledger this machine had opened this test set in 3 other runs before. What"],
         ),
-        (0, ["By its own ledger this machine has opened this test set in no run before this one."]),
+        (0, ["By its own ledger this machine had opened this test set in no other run before."]),
         (None, []),
     ],
 )

@@ -207,7 +207,8 @@ def _test_opened(event: ev.TestOpened, _state: ViewState) -> str:
 def _ensemble_evaluated(event: ev.EnsembleEvaluated, _state: ViewState) -> str:
     together = f"trial {event.trial}, its {counted(event.members, 'seed')} together"
     val = "" if event.val_accuracy is None else f", val_accuracy {metric_text('val_accuracy', event.val_accuracy)}"
-    return f"{together}: test accuracy {metric_text('test_accuracy', event.test_accuracy)}{val}"
+    cost = f"; a prediction costs {event.members} times that of one"
+    return f"{together}: test accuracy {metric_text('test_accuracy', event.test_accuracy)}{val}{cost}"
 
 
 @_say.register

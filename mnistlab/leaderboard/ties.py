@@ -12,6 +12,7 @@ from mnistlab.intervals import ROUNDING
 from mnistlab.labels import ACCURACIES, counted
 from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
+from mnistlab.racing import own_splits
 from mnistlab.results import ReplicateResult
 from mnistlab.statistics import Difference, mean_sd
 
@@ -26,8 +27,9 @@ class Tie:
 
     `seeds` are those that both have, and `detectable` is the smallest true difference that they could have shown, None
     where they are too few to say. `more` further seeds would show one of `reference`; None where that is not known,
-    where the images do not suffice (`images` is False), or where it would take more than 1,000 seeds. Differences are
-    in the metric's own unit, of accuracies as shares. All of it is planned from a spread that few seeds have measured.
+    where the images do not suffice (`images` is False), or where it would take more than 1,000 seeds. `own_splits` says
+    that each seed has validated on images that it drew for itself. Differences are in the metric's own unit, of
+    accuracies as shares. All of it is planned from a spread that few seeds have measured.
     """
 
     seeds: int
@@ -35,6 +37,7 @@ class Tie:
     reference: float | None
     more: int | None
     images: bool = True
+    own_splits: bool = False
 
 
 def tie_of(a: Entry, b: Entry, metric: str, gap: Difference, level: float, reference: float | None) -> Tie:
@@ -46,13 +49,17 @@ def tie_of(a: Entry, b: Entry, metric: str, gap: Difference, level: float, refer
     reach = (gap.interval.high - gap.interval.low) / 2
     if len(gains) < FEWEST or not spread > ROUNDING * scale or not math.isfinite(reach):
         return Tie(len(gains), None, reference, None)
-    about = {"images": _images(reach, spread, len(gains)), "one_image": _one_image(a, metric)}
-    detectable = smallest_difference(spread, len(gains), level, **about)
+    overlap = own_splits([*a.replicates, *b.replicates]).get("overlap", 0.0)
+    about = {"images": 0.0, "one_image": 0.0}
+    if not overlap:
+        about = {"images": _images(reach, spread, len(gains)), "one_image": _one_image(a, metric)}
+    detectable = smallest_difference(spread, len(gains), level, overlap=overlap, **about)
     if reference is None:
         return Tie(len(gains), detectable, None, None)
-    needed = seeds_to_tell(reference, spread, level, **about)
+    needed = seeds_to_tell(reference, spread, level, overlap=overlap, **about)
     more = None if needed is None else max(0, needed - len(gains))
-    return Tie(len(gains), detectable, reference, more, images_suffice(reference, level, **about))
+    about["images"] += math.sqrt(overlap) * spread  # what the splits have in common
+    return Tie(len(gains), detectable, reference, more, images_suffice(reference, level, **about), overlap > 0)
 
 
 def _images(reach: float, spread: float, seeds: int) -> float:
@@ -133,5 +140,6 @@ def tie_text(metric: str, tie: Tie) -> str:
     if tie.more is not None:
         return f"{seen}; about {tie.more} more would show one of {wanted}"
     if not tie.images:
-        return f"{seen}; no number of seeds would show one of {wanted} on these validation images"
+        where = "by such splits of these images" if tie.own_splits else "on these validation images"
+        return f"{seen}; no number of seeds would show one of {wanted} {where}"
     return f"{seen}; one of {wanted} would take more than {MOST:,} seeds"

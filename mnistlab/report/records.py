@@ -152,8 +152,8 @@ def _about(trial: TrialResult) -> Pairs:
     made = dict.fromkeys(f"{part['plugin']} {part.get('version', '')}".strip() for part in parts if part.get("plugin"))
     parameters, macs = trial.metrics.get("parameters"), trial.metrics.get("macs")
     pairs = (
-        ("seed", str(trial.seed)),
-        ("time", seconds_text(trial.seconds)),
+        ("seed", str(trial.seed) if trial.number >= 0 else ""),  # else no trial had this plan, only fresh seeds
+        ("time", seconds_text(trial.seconds) if trial.number >= 0 else ""),
         ("parameters", "" if parameters is None else f"{parameters:,.0f}"),
         ("multiply-accumulates", "" if macs is None else f"{macs:,.0f}"),
         ("plugins", ", ".join(made)),

@@ -80,7 +80,9 @@ def _facts(path: Path, digest: str, about: About, chosen: Chosen) -> Iterator[tu
         yield "cost of a prediction", f"{about.members} times that of one model"
     yield "trained with", _listed_versions({name: then[name] for name in ("mnistlab", "torch") if name in then})
     yield "exported with", _listed_versions(about.versions)
-    yield "normalisation", f"mean {list(about.mean)}, standard deviation {list(about.std)}"
+    own = len({one.split for one in chosen.models}) > 1
+    known = f"mean {list(about.mean)}, standard deviation {list(about.std)}"
+    yield "normalisation", "of each model its own, by the images that it was trained on" if own else known
 
 
 def _listed_versions(versions: Mapping[str, str]) -> str:

@@ -74,13 +74,15 @@ class Chosen:
 def training_of(record: RunRecord, trial: str | None, replicate: int | None) -> Chosen:
     """Return the training to do again: the champion's first replicate where no trial is named, else the trial itself.
 
+    Of a plan of all defaults that no trial had, it is the first replicate too.
+
     Raises:
         NoSuchModelError: if there is none.
     """
     board = rank(record)
     found = _trial(record, board, trial)
     seeds = _replicates(record, found)
-    itself = replicate is None and (trial is not None or not seeds)
+    itself = replicate is None and (not seeds or (trial is not None and found.number >= 0))
     one = Chosen(record, board, found, None if itself else _one_of(seeds, found, replicate))
     if not (one.result.history or one.result.cause):
         raise NoSuchModelError(f"{one.title}: no epoch of it has ended, so there is nothing to compare with")

@@ -56,6 +56,7 @@ class Work:
     earlier: int = 0  # races before this one, which may have begun in a confirmation that was cut off
     out: frozenset[str] = frozenset()  # plans that have left a race over at least as many seeds: they stay out
     ensemble_due: str = ""  # the trial for whose ensemble the test set was opened, and that has no score yet
+    unsaid: bool = False  # nothing has written down yet which of the plans is that of all defaults
 
     @property
     def trials(self) -> tuple[TrialResult, ...]:
@@ -75,7 +76,7 @@ class Work:
     @property
     def done(self) -> bool:
         """Return whether there is nothing to do."""
-        return not (self.tasks or self.untested or self.refit_due or self.ensemble_due)
+        return not (self.tasks or self.untested or self.refit_due or self.ensemble_due or self.unsaid)
 
 
 # --- which plans --------------------------------------------------------------------------------------------------
@@ -87,18 +88,19 @@ def chosen_of(
     """Return the plans that a confirmation takes: the best of `trials`, and that of all defaults.
 
     Where no trial has used its full budget, or none is to be confirmed, there is nothing to compare the defaults with;
-    nor is there where the space has a single plan.
+    nor is there where the space has a single plan. A trial that stood for the defaults `before` still does: another one
+    with the same plan would train it once more, and compete with it.
     """
     best = best_trials(trials, spec.search.metric[0], spec.confirm.top)
     if not (best and spec.confirm.baseline) or size(space) == 1:
         return Chosen(tuple(best))
     plan = default_plan(space)
     mine = [one for one in (*best, *trials) if same_settings(one.plan, plan)]
-    full = [one for one in mine if one.state == "complete"]
-    if mine:
-        one = (best_trials(full, spec.search.metric[0], 1) or sorted(mine, key=lambda trial: trial.number))[0]
-    else:
-        one = untried(_own_name(plan, before), plan)
+    full = best_trials([one for one in mine if one.state == "complete"], spec.search.metric[0], 1)
+    stood = [one for one in (*mine, *(before.untried if before else ())) if before and one.trial == before.baseline]
+    stood = [one for one in stood if same_settings(one.plan, plan)]
+    tried = [*stood, *full, *sorted(mine, key=lambda trial: trial.number)]
+    one = tried[0] if tried else untried(_own_name(plan, before), plan)
     added = one.trial not in {trial.trial for trial in best}
     return Chosen((*best, *([one] if added else ())), one.trial, added)
 
@@ -158,7 +160,7 @@ def _work(spec: ExperimentSpec, chosen: Chosen, seeds: int, before: RunRecord | 
     replicates, refits = (before.replicates, before.refits) if before else ((), ())
     there = {(one.trial, one.replicate) for one in replicates}
     entries = before.confirmations if before else ()
-    names, out = {trial.trial for trial in chosen.trials}, left_a_race(entries, seeds)
+    names, out = {trial.trial for trial in chosen.trials}, left_a_race(entries, seeds) - {chosen.baseline}
     tasks = [
         ReplicateTask(trial.trial, number, replicate_seed(spec.seed, number), dict(trial.plan))
         for number in range(1, seeds + 1)  # seeds first, so that plans stay comparable if the run is cut
@@ -170,4 +172,5 @@ def _work(spec: ExperimentSpec, chosen: Chosen, seeds: int, before: RunRecord | 
     mine = tuple(one for one in refits if one.trial in names)
     broken = before.broken_on_test if before else frozenset[tuple[str, int]]()
     earlier, together = races_before(entries, names, seeds), before.ensemble_due if before else ""
-    return Work(chosen, seeds, tuple(tasks), known, mine, due, broken, earlier, out, together)
+    unsaid = bool(known and chosen.baseline) and before is not None and before.baseline != chosen.baseline
+    return Work(chosen, seeds, tuple(tasks), known, mine, due, broken, earlier, out, together, unsaid)

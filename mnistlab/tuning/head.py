@@ -95,6 +95,11 @@ def given(starting: Starting) -> Generator[None]:
         module.Node = before
 
 
+_loopbacks = 0  # users of the switch at this moment: the thread that starts a Ray, and who is given it
+_usual = True  # what it is without them
+_switching = threading.Lock()
+
+
 @contextmanager
 def _loopback() -> Generator[None]:
     """Make a Ray that starts now one of a single machine: its node is 127.0.0.1, and it listens there alone.
@@ -104,12 +109,22 @@ def _loopback() -> Generator[None]:
     read once from the environment when Ray is imported, so it is set where this process reads it; the processes that
     Ray starts get it by their environment.
     """
-    constants: Any = ray_constants
-    before, constants.ENABLE_RAY_CLUSTER = getattr(constants, "ENABLE_RAY_CLUSTER", True), False
+    _switch(1)
     try:
         yield
     finally:
-        constants.ENABLE_RAY_CLUSTER = before
+        _switch(-1)
+
+
+def _switch(users: int) -> None:
+    """Turn Ray's switch with its first user, and back with its last one."""
+    global _loopbacks, _usual  # noqa: PLW0603 - Ray's switch is one of the process
+    constants: Any = ray_constants
+    with _switching:
+        if not _loopbacks:
+            _usual = getattr(constants, "ENABLE_RAY_CLUSTER", True)
+        _loopbacks += users
+        constants.ENABLE_RAY_CLUSTER = _usual and not _loopbacks
 
 
 def reread_credentials() -> None:

@@ -105,7 +105,7 @@ def begun(executor: str, address: str | None) -> Generator[None]:
     """
     with ExitStack() as until_then:
         if executor == "ray" and address is None and is_early():
-            with suppress(ResourceError):
+            with suppress(ResourceError, OSError):
                 one = until_then.enter_context(private())
                 until_then.enter_context(_left_whole(one))
                 _begun.append(one)
@@ -179,7 +179,7 @@ def _template(folder: Path) -> Generator[None]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**template.ENVIRONMENT, **os.environ},
+            env={**os.environ, **template.ENVIRONMENT},  # a copy gets the surroundings of its worker
             start_new_session=True,
         )
     try:

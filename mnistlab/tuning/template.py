@@ -49,7 +49,8 @@ READ_ONCE: tuple[str, ...] = (
     "RAY_RAYLET_PID",
 )  # variables of which Ray, once it is imported, has no second look
 GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # what it starts with: else OpenBLAS has a thread by the time of a fork
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""What it starts with, whatever its surroundings say: else OpenBLAS has threads by the time of a fork."""
 ASK_SECONDS = 10.0  # that a process may take to say what it wants
 
 
@@ -171,7 +172,7 @@ class _Pair:
 def _end(events: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
     """End the other of a pair of which one has ended."""
     pair: _Pair = key.data
-    if pair.line not in events.get_map():  # told with the other one's end
+    if pair.line.fileno() < 0:  # closed: this end was told at the same time as the other one's
         return
     events.unregister(pair.line)
     events.unregister(pair.end)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistlab.tuning import start_worker, template
+from mnistlab.tuning import private, start_worker, template
 
 WORKER = """
 import json, os, signal, sys, time
@@ -168,6 +169,40 @@ def test_a_template_in_which_a_gpu_was_opened_forks_nothing(monkeypatch: pytest.
     monkeypatch.setattr(template, "GPUS", ("/dev/null",))
     with Path("/dev/null").open():
         assert template._touches_a_gpu()
+
+
+def test_a_worker_and_its_stand_in_may_end_at_the_same_time() -> None:
+    """The template hears of both at once, or of the second one while it is at work with the first."""
+    with selectors.DefaultSelector() as events, subprocess.Popen(["true"]) as worker:
+        here, there = socket.socketpair()
+        pair = template._Pair(here, worker.pid, os.pidfd_open(worker.pid))
+        events.register(pair.line, selectors.EVENT_READ, pair)
+        events.register(pair.end, selectors.EVENT_READ, pair)
+        there.close()
+        while len(told := events.select(10)) < 2:
+            pass
+        for key, _ in told:
+            template._end(events, key)
+        assert not events.get_map()
+        worker.returncode = 0  # the template has waited for it
+
+
+@pytest.mark.parametrize("variable", template.ENVIRONMENT)
+def test_a_template_has_one_thread_whatever_its_surroundings_say(
+    variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Mapping[str, str]] = []
+    monkeypatch.setenv(variable, "4")
+    monkeypatch.setattr(private.subprocess, "Popen", lambda *_, env, **__: given.append(env) or Nothing())
+    with private._template(tmp_path):
+        assert os.environ[variable] == "4"  # what a worker computes with is the user's own
+    assert [env[variable] for env in given] == ["1"]
+
+
+class Nothing:
+    def kill(self) -> None: ...
+
+    def communicate(self) -> None: ...
 
 
 ALONE = """
