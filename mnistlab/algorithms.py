@@ -148,9 +148,10 @@ def warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
     if not learns(search):
         return
     if search.trials <= FEWEST:
+        drawn = "at random or near the defaults" if search.algorithm == "auto" else "at random"
         yield (
             f"search.trials = {search.trials:,}: {search.algorithm} learns from at least {FEWEST} trials, so this "
-            f"search proposes every plan at random; set more trials, or algorithm = 'random'"
+            f"search proposes its plans {drawn}; set more trials, or algorithm = 'random'"
         )
     if search.algorithm == "cmaes":
         yield from _not_numbers(space)

@@ -22,6 +22,7 @@ from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, TrainingConfig, compose, endless, size
 from mnistlab.spec import (
     MAX_TRIALS,
+    MOST_OF_BUDGET,
     OLD_DEFAULTS,
     Algorithm,
     ConfirmSpec,
@@ -255,10 +256,11 @@ def _settled(spec: ExperimentSpec, dataset: DatasetChoice, fallback: DatasetChoi
 
 def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
     least = spec.search.min_budget
-    if spec.search.scheduler == "halving" and least and least >= space.epochs:
+    if spec.search.scheduler == "halving" and least and least > MOST_OF_BUDGET * space.epochs:
         yield (
-            f"search.min_budget = {least:g} and training.epochs = {space.epochs}: every trial is trained in full; "
-            "set a smaller budget, or leave it out"
+            f"search.min_budget = {least:g} and training.epochs = {space.epochs}: every trial is trained in full, "
+            f"because a first training of more than {100 * MOST_OF_BUDGET:.0f} % of the epochs saves too little; set a "
+            "smaller budget, or leave it out"
         )
     points, trials = size(space) or 0, spec.search.trials
     if spec.search.algorithm == "grid" and trials < points:

@@ -44,7 +44,7 @@ def epochs_text(budget: float) -> str:
 def scheduler_text(scheduler: str, rungs: Sequence[float]) -> str:
     """Return for example `halving at 0.5, 2 and 8 epochs`, or the scheduler alone where it has no such rungs."""
     if len(rungs) < 2:
-        return scheduler
+        return scheduler + " (each trial in full)" * bool(rungs)
     return f"{scheduler} at {listed([f'{budget:g}' for budget in rungs])} epochs"
 
 

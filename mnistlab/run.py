@@ -245,7 +245,8 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
         if past.drivers:
             again = [one.name for one in past.unended] if _searchable(found, past) else []
             ended = Counter[str](trial.state for trial in run.trials)
-            ended += Counter(paused=sum(one.state is None for one in past.waiting))
+            if _searchable(found, past):  # else those that waited have been told as ended
+                ended += Counter(paused=sum(one.state is None for one in past.waiting))
             run.emit(resumed(found, machine, portion, replicates, again, ended, number, run.options.command, by))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))

@@ -36,6 +36,7 @@ MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MIN_GPU_SHARE = 0.0001
 MAX_TRIALS = 1_000_000
+MOST_OF_BUDGET = 0.6  # a first training of more than this share of the full budget saves too little
 
 # What earlier versions took for granted where a file said nothing. What a run's record lacks, its version did not know.
 OLD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {

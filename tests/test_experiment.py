@@ -147,12 +147,18 @@ def test_a_grid_is_tried_whole_where_the_file_does_not_say_how_many_trials(load)
 
 
 def test_a_smallest_budget_that_leaves_no_rung_is_accepted_with_a_warning(load):
-    said = load(GRID, "search.min_budget=8", "training.epochs=8", "search.trials=48").warnings
-    assert said == (
-        "search.min_budget = 8 and training.epochs = 8: every trial is trained in full; "
-        "set a smaller budget, or leave it out",
-    )
-    for others in (["search.min_budget=0.5"], ["search.min_budget=8", "search.scheduler=asha"], []):
+    for budget in ("8", "5", "4.9"):
+        said = load(GRID, f"search.min_budget={budget}", "training.epochs=8", "search.trials=48").warnings
+        assert said == (
+            f"search.min_budget = {budget} and training.epochs = 8: every trial is trained in full, because a first "
+            "training of more than 60 % of the epochs saves too little; set a smaller budget, or leave it out",
+        )
+    for others in (
+        ["search.min_budget=4.8"],
+        ["search.min_budget=0.5"],
+        ["search.min_budget=8", "search.scheduler=asha"],
+        [],
+    ):
         assert load(GRID, *others, "training.epochs=8", "search.trials=48").warnings == ()
 
 

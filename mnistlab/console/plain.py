@@ -112,9 +112,9 @@ def _trial_started(event: ev.TrialStarted, state: ViewState) -> str:
     repeats = f" (another seed of the plan of trial {event.repeats})" if event.repeats else ""
     if event.waited:
         return f"trial {event.trial} promoted to {epochs_text(event.budget or _full(state))}: {event.label}{repeats}"
-    if event.attempt > 1:
+    if (attempt := event.attempt - event.rung) > 1:  # each rung has a start of its own
         where = f"goes on after {counted(event.epoch, 'epoch')}" if event.epoch else "starts again"
-        return f"trial {event.trial} {where} (attempt {event.attempt}): {event.label}{repeats}"
+        return f"trial {event.trial} {where} (attempt {attempt}): {event.label}{repeats}"
     return f"trial {event.trial} started: {event.label}{repeats}"
 
 

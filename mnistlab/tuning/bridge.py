@@ -224,7 +224,7 @@ class Bridge(Unsaved, Searcher):
         """Return what Optuna proposes next: a new plan or, where it insists on one that was tried, that one again.
 
         A repeat is told as FAIL, which samplers pass over: PRUNED would speak against its plan, COMPLETE would count
-        one training as two.
+        one training as two. Of a finite space that still has plans, one that was not tried comes instead of a repeat.
         """
         turns = 0
         while True:
@@ -232,10 +232,18 @@ class Bridge(Unsaved, Searcher):
             trial = self._study.ask()
             plan = suggest(self._space, lambda parameter, trial=trial: ask(trial, parameter))
             first = self._first.get(self._key(plan))
-            if first is None or turns == INSISTS:
+            if first is None or turns > INSISTS or (turns == INSISTS and not self._enqueue_untried()):
                 return trial, plan
             trial.set_user_attr("repeats", trial_name(first))
             self._study.tell(trial, state=TrialState.FAIL)
+
+    def _enqueue_untried(self) -> bool:
+        """Give Optuna a point that was not tried; return whether there is one that can be found by counting."""
+        for point in grid(self._space) if self._points_in_all is not None else ():
+            if self._key(suggest(self._space, lambda one, point=point: point[one.path])) not in self._first:
+                enqueue(self._study, self._space, point)
+                return True
+        return False
 
     def _say_exhausted(self) -> None:
         """Say that every plan of the space was tried, and propose nothing any more."""
@@ -444,6 +452,8 @@ class Bridge(Unsaved, Searcher):
         trial = self._live.pop(trial_id)
         if outcome.state == "complete":
             self._tell_full(trial, result)
+        if outcome.state == "failed" and self._ladder:
+            self._ladder.fails(trial_name(self._numbers[trial_id]))
         self._told(trial, outcome, result, metrics)
 
     def _told(self, trial: Trial, outcome: Outcome, result: Mapping[str, Any], metrics: Sequence[str]) -> None:

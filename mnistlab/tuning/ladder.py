@@ -16,13 +16,12 @@ from typing import cast
 from mnistlab.api import Choice
 from mnistlab.results import RunRecord, higher_is_better
 from mnistlab.space import Branch, Space
-from mnistlab.spec import ExperimentSpec
+from mnistlab.spec import MOST_OF_BUDGET, ExperimentSpec
 from mnistlab.tuning.past import Past
 
 FACTOR = 4  # budgets grow by about so much from rung to rung, unless the experiment says otherwise
 STEPS = 45  # of the optimizer, in a training that says something of its plan
 RUNGS = 3  # at most, unless the experiment says how small the smallest budget is
-WORTH = 0.6  # a rung with more than this share of the full budget saves too little
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def budgets(epochs: int, factor: int, smallest: float) -> list[float]:
 
     They are whole epochs, or halves of one that are halved again.
     """
-    if smallest > WORTH * epochs:
+    if smallest > MOST_OF_BUDGET * epochs:
         return [float(epochs)]
     steps = max(1, round(math.log(epochs / smallest, factor)))
     found = [_rounded(smallest * (epochs / smallest) ** (step / steps)) for step in range(steps)]
@@ -159,27 +158,41 @@ class Ladder:
         """Take note that a trial is trained at `rung`: it no longer waits at the one below."""
         self._steps[rung - 1].promoted.add(trial)
 
+    def fails(self, trial: str) -> None:
+        """Take note that a trial has come to nothing: it takes no place from another one."""
+        for step in self._steps:
+            step.values.pop(trial, None)
+            step.promoted.discard(trial)
+
     def take_up(self, past: Past, metric: str) -> None:
-        """Know who waits, and who was promoted, under earlier drivers of a run."""
+        """Know who waits, who was promoted and who has failed, under earlier drivers of a run."""
         for step in past.steps:
             if step.kind == "paused":
                 self.waits(step.trial, step.rung, worth(past.trials[step.trial].rungs[step.rung].metrics, metric))
             elif step.kind == "promoted":
                 self.goes_up(step.trial, step.rung)
+            elif step.kind == "ended" and past.trials[step.trial].state == "failed":
+                self.fails(step.trial)
 
     def next(self, *, more: bool, live: Collection[int]) -> tuple[str, Rung] | None:
         """Return the trial that is promoted next, and to which rung, or None.
 
         `more`: whether new trials are still to come. `live` are the rungs of the trials that are being trained: as long
-        as one is below, who is the best there is not known.
+        as one is below, who is the best there is not known. Once nobody else comes, more of each rung are promoted than
+        one in the factor, those of the lowest rung first: they may be among the best of the next one.
         """
-        top = len(self._steps) - 1
         for number in reversed(range(len(self._steps))):
-            step = self._steps[number]
-            reached = len(step.values)
-            places = min(reached // self._factor, finalists(reached)) if number == top else reached // self._factor
-            if not more and all(rung > number for rung in live):
-                places = max(places, finalists(reached))
-            if (trial := step.due(places)) is not None:
+            if (trial := self._steps[number].due(self._places(number))) is not None:
+                return trial, self.rungs[number + 1]
+        for number, step in enumerate(self._steps):
+            if more or any(rung <= number for rung in live):
+                return None
+            if (trial := step.due(max(self._places(number), finalists(len(step.values))))) is not None:
                 return trial, self.rungs[number + 1]
         return None
+
+    def _places(self, number: int) -> int:
+        """Return how many of a rung's best are promoted while others are still to come."""
+        reached = len(self._steps[number].values)
+        places = reached // self._factor
+        return min(places, finalists(reached)) if number == len(self._steps) - 1 else places

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from optuna.study import StudyDirection
@@ -17,7 +18,8 @@ from mnistlab.identity import canonical
 from mnistlab.labels import counted
 from mnistlab.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.space import Space
-from mnistlab.store import find_run, read_run
+from mnistlab.store import find_run, read_events, read_run
+from mnistlab.tuning.past import past_of
 from mnistlab.tuning.scores import scores
 
 PLACE = "search.like"
@@ -35,18 +37,32 @@ def taken(
     found, faults = dict[Path, Earlier](), list[Fault]()
     for name in names:
         try:
-            record = read_run(find_run(name, root))
+            record = _read(find_run(name, root))
             path = Path(record.path).resolve()
             if path in found:
                 faults.append(Fault(PLACE, "must name each run once", name))
             elif space is not None:
                 found[path], misfits = earlier_of(record, space, metric)
                 faults += _useless(name, found[path], misfits, metric)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             faults.append(Fault(PLACE, f"its record or a plan of it lacks what a search needs: {error}", name))
         except MnistlabError as error:
             faults.append(Fault(PLACE, error.reason, name))
     return tuple(found.values()), faults
+
+
+def _read(path: Path) -> RunRecord:
+    """Return a run with the trials that wait at a rung, which have no result before its search is over."""
+    record = read_run(path)
+    there = {trial.trial for trial in record.trials}
+    waiting = (one for one in past_of(read_events(path)).waiting if one.name not in there)
+    found = [
+        TrialResult(
+            trial=one.name, number=one.number, state="pruned", seed=one.seed, plan=one.plan, label="", rungs=one.rungs
+        )
+        for one in waiting
+    ]
+    return replace(record, trials=(*record.trials, *found))
 
 
 def _useless(name: str, earlier: Earlier, misfits: Counter[str], metric: str) -> Iterator[Fault]:

@@ -71,7 +71,7 @@ def _new(spec: ExperimentSpec, space: Space, stopping: Callable[[], bool], emit:
     # rung: Ray's synchronous HyperBand waits for whole brackets, which starves the workers of a small machine.
     longest = max(space.epochs, grace)
     factor = search.reduction_factor or FACTOR
-    brackets = 1 if search.scheduler == "asha" else _brackets(space.epochs, factor)
+    brackets = 1 if search.scheduler == "asha" else _brackets(longest / grace, factor)
     return Halving(
         emit,
         max_t=longest,
@@ -90,10 +90,10 @@ def _past_warm_up(epochs: int) -> int:
     return max(1, math.ceil(epochs / 2))
 
 
-def _brackets(epochs: int, factor: int) -> int:
-    """Return Hyperband's number of brackets: floor(log_factor(epochs)) + 1."""
+def _brackets(span: float, factor: int) -> int:
+    """Return Hyperband's number of brackets, for so many times the grace: floor(log_factor(span)) + 1."""
     count = 1
-    while factor**count <= epochs:
+    while factor**count <= span:
         count += 1
     return count
 

@@ -187,8 +187,23 @@ def test_a_run_whose_time_was_up_when_its_driver_died_ends_those_that_waited(tmp
     drives.more("search.time_budget=0.001")
     record = read_run(drives.path)
     assert view_of(drives.path).paused == 0
+    told = [one.event for one in read_events(drives.path) if isinstance(one.event, events.RunResumed)]
+    assert all("paused" not in event.counts for event in told)
     assert sum(one.state == "pruned" for one in record.trials) > 0
     assert [one for one in fsck.check(drives.path).findings if one.level == "fault"] == []
+
+
+def test_finalists_that_fail_leave_their_places_to_others(tmp_path: Path) -> None:
+    """A search has a winner as long as any of its trials can be trained in full."""
+    world = World(1, spread=10.0, failing=0.6)
+    drives = Drives(tmp_path, replace(case(1), world=world))
+    drives.to_the_end()
+    record, rungs = read_run(drives.path), trained(drives.path)
+    top = len(record.run["rungs"]) - 1
+    came = sum(len(trial.rungs) == top for trial in record.trials if trial.state != "failed")
+    full = [trial for trial in record.trials if trial.state == "complete"]
+    assert [name for name, reached in rungs.items() if top in reached and name not in {one.trial for one in full}]
+    assert len(full) >= finalists(came)
 
 
 def test_more_trials_later_do_not_use_up_plans_that_are_known(tmp_path: Path) -> None:

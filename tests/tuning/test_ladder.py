@@ -116,6 +116,35 @@ def test_at_the_end_more_are_trained_in_full_once_nobody_is_below():
     assert len(promoted) + 1 == finalists(4)
 
 
+def test_a_trial_that_fails_leaves_its_place_to_the_next_best():
+    made = ladder(0.1, 0.2, 0.3, 0.4, rung=1)
+    promoted = []
+    while (due := made.next(more=False, live=())) is not None:
+        promoted.append(due[0])
+        made.goes_up(due[0], 2)
+        made.fails(due[0])
+    assert promoted == ["3", "2", "1", "0"]
+
+
+def test_at_the_end_a_trial_that_is_due_below_is_trained_before_more_of_a_higher_rung():
+    """A better one may be among them: 16 trials wait at the first of three rungs, with one worker."""
+    made, order = Ladder(RUNGS, factor=4), list[tuple[str, int]]()
+    for number in range(16):
+        made.waits(f"{number}", 0, number / 16)
+    while (due := made.next(more=False, live=())) is not None:
+        name, rung = due
+        made.goes_up(name, rung.number)
+        order.append((name, rung.number))
+        if not rung.last:
+            made.waits(name, rung.number, {"11": 2.0}.get(name, int(name) / 16))
+    below = [name for name, rung in order if rung == 1]
+    assert below == ["15", "14", "13", "12", "11"]
+    full = [name for name, rung in order if rung == 2]
+    assert full[0] == "15"  # the best of the first four at its rung
+    assert full[1] == "11"
+    assert order.index(("11", 2)) > order.index(("11", 1))
+
+
 def test_what_is_told_of_a_rung():
     made = ladder(0.1, 0.4, 0.3, 0.2)
     assert made.told(0) == (4, 0, 0.4)

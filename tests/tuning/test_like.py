@@ -27,7 +27,7 @@ from mnistlab.spec import read
 from mnistlab.store import read_events, read_run
 from mnistlab.tuning.like import earlier_of, taken
 from tests.simulated.controller import World
-from tests.simulated.driving import Case, Drives, options_in, registry, without_ray
+from tests.simulated.driving import Case, Drives, Fault, options_in, registry, without_ray
 
 pytestmark = pytest.mark.simulated
 
@@ -91,6 +91,21 @@ def test_every_result_is_its_share_of_its_own_run(lent: Path) -> None:
     for one in found.results:
         plan = next(trial.plan for trial in record.trials if trial.trial == one.trial)
         assert suggest(space, lambda parameter, one=one: one.point[parameter.path]) == plan
+
+
+def test_a_run_that_was_killed_lends_what_waits_at_a_rung_too(tmp_path: Path) -> None:
+    """Trials that wait have no result before their search is over, and the complete ones are the best of it."""
+    drives = Drives(tmp_path, replace(CASE, trials=24))
+    drives.go(Fault("kill", at=60))
+    record = read_run(drives.path)
+    waiting = [one.event.trial for one in read_events(drives.path) if isinstance(one.event, events.TrialPaused)]
+    assert set(waiting) - {one.trial for one in record.trials}
+    space = reopen_search(drives.path, options_in(tmp_path).place).experiment.space
+    found, said = taken(drives.path.parent, [drives.path.name], space, "val_accuracy")
+    assert said == []
+    assert {one.trial for one in found[0].results} == set(waiting) | {one.trial for one in record.trials}
+    best = min(found[0].results, key=lambda one: -one.beats)
+    assert best.beats > 0.8
 
 
 def test_a_plan_that_failed_beats_nothing_and_what_the_machine_did_says_nothing(lent: Path) -> None:

@@ -72,10 +72,23 @@ def test_nothing_is_stopped_while_the_learning_rate_may_still_rise(name: str, ep
     assert _grace(name, epochs, grace_epochs=1) == 1
 
 
+@pytest.mark.parametrize("epochs", [1, 4, 8, 9, 27])
+@pytest.mark.parametrize("grace", [{}, {"grace_epochs": 1}])
+def test_every_bracket_of_hyperband_judges_its_trials(epochs: int, grace: dict[str, int]) -> None:
+    made = _made("hyperband", epochs, **grace)
+    rungs = [[epoch for epoch, _ in bracket._rungs] for bracket in made._brackets]
+    assert all(rungs)
+    assert len(rungs) == (1 if not grace else 1 + sum(3**power <= epochs for power in (1, 2, 3)))
+
+
 def _grace(name: str, epochs: int, **search: int) -> float:
     """Return before which epoch a scheduler stops nothing."""
+    made = _made(name, epochs, **search)
+    return made._grace_period if name == "median" else min(epoch for epoch, _ in made._brackets[0]._rungs)
+
+
+def _made(name: str, epochs: int, **search: int) -> Any:
     tables: Table = {"name": "x", "model": {"mlp": {}}, "search": {"scheduler": name, **search}}
     spec = ExperimentSpec.model_validate(tables)
     space = Space((), (), (), Branch("training", {}, {"epochs": epochs}, ()))
-    made: Any = scheduler(spec, space, lambda: False)
-    return made._grace_period if name == "median" else min(epoch for epoch, _ in made._brackets[0]._rungs)
+    return scheduler(spec, space, lambda: False)
