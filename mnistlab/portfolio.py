@@ -36,13 +36,15 @@ def most_looks(search: SearchSpec) -> int:
 def first_looks(space: Space, earlier: Sequence[Earlier] = ()) -> Iterator[dict[str, Scalar]]:
     """Yield points of a space, each once: the active parameters of each.
 
-    First all defaults, and the best plans of earlier runs; then the defaults of each model, the plans that its plugins
-    offer, in turn, and the defaults of each model with each other optimizer.
+    First all defaults, and the best plans of earlier runs; then, in turn, a plan that a plugin offers and the defaults
+    of the next model; then the defaults of each model with each other optimizer. In turn, because few plans can be
+    looked at early, and both do well (measured: docs/decisions/0034).
     """
     seen: set[str] = set()
     pairs = [defaults(_only(space, *pair)) | _chosen(space, *pair) for pair in product(space.models, space.optimizers)]
     step = len(space.optimizers)
-    for point in chain(pairs[:1], points(earlier), pairs[::step], _offered(space), pairs):
+    in_turn = chain.from_iterable(zip_longest(_offered(space), pairs[step::step]))
+    for point in chain(pairs[:1], points(earlier), filter(None, in_turn), pairs):
         if (key := canonical(point)) not in seen:
             seen.add(key)
             yield point
@@ -58,8 +60,18 @@ def _chosen(space: Space, model: Branch, optimizer: Branch) -> dict[str, Scalar]
 
 
 def _offered(space: Space) -> Iterator[dict[str, Scalar]]:
-    """Yield the points of the plugins' own plans: the first of each plugin, then the second of each, and so on."""
-    offers = [[_point(space, kind, one, wish) for wish in one.portfolio] for kind, one in _branches(space)]
+    """Yield the points of the plugins' own plans: the first of each plugin, then the second of each, and so on.
+
+    Those of a model or an optimizer that the space lacks come last: little of them is left.
+    """
+    names = {"model": {one.name for one in space.models}, "optimizer": {one.name for one in space.optimizers}}
+
+    def lacks(wish: Mapping[str, Scalar]) -> bool:
+        return any(wish.get(kind, "") not in {"", *known} for kind, known in names.items())
+
+    offers = [
+        [_point(space, kind, one, wish) for wish in sorted(one.portfolio, key=lacks)] for kind, one in _branches(space)
+    ]
     for turn in zip_longest(*offers):
         yield from (point for point in turn if point)
 

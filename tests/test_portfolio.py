@@ -52,16 +52,24 @@ def test_defaults_of_each_model_come_first_and_of_each_pair_last(space):
     assert all(defaults[key] == value for one in found for key, value in one.items() if key in defaults)
 
 
-def test_plans_of_plugins_come_in_turn_after_the_defaults(space):
+def test_plans_of_plugins_come_in_turn_with_the_defaults_of_the_next_model(space):
     offered = bare(
         space,
         mlp=[{"model.mlp.width": 100}, {"model.mlp.width": 200}],
         sgd=[{"model": "cnn", "optimizer.sgd.lr": 0.2}],
     )
-    found = list(first_looks(offered))[2:5]
-    assert [(one["model"], one["optimizer"]) for one in found] == [("mlp", "adamw"), ("cnn", "sgd"), ("mlp", "adamw")]
-    assert [found[0]["model.mlp.width"], found[2]["model.mlp.width"]] == [100, 200]
-    assert found[1]["optimizer.sgd.lr"] == 0.2
+    found = list(first_looks(offered))
+    pairs = [(one["model"], one["optimizer"]) for one in found[:5]]
+    assert pairs == [("mlp", "adamw"), ("mlp", "adamw"), ("cnn", "adamw"), ("cnn", "sgd"), ("mlp", "adamw")]
+    assert found[2] == next(one for one in first_looks(space) if one["model"] == "cnn")
+    assert [found[1]["model.mlp.width"], found[4]["model.mlp.width"]] == [100, 200]
+    assert found[3]["optimizer.sgd.lr"] == 0.2
+
+
+def test_plans_of_what_the_space_lacks_come_after_the_others(space):
+    wishes = [{"optimizer": "muon", "model.mlp.width": 100}, {"optimizer": "sgd", "model.mlp.width": 200}]
+    found = [one for one in first_looks(bare(space, mlp=wishes)) if one.get("model.mlp.width") in {100, 200}]
+    assert [(one["optimizer"], one["model.mlp.width"]) for one in found] == [("sgd", 200), ("adamw", 100)]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +85,7 @@ def test_plans_of_plugins_come_in_turn_after_the_defaults(space):
     ],
 )
 def test_a_wish_that_the_space_lacks_becomes_the_nearest_that_it_has(space, wish, key, value):
-    point = list(first_looks(bare(space, mlp=[{"model.mlp.width": 77} | wish])))[2]
+    point = list(first_looks(bare(space, mlp=[{"model.mlp.width": 77} | wish])))[1]
     default = next((one.default for one in space.parameters() if one.path == key), None)
     assert point.get(key) == (default if value is None else value)
     assert suggest(space, lambda one: point[one.path])  # it is a whole point of the space

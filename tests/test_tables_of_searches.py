@@ -37,7 +37,7 @@ def test_a_table_holds_each_plan_s_trainings_for_each_budget_and_seed(path: Path
     head, *lines = (json.loads(line) for line in lzma.decompress(path.read_bytes()).decode().splitlines())
     assert path.stat().st_size < 4e6
     assert head["machine"]
-    assert len(lines) >= 40
+    assert len(lines) >= (500 if head["task"] in {"digits", "mnist-2000"} else 40)
     for line in lines:
         trainings = line["trainings"]
         if any(str(one.get("failed", "")).startswith("refused") for one in trainings):

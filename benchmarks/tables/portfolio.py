@@ -5,6 +5,7 @@ Usage: python benchmarks/tables/portfolio.py [PLANS] [TASK ...]
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,15 +82,35 @@ def unlike_defaults(plan: Mapping[str, Scalar], space: Space) -> dict[str, Scala
     return {"optimizer": plan["optimizer"]} | {key: value for key, value in rounded.items() if key != "model"}
 
 
+def with_each_optimizer(tables: Sequence[Table], count: int) -> list[Mapping[str, Scalar]]:
+    """Return so many plans, and the best one of each optimizer that none of them has: a search may have no other."""
+    found = chosen(tables, count)
+    for name in sorted(
+        {str(row.flat["optimizer"]) for row in tables[0].rows} - {str(one["optimizer"]) for one in found}
+    ):
+        of_it = (tuple(row for row in table.rows if row.flat["optimizer"] == name) for table in tables)
+        found += chosen([replace(table, rows=rows) for table, rows in zip(tables, of_it, strict=True)], 1)
+    return found
+
+
 def main() -> None:
-    """Print the plans of each model."""
+    """Print the plans of each model, as `mnistlab/builtin/models/portfolios.py` holds them."""
     count, names = int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:]
     space = experiment.load(HERE / "space.toml", (), select(Selection(only_built_in=True))).space
     tables = [read(HERE / f"{name}.jsonl.xz", space) for name in names or tasks()]
     for model in space.models:
         of_it = [replace(one, rows=tuple(row for row in one.rows if row.flat["model"] == model.name)) for one in tables]
-        for plan in chosen(of_it, count):
-            print(model.name, unlike_defaults(plan, space))
+        print(f"{model.name.upper()}: Portfolio = (")
+        for plan in with_each_optimizer(of_it, count):
+            print("    {")
+            print(
+                "".join(
+                    f"        {json.dumps(key)}: {value!r},\n" for key, value in unlike_defaults(plan, space).items()
+                ),
+                end="",
+            )
+            print("    },")
+        print(")")
 
 
 if __name__ == "__main__":
