@@ -85,7 +85,7 @@ def test_plans_of_what_the_space_lacks_come_after_the_others(space):
     ],
 )
 def test_a_wish_that_the_space_lacks_becomes_the_nearest_that_it_has(space, wish, key, value):
-    point = list(first_looks(bare(space, mlp=[{"model.mlp.width": 77} | wish])))[1]
+    point = list(first_looks(bare(space, mlp=[{"model.mlp.width": 77, "optimizer.adamw.lr": 0.002} | wish])))[1]
     default = next((one.default for one in space.parameters() if one.path == key), None)
     assert point.get(key) == (default if value is None else value)
     assert suggest(space, lambda one: point[one.path])  # it is a whole point of the space
