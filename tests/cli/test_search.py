@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load
 
@@ -233,8 +234,17 @@ def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
     ray_home: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_on_ray(ray_home, "search", "tiny.toml")
+
+    def gcs() -> list[psutil.Process]:
+        return [one for one in of_ours(ray_home) if "gcs_server" in " ".join(one.cmdline())]
+
+    wait_until(lambda: bool(gcs()), process)
+    for one in gcs():
+        one.suspend()  # Ray is not up before it goes on, however long the search takes to come to where it needs one
     wait_for(ray_home, "run_preparing")
     send(process, number)
+    for one in gcs():
+        one.resume()
     ended, out, err = end(process)
     assert ended == code, err
     assert "Traceback" not in out + err

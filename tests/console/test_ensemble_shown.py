@@ -110,5 +110,7 @@ def test_views_of_lines_and_the_dashboard_say_it(stamped, val: float | None, sai
     state = advance(ViewState(), one)
     text = line(one, state)
     assert text is not None
-    assert text.endswith(f"] trial 0000, its 3 seeds together: test accuracy 97.00 %{said}")
+    assert text.endswith(
+        f"] trial 0000, its 3 seeds together: test accuracy 97.00 %{said}; a prediction costs 3 times that of one"
+    )
     assert confirmation_text(state).endswith("; 0000, its 3 seeds together: test accuracy 97.00 %")
