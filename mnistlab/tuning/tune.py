@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.air._internal import usage as air_usage
 from ray.tune.experiment import Trial
 
 from mnistlab.tuning.cluster import alive_nodes, cluster
@@ -70,9 +72,26 @@ def _run(search: Search, parts: Parts) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are events of ours
     # All workers are started at once, rather than one after the other.
     pending = {"TUNE_MAX_PENDING_TRIALS_PG": str(search.share.parallel)}
-    with environment(pending), workers_kept(), warnings.catch_warnings():
+    with environment(pending), workers_kept(), _uncounted(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _tuner(search, parts).fit()
+
+
+@contextmanager
+def _uncounted() -> Generator[None]:
+    """Keep Tune from counting our callbacks for its reports of usage, which are off: it imports what they could be.
+
+    That are the clients of four trackers, and most of a second before the first trial.
+    """
+
+    def uncounted(_callbacks: object) -> bool:
+        return False
+
+    before, air_usage.tag_callbacks = air_usage.tag_callbacks, uncounted
+    try:
+        yield
+    finally:
+        air_usage.tag_callbacks = before
 
 
 def _resources(share: Share, room: Share | None, config: dict[str, Any]) -> tune.PlacementGroupFactory:
