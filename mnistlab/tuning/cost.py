@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from mnistlab import training
 from mnistlab.precision import Draws, reproducible
@@ -62,6 +61,8 @@ def count_macs(one: Training, image: Tensor) -> int | None:
     Raises:
         Exception: whatever the model raises.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - Triton comes with it; a driver counts nothing
+
     counter = FlopCounterMode(display=False)
     # It draws from streams of its own: when a count comes depends on interruptions, and what is trained next must not.
     with Draws().on(), counter:

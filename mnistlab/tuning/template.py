@@ -36,6 +36,7 @@ from mnistlab.tuning.start_worker import FORKED
 FIRST = (
     "torch",
     "torch._dynamo",  # which torch's optimizers import at their first use
+    "torch.utils.flop_counter",  # by which trials count what a prediction takes
     "pandas",  # which Ray Tune imports
     "mnistlab.training",
     "mnistlab.builtin.datasets",
