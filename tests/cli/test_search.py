@@ -235,15 +235,15 @@ def test_a_search_that_is_interrupted_while_ray_starts_leaves_nothing(
 ) -> None:
     process = start_on_ray(ray_home, "search", "tiny.toml")
 
-    def gcs() -> list[psutil.Process]:
-        return [one for one in of_ours(ray_home) if "gcs_server" in " ".join(one.cmdline())]
+    def raylet() -> list[psutil.Process]:
+        return [one for one in of_ours(ray_home) if "raylet/raylet" in " ".join(one.cmdline())]
 
-    wait_until(lambda: bool(gcs()), process)
-    for one in gcs():
+    wait_until(lambda: bool(raylet()), process)
+    for one in raylet():
         one.suspend()  # Ray is not up before it goes on, however long the search takes to come to where it needs one
     wait_for(ray_home, "run_preparing")
     send(process, number)
-    for one in gcs():
+    for one in raylet():
         one.resume()
     ended, out, err = end(process)
     assert ended == code, err
