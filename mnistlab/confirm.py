@@ -63,10 +63,8 @@ def go_on(search: Search, trials: Sequence[TrialResult], command: str) -> None:
 
 def _carry_out(search: Search, work: Work, command: str, before: RunRecord | None) -> None:
     names, seeds = tuple(trial.trial for trial in work.trials), work.seeds
-    for (
-        task
-    ) in work.tasks:  # a split that can't be drawn is told before anything is written that has to be gone on with
-        search.split(task.replicate)
+    for number in sorted({task.replicate for task in work.tasks}):
+        search.split(number)  # one that can't be drawn is told before anything is written that has to be gone on with
     planned = {"type": "planned", "time": now(), "command": command, "trials": list(names), "seeds": seeds}
     search.store.append_confirmation({**planned, **work.chosen.said})
     search.emit(events.ConfirmationStarted(trials=names, seeds=seeds, baseline=work.chosen.baseline))
