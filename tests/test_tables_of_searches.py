@@ -125,3 +125,15 @@ def test_a_search_on_foreign_tables_has_a_true_value_after_each_trial() -> None:
     assert len(by_chance) == len(ours) == 12
     assert by_chance[0] < by_chance[-1]  # it has chosen better plans in time
     assert by_chance[0] < ours[-1]
+
+
+def test_what_a_table_has_is_not_trained_again(bench: Any, tmp_path: Path) -> None:
+    from tables import make
+
+    wanted = make.plans(9)  # the defaults: no plan is drawn, which would be trained for its cost
+    found = make.published(BENCHMARKS / "tables" / "digits.jsonl.xz", wanted)
+    assert found.keys() == {(number, seed) for number in range(9) for seed in make.SEEDS}
+    assert all([one["budget"] for one in rows] == list(make.BUDGETS) for rows in found.values())
+    other = json.dumps({"budgets": [1, 2]})
+    (tmp_path / "other.xz").write_bytes(lzma.compress(other.encode()))
+    assert make.published(tmp_path / "other.xz", wanted) == make.published(tmp_path / "none.xz", wanted) == {}

@@ -5,8 +5,9 @@ A plan that costs more than LIMIT is drawn again: a table is to be made in hours
 two seeds, for each budget in BUDGETS: the schedule of a training ends with its budget, and every epoch of it is kept. A
 budget below 1 is a part of an epoch. Trainings run on one thread each.
 
-What has been trained is kept in `build/tables/`, so that a run that was stopped goes on, as long as neither plans nor
-budgets have changed; the table itself is written when all is there. All tables have the same plans.
+What has been trained is kept in `build/tables/`, so that a run that was stopped goes on, and what the table has is not
+trained again, as long as neither plans nor budgets have changed; the table itself is written when all is there. All
+tables have the same plans.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/tables/make.py TASK [PLANS] [PROCESSES]
 """
@@ -234,6 +235,22 @@ def made(path: Path, wanted: Sequence[Plan]) -> dict[tuple[int, int], list[dict[
     return found
 
 
+def published(path: Path, wanted: Sequence[Plan]) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Return what a table has, as `made` does: a table can grow where nothing else is left of its making."""
+    numbers = {digest(whole): number for number, whole in enumerate(wanted)}
+    found = dict[tuple[int, int], list[dict[str, Any]]]()
+    if not path.exists():
+        return found
+    lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+    if tuple(json.loads(lines[0])["budgets"]) != BUDGETS:
+        return found
+    for row in map(json.loads, lines[1:]):
+        number = numbers.get(digest(row["plan"]))
+        for one in row["trainings"] if number is not None else ():
+            found.setdefault((number, one.pop("seed")), []).append(one)
+    return found
+
+
 def train(path: Path, task: Task, jobs: Sequence[tuple[Plan, int]], processes: int) -> None:
     """Train plans with seeds, and write down each as soon as it has ended."""
     began = time.monotonic()
@@ -257,13 +274,19 @@ def write(path: Path, name: str, trained: Mapping[tuple[int, int], list[dict[str
     task = TASKS[name]
     images = {"training": len(data_of(task).train_images), "validation": task.validation}
     lines: list[Any] = [
-        {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": describe()}
+        {"form": FORM, "task": name, **images, "budgets": BUDGETS, "seeds": SEEDS, "machine": machines(path)}
     ]
     for number, whole in enumerate(of):
         rows = [{"seed": seed, **row} for seed in SEEDS for row in trained[number, seed]]
         lines.append({"plan": whole, "trainings": rows})
     text = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
     path.write_bytes(lzma.compress(text.encode(), preset=9))
+
+
+def machines(path: Path) -> str:
+    """Return what the table was made on so far, and this machine."""
+    before = json.loads(lzma.decompress(path.read_bytes()).splitlines()[0])["machine"] if path.exists() else ""
+    return " / ".join(dict.fromkeys([*filter(None, [before]), describe()]))
 
 
 def main() -> None:
@@ -274,12 +297,11 @@ def main() -> None:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 500
     processes = int(sys.argv[3]) if len(sys.argv) > 3 else len(os.sched_getaffinity(0))
     BUILD.mkdir(parents=True, exist_ok=True)
-    kept, wanted = BUILD / f"{name}.jsonl", plans(count)
-    there = made(kept, wanted)
+    kept, target, wanted = BUILD / f"{name}.jsonl", HERE / f"{name}.jsonl.xz", plans(count)
+    there = published(target, wanted) | made(kept, wanted)
     missing = [(wanted[n], seed) for n, seed in itertools.product(range(count), SEEDS) if (n, seed) not in there]
     train(kept, TASKS[name], missing, processes)
-    target = HERE / f"{name}.jsonl.xz"
-    write(target, name, made(kept, wanted), wanted)
+    write(target, name, there | made(kept, wanted), wanted)
     print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
 
