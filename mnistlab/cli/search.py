@@ -67,7 +67,7 @@ def search(
     from mnistlab.console.ui import chosen, open_console
     from mnistlab.labels import resume_command
     from mnistlab.spec import read, validate
-    from mnistlab.tuning.private import begun
+    from mnistlab.tuning.private import begun, import_for_workers
 
     changes = overrides(
         set_, search__trials=trials, search__time_budget=time_budget, seed=seed, search__like=listed(like)
@@ -76,8 +76,9 @@ def search(
     view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
     ahead = nullcontext() if faults else begun(executor, address)  # faults are told with those of the plugins' part
     with ahead, announced(reading, drawn=view.kind in {"live", "full"}):
-        with held_back():
-            from mnistlab.python import run_file  # seconds long: torch and Ray come with it
+        with held_back():  # seconds long: torch and Ray are imported
+            import_for_workers()
+            from mnistlab.python import run_file
 
         finished = run_file(
             file,

@@ -15,7 +15,6 @@ from typing import Literal, TextIO, cast, get_args
 from mnistlab.console.guard import Streams, guarded
 from mnistlab.console.lines import Lines, in_words
 from mnistlab.console.look import DRIVER_HINT
-from mnistlab.console.screen import GIVE_BACK, Painter, Screen
 from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
@@ -105,6 +104,8 @@ def open_console(
     stands know them, and nothing of them is said again. Should this process be killed meanwhile, the terminal is given
     back and told `again`, the command that goes on with the run; before a run without a past has begun there is none.
     """
+    from mnistlab.console.screen import GIVE_BACK  # noqa: PLC0415 - most of a second, and `chosen` comes first
+
     again, past = again or resume_command(log.parent), list(past)
     with (
         last_words(again, GIVE_BACK.get(ui.kind, ""), begun=bool(past)),
@@ -158,6 +159,8 @@ def _screen(
     ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str, past: Iterable[Stamped]
 ) -> Generator[Handle]:
     """Draw a dashboard; at the end it goes, and a line that says how the run ended takes its place."""
+    from mnistlab.console.screen import Painter, Screen  # noqa: PLC0415
+
     painter = Painter(stream, color=ui.color, whole_screen=ui.kind == "full")
     screen = Screen(painter, stream, clock, hint, 1 / ui.fps)
     last: list[Stamped] = []

@@ -27,7 +27,7 @@ from mnistlab.errors import ResourceError
 from mnistlab.signals import signals_held
 from mnistlab.tuning.cluster_gpus import reached
 from mnistlab.tuning.folders import private_folder
-from mnistlab.tuning.head import given, reread_credentials, settings
+from mnistlab.tuning.joined import given, reread_credentials
 from mnistlab.tuning.machine import Machine
 from mnistlab.tuning.private import Private, begun_or_new
 from mnistlab.tuning.pulse import ClusterLostError, felt
@@ -142,7 +142,7 @@ def _start(address: str | None, machine: Machine, place: Private) -> None:
                 return
             cpus, gpus = machine.cpus, int(machine.gpus)
             with given(place.start(cpus, gpus)):
-                ray.init(address="local", **settings(cpus, gpus, place.folder), **quiet)
+                ray.init(address="local", **quiet)
             _check_loopback()
     except Exception as error:  # Ray starts programs and opens sockets: what it raises then is of any kind
         where = f"the Ray cluster at {address}" if address else "a private Ray on this machine"

@@ -6,34 +6,98 @@ start, on another core (see docs/decisions/0037). Nothing heavy is imported here
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-import joblib
 import psutil
 
 from mnistlab.errors import ResourceError
 from mnistlab.signals import ENDS
 from mnistlab.tuning import start_worker, template
 from mnistlab.tuning.folders import in_use, private_folder
+from mnistlab.tuning.forking import Template
 from mnistlab.tuning.surroundings import closed_to_others, environment
 
-if TYPE_CHECKING:
-    from mnistlab.tuning.head import Starting
-
 ANSWER_SECONDS = 5.0  # for processes that were killed
-TRIES = 5  # to end what is starting, in a second
+END_SECONDS = 10.0  # that a Ray which is up may take to end in good order
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows for its Linux
-FIRST_JOB = "01000000"  # what Ray calls the first, and here the only, driver that a cluster has
+HEAD = Path(__file__).with_name("head.py")  # which imports Ray: it is run, not imported
+
+
+@dataclass(frozen=True)
+class Up:
+    """A private Ray that is up: its address, and the process ids of what all depends on."""
+
+    address: str
+    parts: Mapping[str, int]
+
+
+class Head:
+    """The process that starts a private Ray, and ends it with this one."""
+
+    def __init__(self, cpus: int, gpus: int, folder: Path) -> None:
+        """Begin to start one."""
+        self.size = cpus, gpus
+        self._lines: list[dict[str, Any]] = []  # that it has written
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with a file of ours
+            [sys.executable, str(HEAD), str(cpus), str(gpus), str(folder), json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def once(self) -> Mapping[str, str]:
+        """Return what Ray is to find in the environment where a worker imports it: that is known before Ray is up.
+
+        Raises:
+            ChildProcessError: if it does not come up.
+        """
+        return self._said(0)
+
+    def up(self) -> Up:
+        """Return where it is, once it is up.
+
+        Raises:
+            ChildProcessError: if it does not come up.
+        """
+        return Up(**self._said(1))
+
+    def _said(self, number: int) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        while len(self._lines) <= number and not any("error" in line for line in self._lines):
+            line = self._process.stdout.readline()
+            self._lines.append(json.loads(line) if line else {"error": "the process that starts it has ended"})
+        if "error" in self._lines[-1]:
+            raise ChildProcessError(self._lines[-1]["error"])
+        return self._lines[number]
+
+    def end(self) -> None:
+        """Have Ray end in good order."""
+        assert self._process.stdin is not None
+        with suppress(OSError, subprocess.TimeoutExpired):
+            self._process.stdin.close()
+            self._process.wait(END_SECONDS)
+
+    def kill(self) -> None:
+        """Kill it: Linux ends what it has started with it.
+
+        A signal may ask for this while `up` is reading, so that nothing is done to the pipe that it reads from.
+        """
+        self._process.kill()
+        self._process.wait()
 
 
 class Private:
@@ -42,38 +106,39 @@ class Private:
     def __init__(self, folder: Path) -> None:
         """Keep everything in `folder`."""
         self.folder = folder
-        self._starting: Starting | None = None
+        self.head: Head | None = None  # once it has been started
+        self.template = Template(folder / "template")
+        self.importing = ExitStack()  # what holds until its driver has imported what workers need
         self._ended = False
 
-    def start(self, cpus: int, gpus: int) -> Starting:
+    def start(self, cpus: int, gpus: int) -> Head:
         """Start its processes, or return those that were started: the caller need not wait for them."""
-        from mnistlab.tuning.head import Starting  # noqa: PLC0415 - Ray comes with it, half a second
+        if self.head is None:
+            self.head = Head(cpus, gpus, self.folder)
+        return self.head
 
-        if self._starting is None:
-            self._starting = Starting(cpus, gpus, self.folder, self._prepare)
-        return self._starting
+    def have_template(self) -> None:
+        """Start a template unless there is one; without one, workers start as Ray starts them."""
+        if self.template.waits:
+            with suppress(OSError):
+                self.template.start()
 
     def suits(self, cpus: int, gpus: int) -> bool:
         """Return whether this is, or can be, a Ray of that size."""
-        return self._starting is None or self._starting.size == (cpus, gpus)
-
-    def _prepare(self, raylet: int) -> None:
-        """Have the template import Ray by now: it needs to know what Ray reads from the environment then."""
-        told = dict(zip(template.READ_ONCE, (FIRST_JOB, str(raylet)), strict=True))
-        with suppress(OSError), socket.socket(socket.AF_UNIX) as line:  # there may be no template
-            line.connect(os.environ[start_worker.VARIABLE])
-            start_worker.ask(line, [], told)
+        return self.head is None or self.head.size == (cpus, gpus)
 
     def end(self) -> None:
-        """Kill what there is of it, once: until it ends, it may still write into the folder."""
+        """Kill what there is of it, once: until it ends, it may still write into the folder.
+
+        Where Ray is lost nobody waits for it: it ends this process within seconds, without a word.
+        """
         if self._ended:
             return
         self._ended = True
-        for _ in range(TRIES):  # what is just starting may start more; what starts after them ends with this process
-            kill_what_is_left(self.folder)
-            if self._starting is None or self._starting.over(1 / TRIES):
-                break
         kill_what_is_left(self.folder)
+        if self.head is not None:
+            self.head.kill()
+        self.template.end()
 
 
 def kill_what_is_left(folder: Path) -> None:
@@ -83,17 +148,24 @@ def kill_what_is_left(folder: Path) -> None:
     for process in left:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=ANSWER_SECONDS)
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while not all(map(has_ended, left)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended, also where its parent has not waited for it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 _begun: list[Private] = []  # what a command has begun, until a search takes it up
 
 
 def is_early() -> bool:
-    """Return whether the imports are still to come, beside which Ray can start.
-
-    A process that has them lives on, as one of tests does: there, what was begun and killed would go on connecting.
-    """
+    """Return whether the imports are still to come, beside which Ray can start."""
     return "torch" not in sys.modules
 
 
@@ -101,7 +173,8 @@ def is_early() -> bool:
 def begun(executor: str, address: str | None) -> Generator[None]:
     """Start a private Ray in the background, where a search with these options will need one; end it if none did.
 
-    What goes wrong is not said here: it is when Ray is needed.
+    What goes wrong is not said here: it is when Ray is needed. What is imported from here on starts no threads, so that
+    workers can be forked from this process (`import_for_workers`).
     """
     with ExitStack() as until_then:
         if executor == "ray" and address is None and is_early():
@@ -110,9 +183,45 @@ def begun(executor: str, address: str | None) -> Generator[None]:
                 until_then.enter_context(_left_whole(one))
                 _begun.append(one)
                 until_then.callback(_begun.clear)
-                if not any(map(os.path.exists, GPU_DEVICES)):  # how many there are torch knows, once it is imported
-                    one.start(joblib.cpu_count(), 0)
+                gpus = any(map(os.path.exists, GPU_DEVICES))  # how many there are torch knows, once it is imported
+                if not gpus:
+                    one.start(_cpus(), 0)
+                if gpus or "ray" in sys.modules:
+                    one.have_template()
+                else:
+                    until_then.callback(one.importing.close)
+                    one.importing.enter_context(environment(template.ENVIRONMENT))
         yield
+
+
+def _cpus() -> int:
+    with environment(template.ENVIRONMENT):
+        import joblib  # noqa: PLC0415 - and with it numpy, which would start threads
+
+    return joblib.cpu_count()
+
+
+def import_for_workers() -> None:
+    """Import what both this process and the workers of what was begun need, and have those forked from here.
+
+    Ray reads something only once, when it is imported: so the private one must have got as far as to know it.
+    """
+    one = _begun[-1] if _begun else None
+    if one is None or one.head is None or not one.template.waits:
+        return
+    with one.importing:
+        _import(template.COMMON)
+        if "ray" in sys.modules:
+            one.have_template()
+            return
+        with suppress(OSError), environment(one.head.once()):  # what is wrong is told when Ray is needed
+            _import(template.THEN)
+            one.template.fork()
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        import_module(name)
 
 
 @contextmanager
@@ -143,11 +252,13 @@ def begun_or_new(cpus: int, gpus: int) -> Generator[Private]:
     """Yield the private Ray that was begun, or a new one, of that size."""
     one = _begun.pop() if _begun else None
     if one is not None and one.suits(cpus, gpus):
+        one.have_template()
         yield one
         return
     if one is not None:
         one.end()
     with private() as new:
+        new.have_template()
         yield new
 
 
@@ -158,33 +269,10 @@ def private() -> Generator[Private]:
     Raises:
         ResourceError: if there is no folder for one.
     """
-    with private_folder() as folder, closed_to_others(None, folder), _template(folder):
+    with private_folder() as folder, closed_to_others(None, folder):
         one = Private(folder)
         try:
-            yield one
+            with environment({start_worker.VARIABLE: str(one.template.path)}):
+                yield one
         finally:
             one.end()
-
-
-@contextmanager
-def _template(folder: Path) -> Generator[None]:
-    """Have a process that workers are forked from; it ends with this one, however that dies."""
-    path = folder / "template"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen(64)
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, with a file of ours
-            [sys.executable, template.__file__, str(listening.fileno()), str(path)],
-            pass_fds=[listening.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **template.ENVIRONMENT},  # a copy gets the surroundings of its worker
-            start_new_session=True,
-        )
-    try:
-        with environment({start_worker.VARIABLE: str(path)}):
-            yield
-    finally:
-        process.kill()
-        process.communicate()

@@ -25,7 +25,10 @@ SETTINGS: Mapping[str, str] = {
 }
 
 PRIVATE: Mapping[str, str] = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # see `head`
+    # Its node is 127.0.0.1, and it listens there alone. Left to itself it listens on every address of the machine, and
+    # `_node_ip_address="127.0.0.1"` is turned into an address that others reach (`resolve_ip_for_localhost`). This is
+    # Ray's own switch for Windows and macOS (ray#18730), read when `head` imports Ray.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_prestart_worker_first_driver": "0",  # workers are forked in no time, but none that knows of no driver yet
     "PL_DISABLE_FORK": "1",  # as Tune sets it for its workers (ray#28197)
 }

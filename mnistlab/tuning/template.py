@@ -6,7 +6,7 @@ environment and descriptors here, and a copy of this process becomes the worker.
 exit code of the copy, so that the raylet finds nothing changed.
 
 This process runs one thread, or else forks nothing; it opens no connection to Ray and touches no GPU: none of these
-could be handed to a copy.
+could be handed to a copy. It ends with its driver.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ from typing import Any
 
 from mnistlab.tuning.start_worker import FORKED
 
-FIRST = (
+COMMON = (  # what a driver needs as well
     "torch",
-    "torch._dynamo",  # which torch's optimizers import at their first use
-    "torch.utils.flop_counter",  # by which trials count what a prediction takes
     "pandas",  # which Ray Tune imports
     "mnistlab.training",
     "mnistlab.builtin.datasets",
@@ -44,13 +42,18 @@ FIRST = (
     "mnistlab.builtin.optimizers",
     "mnistlab.builtin.transforms",
 )
+FIRST = (
+    *COMMON,
+    "torch._dynamo",  # which torch's optimizers import at their first use
+    "torch.utils.flop_counter",  # by which trials count what a prediction takes
+)
 THEN = ("ray._private.workers.default_worker", "ray.tune", "mnistlab.tuning.trainable")
 READ_ONCE: tuple[str, ...] = (
     "RAY_JOB_ID",
     "RAY_RAYLET_PID",
 )  # variables of which Ray, once it is imported, has no second look
 GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
-ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ENVIRONMENT: Mapping[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """What it starts with, whatever its surroundings say: else OpenBLAS has threads by the time of a fork."""
 ASK_SECONDS = 10.0  # that a process may take to say what it wants
 
@@ -67,29 +70,45 @@ class Wish:
 
 
 def main() -> None:
-    """Import what workers need, then fork them, for as long as standard input is open."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the driver hears it
-    with socket.socket(fileno=int(sys.argv[1])) as listening:
+    """Be the template of the process that is named, at the socket that is named."""
+    live(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+
+
+def live(listening: socket.socket, driver: int) -> None:
+    """Import what workers need, then fork them as long as the process `driver` lives."""
+    with listening:
         _load(FIRST)
-        if _touches_a_gpu():  # no copy could use one: each worker is then started as Ray starts it
+        if "ray" in sys.modules:  # this is a copy of a driver, which has told Ray what it reads once
+            _load(THEN)
+        if touches_a_gpu():  # no copy could use one: each worker is then started as Ray starts it
             return
-        wish = _serve(listening)
+        wish = _serve(listening, driver)
     _become(wish)
 
 
-def _serve(listening: socket.socket) -> Wish:
+def _serve(listening: socket.socket, driver: int) -> Wish:
     """Fork a worker for each that asks. Returns in the copy only, with what it is to be."""
+    gone = _watched(driver)
     with selectors.DefaultSelector() as events:
-        events.register(sys.stdin, selectors.EVENT_READ)
+        events.register(gone, selectors.EVENT_READ)
         events.register(listening, selectors.EVENT_READ)
         while True:
             for key, _ in events.select():
-                if key.fileobj is sys.stdin:  # the driver is gone
+                if key.fd == gone:
                     os._exit(0)
                 if key.fileobj is not listening:
                     _end(events, key)
                 elif wish := _fork(events, listening):
+                    os.close(gone)
                     return wish
+
+
+def _watched(driver: int) -> int:
+    """Return what can be read once that process has ended."""
+    try:
+        return os.pidfd_open(driver)
+    except ProcessLookupError:
+        os._exit(0)
 
 
 def _fork(events: selectors.BaseSelector, listening: socket.socket) -> Wish | None:
@@ -100,7 +119,7 @@ def _fork(events: selectors.BaseSelector, listening: socket.socket) -> Wish | No
     except (OSError, ValueError):  # it has gone, and nobody misses it
         line.close()
         return None
-    pid = os.fork() if _suits(wish.environment) and wish.arguments and _runs_alone() else None
+    pid = os.fork() if _suits(wish.environment) and wish.arguments and runs_alone() else None
     if pid == 0:
         line.close()
         for pair in {key.data for key in events.get_map().values() if key.data}:
@@ -131,7 +150,7 @@ def _suits(environment: Mapping[str, str]) -> bool:
     return all(os.environ[name] == value for name, value in own.items())
 
 
-def _runs_alone() -> bool:
+def runs_alone() -> bool:
     """Return whether this is the only thread: a copy has no other, and what that one holds stays locked for ever.
 
     The thread of an allocator does not count that makes itself a new one in a copy.
@@ -140,7 +159,7 @@ def _runs_alone() -> bool:
     return len([name for name in threads if name != "jemalloc_bg_thd"]) == 1
 
 
-def _touches_a_gpu() -> bool:
+def touches_a_gpu() -> bool:
     """Return whether something that was imported has opened a GPU."""
     opened: list[str] = []
     for name in os.listdir("/proc/self/fd"):
@@ -211,7 +230,6 @@ def _hear(line: socket.socket) -> Wish:
 def _become(wish: Wish) -> None:
     """Be the worker that was asked for, to its end."""
     os.setpgid(0, 0)  # Ray ends what a worker has started by the worker's process group
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, descriptor in enumerate(wish.descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)

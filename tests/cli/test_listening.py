@@ -107,6 +107,11 @@ def test_every_process_of_the_search_was_looked_at(running: Running) -> None:
         assert part in said
 
 
+def test_workers_are_forked_from_the_driver(running: Running) -> None:
+    """Else each would import anew, and nothing but the time until its first epoch would tell."""
+    assert [one for one in running.names if one.startswith("mnistlab: the t")]
+
+
 def test_nothing_listens_beyond_this_machine(running: Running) -> None:
     assert len(running.listening) >= 5  # else nothing was looked at
     beyond = [one for one in running.listening if not is_loopback(one[1])]
@@ -172,11 +177,10 @@ def test_the_agent_that_makes_environments_refuses_strangers(running: Running) -
 
 
 UNSWITCHED = """
-from contextlib import nullcontext
 from mnistlab.errors import ResourceError
-from mnistlab.tuning import cluster, head
+from mnistlab.tuning import cluster, surroundings
 from mnistlab.tuning.machine import Machine
-head._loopback = nullcontext
+del surroundings.PRIVATE["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
 try:
     with cluster.cluster(None, Machine(cpus=1, gpus=0)):
         print("started")
