@@ -63,9 +63,6 @@ def search(
     log: Log = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
-    from mnistlab.console.guard import held_back
-    from mnistlab.console.ui import chosen, open_console
-    from mnistlab.labels import resume_command
     from mnistlab.spec import read, validate
     from mnistlab.tuning.private import begun, import_for_workers
 
@@ -73,26 +70,30 @@ def search(
         set_, search__trials=trials, search__time_budget=time_budget, seed=seed, search__like=listed(like)
     )
     _, faults = validate(read(file, changes))  # a file that is not there is told before what takes seconds to import
-    view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
-    ahead = nullcontext() if faults else begun(executor, address)  # faults are told with those of the plugins' part
-    with ahead, announced(reading, drawn=view.kind in {"live", "full"}):
-        with held_back():  # seconds long: torch and Ray are imported
-            import_for_workers()
-            from mnistlab.python import run_file
+    with nullcontext() if faults else begun(executor, address):  # faults are told with those of the plugins' part
+        from mnistlab.console.guard import held_back  # numpy comes with it: what is imported earlier has its threads
+        from mnistlab.console.ui import chosen, open_console
+        from mnistlab.labels import resume_command
 
-        finished = run_file(
-            file,
-            changes,
-            plugins=plugin or (),
-            no_plugins=no_plugins,
-            data_dir=data_dir,
-            runs=runs,
-            address=address,
-            executor=executor,
-            log=log or (),
-            command=command_line(),
-            view=lambda path: open_console(view, path / "driver.log", again=resume_command(path, executor)),
-        )
+        view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
+        with announced(reading, drawn=view.kind in {"live", "full"}):
+            with held_back():  # seconds long: torch and Ray are imported
+                import_for_workers()
+                from mnistlab.python import run_file
+
+            finished = run_file(
+                file,
+                changes,
+                plugins=plugin or (),
+                no_plugins=no_plugins,
+                data_dir=data_dir,
+                runs=runs,
+                address=address,
+                executor=executor,
+                log=log or (),
+                command=command_line(),
+                view=lambda path: open_console(view, path / "driver.log", again=resume_command(path, executor)),
+            )
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
     stream = sys.stderr if view.kind == "json" else sys.stdout
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process

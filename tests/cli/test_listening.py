@@ -30,6 +30,7 @@ pytestmark = pytest.mark.ray
 
 MARK = "MNISTLAB_TEST_MARK"  # inherited by every process of the search, also by those whose parent is gone
 SLOW = MOODY.replace("raise", "slow") + "[resources]\nmax_parallel = 2\n"
+THREADS = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}  # a process with these threads can't be copied
 DASHBOARD_PORTS = {8265, 52365}  # of Ray's dashboard, and of its agent
 ASK = """
 import sys
@@ -77,7 +78,7 @@ def running(digits: Path) -> Iterator[Running]:
     """A search with a private Ray while its trials train; afterwards it is ended by Ctrl-C twice."""
     mark, path = secrets.token_hex(8), os.pathsep.join(filter(None, [str(DISTS), os.environ.get("PYTHONPATH")]))
     with home_for_ray(digits, SLOW) as home:
-        process = start_on_ray(home, "search", "tiny.toml", **{MARK: mark, "PYTHONPATH": path})
+        process = start_on_ray(home, "search", "tiny.toml", **{MARK: mark, "PYTHONPATH": path, **THREADS})
         try:
             wait_until(lambda: any("Trainable.train" in name for name in processes(mark).values()), process)
             there, sockets = processes(mark), list[tuple[str, str, int]]()
