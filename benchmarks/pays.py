@@ -23,7 +23,7 @@ from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.statistics import Difference
 from mnistlab.store import find_runs, read_run
 
-SETTINGS = ("data.train=2000", "search.trials=64", "confirm.seeds=10")
+SETTINGS = ("data.train=2000", "data.validation=10000", "search.trials=64", "confirm.seeds=10")
 SEARCHED = "5m"
 RUNS = Path("runs")
 
