@@ -3,12 +3,14 @@
 Each seed is a whole `mnistlab search` of `experiments/cnn.toml` that trains on 2,000 images: it searches for five
 minutes, then confirms its two best plans and the defaults on ten fresh seeds each. What it gained is the first sentence
 of its verdict. The runs stay under `runs/`; a run directory as an argument is told again, and nothing is run for it.
+Ten seeds take two hours; with `3-9` those of them are searched that are left after three.
 
-Usage: MNISTLAB_DATA=FOLDER python benchmarks/pays.py [SEEDS | RUN_DIRECTORY ...]
+Usage: MNISTLAB_DATA=FOLDER python benchmarks/pays.py [SEEDS | FIRST-LAST | RUN_DIRECTORY ...]
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -72,12 +74,14 @@ def told(path: Path, seconds: float) -> Paid:
 
 def asked(words: list[str]) -> Iterator[Paid]:
     """Search for each seed, or read the runs that are named."""
-    if words and not words[0].isdigit():
+    seeds = re.fullmatch(r"(?:(\d+)-)?(\d+)", words[0] if words else "10")
+    if seeds is None:
         yield from (told(Path(word), own_seconds(Path(word))) for word in words)
-    else:
-        for seed in range(int(words[0]) if words else 10):
-            yield searched(seed)
-            print(f"seed {seed} is over", file=sys.stderr)
+        return
+    first, last = int(seeds[1] or 0), int(seeds[2]) if seeds[1] else int(seeds[2]) - 1
+    for seed in range(first, last + 1):
+        yield searched(seed)
+        print(f"seed {seed} is over", file=sys.stderr)
 
 
 def main(*words: str) -> None:
