@@ -190,7 +190,7 @@ def opened_by(pid: int) -> list[str]:
 
 def test_a_copy_has_nothing_of_its_driver_s_open(home: Path) -> None:
     """As long as it had a descriptor of the driver's, nobody would see the driver's end."""
-    with begun(home, COPY) as forking:
+    with begun(home, "held = os.pipe(); " + COPY) as forking:
         worker = start(home)  # when it has answered, the copy has left its driver
         said(worker)
         end(worker)
