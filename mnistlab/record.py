@@ -83,7 +83,7 @@ def started(
         confirm_baseline=spec.confirm.baseline,
         time_budget=spec.search.time_budget or 0.0,
         rungs=tuple(rung.budget for rung in rungs),
-        trainings=trainings(rungs, spec),
+        trainings=trainings(rungs, spec, portion.parallel),
         proposals=proposals_of(experiment, looks_of(spec.search, experiment.earlier), portion.parallel),
         like=tuple(map(earlier.text, experiment.earlier)),
     )
@@ -120,7 +120,7 @@ def resumed(
         time_budget=search.time_budget or 0.0,
         config=config_of(found.experiment.spec),
         plugins=found.registry.versions(),
-        trainings=trainings(found_rungs(found.record), found.experiment.spec),
+        trainings=trainings(found_rungs(found.record), found.experiment.spec, portion.parallel),
         proposals=proposals_of(found.experiment, found.record.run.get("first_looks", 1), portion.parallel),
     )
 

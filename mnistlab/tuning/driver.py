@@ -91,7 +91,7 @@ def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
         away_from=nodes.away_from,
         emit=search.emit,
         earlier=search.earlier,
-        ladder=Ladder(search.rungs, factor_of(search.spec)) if search.rungs else None,
+        ladder=Ladder(search.rungs, factor_of(search.spec), search.share.parallel) if search.rungs else None,
     )
     recorder = Recorder(
         search.spec,

@@ -83,15 +83,15 @@ def rungs_of(spec: ExperimentSpec, space: Space, images: int) -> tuple[Rung, ...
     return numbered(found if selects else [found[0], *found[1:][-1:]])
 
 
-def trainings(rungs: Sequence[Rung], spec: ExperimentSpec) -> tuple[int, ...]:
-    """Return how many trials are trained at each rung of a search that is not cut short; nothing where it has none.
+def trainings(rungs: Sequence[Rung], spec: ExperimentSpec, workers: int) -> tuple[int, ...]:
+    """Return how many trials `workers` train at each rung, if the search is not cut short; nothing where it has none.
 
     They may be a few more: who is among the best early is promoted, and others may turn out to be better.
     """
     counts = [spec.search.trials] * bool(rungs)
     for _ in rungs[:-2]:
-        counts.append(max(counts[-1] // factor_of(spec), finalists(counts[-1])))
-    return tuple(counts + [finalists(count) for count in counts[-1:]] * (len(rungs) > 1))
+        counts.append(max(counts[-1] // factor_of(spec), finalists(counts[-1], workers)))
+    return tuple(counts + [finalists(count, workers) for count in counts[-1:]] * (len(rungs) > 1))
 
 
 def factor_of(spec: ExperimentSpec) -> int:
@@ -109,9 +109,14 @@ def _batch(training: Branch) -> float:
     return math.sqrt(min(sizes) * max(sizes))
 
 
-def finalists(trials: int) -> int:
-    """Return how many of so many trials are trained in full: the best by a short training is seldom the best of all."""
-    return min(trials, 1 + math.ceil(math.sqrt(trials)))
+def finalists(trials: int, workers: int = 1) -> int:
+    """Return how many of so many trials are trained in full: the best by a short training is seldom the best of all.
+
+    They are as many as keep all `workers` busy to the end, which costs no time, but not more than the better half.
+    """
+    few = 1 + math.ceil(math.sqrt(trials))
+    filled = min(workers * math.ceil(few / workers), trials // 2)
+    return min(trials, max(few, filled))
 
 
 def worth(metrics: Mapping[str, float], metric: str) -> float:
@@ -139,9 +144,9 @@ class _Step:
 class Ladder:
     """The trials that wait at rungs. A value is the better the larger it is."""
 
-    def __init__(self, rungs: tuple[Rung, ...], factor: int) -> None:
-        """Promote about one in `factor`."""
-        self.rungs, self._factor = rungs, factor
+    def __init__(self, rungs: tuple[Rung, ...], factor: int, workers: int = 1) -> None:
+        """Promote about one in `factor`, and in the end as many as keep `workers` busy."""
+        self.rungs, self._factor, self._workers = rungs, factor, workers
         self._steps = [_Step() for _ in rungs[:-1]]
 
     def waits(self, trial: str, rung: int, value: float) -> None:
@@ -187,7 +192,7 @@ class Ladder:
         for number, step in enumerate(self._steps):
             if more or any(rung <= number for rung in live):
                 return None
-            if (trial := step.due(max(self._places(number), finalists(len(step.values))))) is not None:
+            if (trial := step.due(max(self._places(number), finalists(len(step.values), self._workers)))) is not None:
                 return trial, self.rungs[number + 1]
         return None
 

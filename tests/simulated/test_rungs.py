@@ -48,10 +48,12 @@ def trained(path: Path) -> Mapping[str, list[int]]:
     return found
 
 
-@pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
+@pytest.mark.parametrize(("metric", "parallel"), [("val_accuracy", 3), ("val_loss", 3), ("val_accuracy", 10)])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_trial_is_trained_at_one_rung_after_the_other(tmp_path: Path, seed: int, metric: str) -> None:
-    path = searched(tmp_path, case(seed, metric=metric))
+def test_every_trial_is_trained_at_one_rung_after_the_other(
+    tmp_path: Path, seed: int, metric: str, parallel: int
+) -> None:
+    path = searched(tmp_path, case(seed, metric=metric, parallel=parallel))
     record, rungs = read_run(path), trained(path)
     budgets = record.run["rungs"]
     assert budgets == sorted(budgets)
@@ -75,7 +77,7 @@ def test_every_trial_is_trained_at_one_rung_after_the_other(tmp_path: Path, seed
     assert all(wanted - failed <= found <= wanted + 5 for wanted, found in zip(told, begun, strict=True)), (told, begun)
     came = sum(len(trial.rungs) == len(budgets) - 1 for trial in record.trials)
     gone = sum(len(reached) == len(budgets) for reached in rungs.values())
-    assert gone >= finalists(came)
+    assert gone >= finalists(came, parallel)
     assert fsck.check(path).findings == ()
 
 

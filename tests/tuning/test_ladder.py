@@ -69,6 +69,25 @@ def test_finalists_are_few_of_many_and_all_of_few(trials):
     assert finalists(trials) <= 2 + trials**0.5
 
 
+@pytest.mark.parametrize(
+    ("trials", "workers", "wanted"),
+    [(64, 1, 9), (64, 2, 10), (64, 8, 16), (64, 32, 32), (64, 100, 32), (24, 2, 6), (24, 8, 8), (5, 8, 4), (3, 8, 3)],
+)
+def test_finalists_keep_all_workers_busy_to_the_end_but_are_not_more_than_the_better_half(trials, workers, wanted):
+    assert finalists(trials, workers) == wanted
+
+
+def test_at_the_end_idle_workers_train_those_that_wait():
+    made = Ladder(RUNGS, factor=4, workers=8)
+    for number in range(64):
+        made.waits(f"{number}", 1, number / 64)
+    promoted = []
+    while (due := made.next(more=False, live=[2] * len(promoted))) is not None:
+        promoted.append(due[0])
+        made.goes_up(due[0], 2)
+    assert promoted == [f"{number}" for number in reversed(range(48, 64))]
+
+
 # --- who is promoted ----------------------------------------------------------------------------------------------
 
 
@@ -153,17 +172,17 @@ def test_what_is_told_of_a_rung():
     assert made.told(0) == (4, 2, 0.3)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.randoms(use_true_random=False))
-def test_every_order_ends_with_the_best_by_each_rung_promoted(values, draw):
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 9), st.randoms(use_true_random=False))
+def test_every_order_ends_with_the_best_by_each_rung_promoted(values, workers, draw):
     """Whatever comes when, the finalists of each rung are its best, and each is trained once at each rung."""
-    made, waiting = Ladder(RUNGS, 4), list(enumerate(values))
+    made, waiting = Ladder(RUNGS, 4, workers), list(enumerate(values))
     live, trained = list[tuple[str, int]](), dict[str, list[int]]()
     while True:
         due = made.next(more=bool(waiting), live=[rung for _, rung in live])
         if due:
             made.goes_up(due[0], due[1].number)
             live.append((due[0], due[1].number))
-        elif waiting and len(live) < 4:
+        elif waiting and len(live) < workers:
             live.append((str(waiting.pop()[0]), 0))
         elif live:
             name, rung = live.pop(draw.randrange(len(live)))
@@ -175,5 +194,5 @@ def test_every_order_ends_with_the_best_by_each_rung_promoted(values, draw):
     assert all(rungs == list(range(len(rungs))) for rungs in trained.values())
     full = [name for name, rungs in trained.items() if 2 in rungs]
     ranked = sorted(values, reverse=True)
-    assert len(full) >= finalists(sum(1 in rungs for rungs in trained.values()))
+    assert len(full) >= finalists(sum(1 in rungs for rungs in trained.values()), workers)
     assert max(values[int(name)] for name in full) == ranked[0]
