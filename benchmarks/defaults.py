@@ -15,8 +15,8 @@ from plans import mnist, part
 
 from mnistlab import training
 from mnistlab.registry import installed
-from mnistlab.seeds import trial_seed
 from mnistlab.space import TrainingConfig
+from mnistlab.util.seeds import trial_seed
 
 BAR = {"mlp": 97.0, "lenet": 98.0, "cnn": 99.0, "resnet": 99.0, "vit": 97.0}
 

@@ -23,9 +23,9 @@ from plans import mnist, part
 
 from mnistlab import training
 from mnistlab.registry import installed
-from mnistlab.seeds import trial_seed
 from mnistlab.space import TrainingConfig
 from mnistlab.statistics import paired_difference, paired_mean_difference
+from mnistlab.util.seeds import trial_seed
 
 TRAINED_ON, POOL, EPOCHS = 2_000, 20_000, 6
 MODELS = {

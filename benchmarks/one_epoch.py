@@ -24,8 +24,8 @@ from mnistlab.data import Division, default_place, open_test, open_train, prepar
 from mnistlab.data.device import to_device, upload
 from mnistlab.registry import installed
 from mnistlab.seal import opened
-from mnistlab.seeds import trial_seed
 from mnistlab.statistics import wilson
+from mnistlab.util.seeds import trial_seed
 
 
 def recipe(batch_size: int = 256, **optimizer: Any) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mnistlab.api import Choice
-from mnistlab.labels import counted
 from mnistlab.space import Space, size
 from mnistlab.spec import Algorithm, ExperimentSpec, SearchSpec
+from mnistlab.util.text import counted
 
 # These learn from trials that ended.
 LEARNING: frozenset[Algorithm] = frozenset({"auto", "tpe", "gp", "cmaes", "nsga2"})

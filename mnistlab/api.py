@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runt
 import pluggy
 from pydantic import BaseModel, ConfigDict
 
-from mnistlab.steps import Steps, alike, check_range, check_step, whole
+from mnistlab.util.steps import Steps, alike, check_range, check_step, whole
 
 if TYPE_CHECKING:
     from pathlib import Path

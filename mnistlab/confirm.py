@@ -30,7 +30,6 @@ from mnistlab.opening import (
 )
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.results import REFIT, ReplicateResult, RunRecord, TrialResult
-from mnistlab.seeds import Stream, derive
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.tuning.confirmation import Work, left_of, work_of
 from mnistlab.tuning.job import Search
@@ -41,6 +40,7 @@ from mnistlab.tuning.replicates import (
     train_replicate,
 )
 from mnistlab.tuning.tasks import Lost, run_tasks
+from mnistlab.util.seeds import Stream, derive
 
 
 def confirm(search: Search, trials: Sequence[TrialResult], command: str, before: RunRecord | None = None) -> None:

@@ -21,7 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from mnistlab.api import ENTRY_POINT_GROUP
 from mnistlab.errors import PluginError, PluginFileError, near_miss
-from mnistlab.names import is_device
+from mnistlab.util.filenames import is_device
 
 BUILT_IN = "mnistlab"
 MAX_SOURCE_BYTES = 1 << 20

@@ -15,15 +15,15 @@ from mnistlab.api import DataPlace
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
-from mnistlab.labels import counted, resume_command, seconds_text
 from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
-from mnistlab.signals import Requests
 from mnistlab.store import RunWriter
 from mnistlab.tuning.outcome import GivenUp, Outcome, given_up
 from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking
 from mnistlab.usage import Usage
+from mnistlab.util.signals import Requests
+from mnistlab.util.text import counted, resume_command, seconds_text
 
 View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
 """What shows a run, given its directory: a context that yields what is to be called with every event."""

@@ -17,9 +17,9 @@ from pydantic import TypeAdapter
 
 from mnistlab.api import Choice, Domain, Scalar
 from mnistlab.errors import short
-from mnistlab.labels import counted
 from mnistlab.points import normalized
 from mnistlab.space import Branch, Parameter, Space, defaults, suggest
+from mnistlab.util.text import counted
 
 GOOD = 1 / 3  # share of a run's trials out of which the plans are that are looked at first
 APART = 0.25  # distance between two plans that are unlike each other, in one setting at least; 1 is from end to end

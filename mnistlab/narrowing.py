@@ -10,7 +10,7 @@ from mnistlab.api import Choice, Domain, Float, Int, Scalar
 from mnistlab.errors import near_miss, nearest, short
 from mnistlab.forms import FLAG, instead, typed
 from mnistlab.points import normalized, same, steps_beside
-from mnistlab.steps import exact
+from mnistlab.util.steps import exact
 
 
 def read_setting(value: object, domain: Domain | None) -> Domain | Scalar:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any, cast
 
 from mnistlab.api import Choice, Domain, Float, Int, Scalar
-from mnistlab.steps import TOLERANCE, Steps
+from mnistlab.util.steps import TOLERANCE, Steps
 
 
 def values(domain: Domain) -> Sequence[Scalar] | None:

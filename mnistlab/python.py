@@ -27,19 +27,19 @@ from mnistlab.console.guard import held_back
 from mnistlab.console.notebook import notebook_output, open_notebook
 from mnistlab.console.summary import ended_text, ranking_text
 from mnistlab.console.ui import VARIABLE, chosen, open_console
-from mnistlab.credentials import without_credentials
 from mnistlab.data import default_place
 from mnistlab.discovery import selection
 from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
-from mnistlab.labels import Plan, counted, resume_command, settings, varying
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.results import EnsembleResult, RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd
 from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers
+from mnistlab.util.credentials import without_credentials
+from mnistlab.util.text import Plan, counted, resume_command, settings, varying
 
 TOP = 10  # rows of the ranking that a result shows of itself; `trials` holds all
 IN_A_NOTEBOOK = frozenset({"auto", "live", "full"})  # the views that a notebook shows as HTML

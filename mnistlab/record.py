@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import earlier, events
-from mnistlab.credentials import without_credentials
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment, proposals_of
-from mnistlab.labels import few_images
 from mnistlab.portfolio import looks_of
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
@@ -24,6 +22,8 @@ from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.tuning.ladder import found_rungs, rungs_of, trainings
 from mnistlab.tuning.machine import Machine, Share
+from mnistlab.util.credentials import without_credentials
+from mnistlab.util.text import few_images
 
 
 def rule_of(spec: ExperimentSpec) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnistlab.labels import plan_label
+from mnistlab.util.text import plan_label
 
 if TYPE_CHECKING:
     import numpy as np

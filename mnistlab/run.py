@@ -27,7 +27,6 @@ from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.seal import sealed
-from mnistlab.signals import Requests, signals_as
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
@@ -44,6 +43,7 @@ from mnistlab.tuning.recorder import ends_of_waiting
 from mnistlab.tuning.sharing import require_shared
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker import Shared
+from mnistlab.util.signals import Requests, signals_as
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from pydantic import (
 from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
 from mnistlab.explain import explain
 from mnistlab.forms import example
-from mnistlab.names import is_device
 from mnistlab.results import METRICS
+from mnistlab.util.filenames import is_device
 
 MAX_BYTES = 1 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")

@@ -40,7 +40,7 @@ from mnistlab.errors import VersionError
 from mnistlab.precision import autocast, reproducible, uses_bf16
 from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.registry import Kind, Registry
-from mnistlab.seeds import Stream, derive
+from mnistlab.util.seeds import Stream, derive
 
 Plan = Mapping[str, Any]
 EpochMetrics = dict[str, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mnistlab.credentials import without_credentials
+from mnistlab.util.credentials import without_credentials
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from mnistlab import events
 from mnistlab.driving import Drive, ticker, to_the_end, why_none
 from mnistlab.errors import ExitCode, RunDirectoryError
-from mnistlab.signals import Requests
 from mnistlab.spec import SearchSpec
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.pulse import ClusterLostError
+from mnistlab.util.signals import Requests
 
 SHORT = (
     "only 3 MiB are free on the disk of runs/x,\n and nothing is running any more: free some, then `mnistlab resume`"

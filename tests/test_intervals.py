@@ -15,7 +15,6 @@ from scipy.stats import binomtest
 
 from mnistlab.console.tables import mean_text
 from mnistlab.intervals import UNKNOWN, Difference, Interval
-from mnistlab.labels import range_text
 from mnistlab.statistics import (
     exact_difference,
     mean_interval,
@@ -26,6 +25,7 @@ from mnistlab.statistics import (
     selection_gap,
     wilson,
 )
+from mnistlab.util.text import range_text
 
 pytestmark = pytest.mark.simulated
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mnistlab.labels import (
+from mnistlab.util.text import (
     counted,
     listed,
     metric_text,

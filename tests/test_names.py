@@ -9,9 +9,9 @@ import pytest
 
 from mnistlab.discovery import selection
 from mnistlab.errors import MnistlabError, PluginError
-from mnistlab.names import is_plain
 from mnistlab.scaffold import create
 from mnistlab.spec import read, validate
+from mnistlab.util.filenames import is_plain
 
 
 @pytest.mark.parametrize("name", ["0007", "my_model.py", "_x.py", "cnn-2026-11-22-1", "a..b", "x" * 128, "console"])

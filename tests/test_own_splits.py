@@ -24,10 +24,10 @@ from mnistlab.leaderboard.compare import NotComparableError, compare
 from mnistlab.racing import difference, own_splits
 from mnistlab.registry import select
 from mnistlab.results import ReplicateResult, RunRecord, Split, replicate_from_json, to_json
-from mnistlab.seeds import Stream, derive, split_seeds
 from mnistlab.spec import DataSpec
 from mnistlab.statistics import selection_gap
 from mnistlab.store import read_run
+from mnistlab.util.seeds import Stream, derive, split_seeds
 from tests.conftest import RunCli
 from tests.test_leaderboard import record, replicates, trial
 

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab.seeds import Stream, derive, replicate_seed, trial_seed
+from mnistlab.util.seeds import Stream, derive, replicate_seed, trial_seed
 
 
 def test_the_derivation_never_changes():

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from mnistlab import signals
 from mnistlab.driving import cut_short
 from mnistlab.events import Event, StopAsked
-from mnistlab.signals import TERM_SECONDS, Requests, hear_early, signals_as, signals_held
+from mnistlab.util import signals
+from mnistlab.util.signals import TERM_SECONDS, Requests, hear_early, signals_as, signals_held
 
 ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

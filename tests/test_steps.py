@@ -18,8 +18,8 @@ from mnistlab.identity import canonical, comparable
 from mnistlab.points import closest, normalized, place, same, values
 from mnistlab.registry import Found, Offer, Plugin, Registry
 from mnistlab.space import Branch, Parameter, Space, compose, grid, normalized_plan, size, suggest
-from mnistlab.steps import Steps, exact
 from mnistlab.testing.points import sample
+from mnistlab.util.steps import Steps, exact
 
 NOWHERE = Branch("training", {}, {"epochs": 4}, ())
 

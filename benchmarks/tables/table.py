@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial
 from sklearn.ensemble import ExtraTreesRegressor
 
 from mnistlab.api import Choice, Scalar
-from mnistlab.labels import settings
 from mnistlab.space import Parameter, Plan, Space, suggest
 from mnistlab.tuning.samplers import Settings
+from mnistlab.util.text import settings
 
 Floats = npt.NDArray[np.float64]
 HERE = Path(__file__).parent

@@ -41,7 +41,7 @@ def confirm(
     from mnistlab.cli.search import announced, print_ranking
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.labels import resume_command
+    from mnistlab.util.text import resume_command
 
     view, path = chosen(ui, color, executor), store.find_run(run, runs)
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):

@@ -30,7 +30,7 @@ from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.seal import sealed
-from mnistlab.signals import hear_early
+from mnistlab.util.signals import hear_early
 
 # Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.
 app = typer.Typer(

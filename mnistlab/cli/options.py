@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mnistlab.credentials import without_credentials
+from mnistlab.util.credentials import without_credentials
 
 File = Annotated[Path, typer.Argument(help="The experiment file (TOML).", show_default=False)]
 Set = Annotated[

@@ -79,7 +79,7 @@ def reproduce(
 
 
 def _announce(ready: Again, device: torch.device, threads: int) -> None:
-    from mnistlab.labels import counted, plan_label
+    from mnistlab.util.text import counted, plan_label
 
     what, where = plan_label(ready.plan), f"{device.type}, {counted(threads, 'thread')}"
     typer.echo(f"{ready.chosen.title}, seed {ready.chosen.result.seed}: {what}; {where}", err=True)
@@ -106,7 +106,7 @@ def _faults_of_plugins() -> Generator[None]:
 
 
 def _line(epoch: Epoch, total: int) -> str:
-    from mnistlab.labels import metric_text
+    from mnistlab.util.text import metric_text
 
     shown = [f"{name} {metric_text(name, epoch.metrics[name])}" for name in ("train_loss", "val_loss", "val_accuracy")]
     said = "the same" if not epoch.apart else f"differs: {', '.join(one.metric for one in epoch.apart)}"

@@ -118,8 +118,8 @@ def _go_on(
     from mnistlab.cli.search import announced, print_ranking, said
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.labels import resume_command
     from mnistlab.spec import read
+    from mnistlab.util.text import resume_command
 
     view = chosen(about.ui, about.color, about.executor)
     path, command = store.find_run(run, about.runs), command_line()
@@ -186,8 +186,8 @@ def _nothing_left(found: Reopened, finished: Finished | None, *, again: bool) ->
 
 def _why(found: Reopened, *, again: bool) -> str:
     from mnistlab.console.onward import more_time, time_is_up
-    from mnistlab.labels import counted
     from mnistlab.store import read_events
+    from mnistlab.util.text import counted
 
     states, search = Counter(trial.state for trial in found.record.trials), found.experiment.spec.search
     trials, ended, failed = states.total(), states.total() - states["interrupted"], states["failed"]

@@ -73,7 +73,7 @@ def search(
     with nullcontext() if faults else begun(executor, address):  # faults are told with those of the plugins' part
         from mnistlab.console.guard import held_back  # numpy comes with it: what is imported earlier has its threads
         from mnistlab.console.ui import chosen, open_console
-        from mnistlab.labels import resume_command
+        from mnistlab.util.text import resume_command
 
         view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
         with announced(reading, drawn=view.kind in {"live", "full"}):

@@ -55,8 +55,8 @@ def train(
     from mnistlab.dataset import find_data
     from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
-    from mnistlab.labels import plan_label
     from mnistlab.seal import sealed
+    from mnistlab.util.text import plan_label
 
     check_environment()
     files = selection(plugin or (), only_built_in=no_plugins)
@@ -128,7 +128,7 @@ def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Regi
         MachineError: if the training fails for another reason, as a lack of memory.
     """
     from mnistlab import training
-    from mnistlab.seeds import trial_seed
+    from mnistlab.util.seeds import trial_seed
 
     with _failures_named():
         begun = training.begin(plan, trial_seed(seed, 0), data, registry)

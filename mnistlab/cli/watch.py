@@ -176,6 +176,6 @@ def _say_the_end(path: Path, view: Ui, *, left: bool = False) -> None:
 
 def _resume(state: ViewState, path: Path) -> str:
     """Return the command that goes on with a run, or "" of one that died before it had begun."""
-    from mnistlab.labels import resume_command
+    from mnistlab.util.text import resume_command
 
     return resume_command(path, state.start.executor) if state.start else ""

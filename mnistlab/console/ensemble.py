@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mnistlab.console.verdict import interval_text
-from mnistlab.labels import counted, metric_text
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.results import Cost
 from mnistlab.statistics import wilson
+from mnistlab.util.text import counted, metric_text
 
 
 def ensemble_notes(board: Leaderboard) -> list[str]:

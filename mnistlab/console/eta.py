@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mnistlab.console.state import Replicate, RunningTrial, ViewState
-from mnistlab.labels import counted
+from mnistlab.util.text import counted
 
 STEADY = 5.0  # seconds for which a view keeps an estimate: it costs more than a frame, and jumping it is no help
 LEAST = 3  # durations that must be known before anything is said: of ended trials, and of running ones by their pace

@@ -16,7 +16,7 @@ from mnistlab.console import sections, tables
 from mnistlab.console.eta import Estimate
 from mnistlab.console.look import Look
 from mnistlab.console.state import ViewState
-from mnistlab.labels import seconds_text
+from mnistlab.util.text import seconds_text
 
 LEAST_ROWS, LEAST_SHARE = 3, 1 / 3  # lines kept for what runs before less important sections get any
 LEAST_ENDED = 3  # lines below which a list of what ended last is not worth its place

@@ -11,7 +11,7 @@ from mnistlab.console.plain import heartbeat, line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.text import visible
 from mnistlab.events import Stamped
-from mnistlab.labels import seconds_text
+from mnistlab.util.text import seconds_text
 
 SILENCE = 55.0  # seconds; the heartbeats of a search, which its events bring, come a little earlier
 GLANCE = 1.0  # seconds between two looks at whether one is due

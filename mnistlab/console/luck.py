@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mnistlab.console.verdict import interval_text
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text
 from mnistlab.leaderboard import Leaderboard, Luck
+from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 
 
 def luck_notes(board: Leaderboard) -> list[str]:

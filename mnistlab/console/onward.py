@@ -10,7 +10,7 @@ from pathlib import Path
 from mnistlab.causes import cause_named
 from mnistlab.console.state import ViewState
 from mnistlab.errors import ExitCode
-from mnistlab.labels import by_executor, resume_command
+from mnistlab.util.text import by_executor, resume_command
 
 # After these there is nothing to be gone on with as it was: the search has come to its end, or was given up.
 _ENDS = frozenset({ExitCode.DONE, ExitCode.NO_TRIAL_SUCCEEDED, ExitCode.TOO_MANY_FAILURES})

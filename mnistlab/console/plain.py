@@ -11,7 +11,7 @@ from mnistlab.console.onward import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
 from mnistlab.console.trainings import epochs_of
-from mnistlab.labels import (
+from mnistlab.util.text import (
     Scalar,
     counted,
     epochs_text,

@@ -11,7 +11,7 @@ from rich.text import Text
 from mnistlab.console.eta import Estimate
 from mnistlab.console.look import Look
 from mnistlab.console.state import ViewState
-from mnistlab.labels import counted, metric_text, scheduler_text, seconds_text
+from mnistlab.util.text import counted, metric_text, scheduler_text, seconds_text
 
 PHASES = {
     "starting": "starting",

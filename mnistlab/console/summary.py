@@ -21,11 +21,11 @@ from mnistlab.console.text import encodable, visible
 from mnistlab.console.ties import rank_notes
 from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.rows import state_text
 from mnistlab.results import ReplicateResult
 from mnistlab.statistics import MeanSd
+from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160

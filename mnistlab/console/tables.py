@@ -11,9 +11,9 @@ from rich.text import Text
 from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
 from mnistlab.results import FIXED
 from mnistlab.statistics import mean_interval
+from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
 
 GAP = 2
 PLAN_WIDTH = 100  # a plan's column is not wider, so that the numbers stay near

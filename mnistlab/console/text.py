@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from mnistlab.labels import visible
+from mnistlab.util.text import visible
 
 __all__ = ["ASCII", "encodable", "plain_text", "visible"]
 

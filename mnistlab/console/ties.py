@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mnistlab.labels import counted
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.ties import tie_text, weakest
+from mnistlab.util.text import counted
 
 SHARED = (
     "n= marks a shared rank: of the confirmed plans that share it none is surely better than another, by paired "

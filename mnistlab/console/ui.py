@@ -19,8 +19,8 @@ from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, RunStarted, Stamped, to_json
-from mnistlab.labels import EXECUTOR_NAMES, resume_command
-from mnistlab.lastwords import last_words, note_begun
+from mnistlab.util.last_words import last_words, note_begun
+from mnistlab.util.text import EXECUTOR_NAMES, resume_command
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]

@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from mnistlab.labels import counted, listed, metric_text, runs_before_text, shortened
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.ties import seen_text, weakest
 from mnistlab.statistics import Interval, MeanSd
+from mnistlab.util.text import counted, listed, metric_text, runs_before_text, shortened
 
 
 def verdict(board: Leaderboard) -> str:

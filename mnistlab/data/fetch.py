@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urljoin, urlsplit
 
-from mnistlab.credentials import without_credentials
 from mnistlab.errors import DataUnavailableError
+from mnistlab.util.credentials import without_credentials
 
 if TYPE_CHECKING:
     from pooch.typing import Downloader

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mnistlab.errors import MnistlabError, near_miss
-from mnistlab.labels import ACCURACIES, counted, listed, metric_text
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.rows import run_name, splits_of
@@ -26,6 +25,7 @@ from mnistlab.statistics import (
     paired_difference,
     paired_mean_difference,
 )
+from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 
 UNIT = " points"
 SEED = 20_250_102  # of the bootstrap

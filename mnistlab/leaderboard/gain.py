@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mnistlab.labels import ACCURACIES, counted
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings
 from mnistlab.leaderboard.ties import FEWEST, Tie, reference_of, size_text, tie_of
@@ -19,6 +18,7 @@ from mnistlab.power import POWER
 from mnistlab.racing import difference
 from mnistlab.results import FIXED, higher_is_better
 from mnistlab.statistics import Difference, Interval
+from mnistlab.util.text import ACCURACIES, counted
 
 UNCORRECTED = 2  # the best of so many has the usual interval (see `Question.level`)
 

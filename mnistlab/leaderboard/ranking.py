@@ -20,7 +20,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mnistlab.labels import counted, varying_settings
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import Gain, gain_of
@@ -29,6 +28,7 @@ from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
 from mnistlab.racing import images_of, own_splits
 from mnistlab.results import FIXED, EnsembleResult, ReplicateResult, RunRecord
+from mnistlab.util.text import counted, varying_settings
 
 
 @dataclass(frozen=True, kw_only=True)

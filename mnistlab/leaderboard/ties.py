@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from scipy.special import ndtri, stdtrit
 
 from mnistlab.intervals import ROUNDING
-from mnistlab.labels import ACCURACIES, counted
 from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
 from mnistlab.racing import own_splits
 from mnistlab.results import ReplicateResult
 from mnistlab.statistics import Difference, mean_sd
+from mnistlab.util.text import ACCURACIES, counted
 
 POINT_TENTH = 0.001  # the difference of accuracies that a tie names the seeds for
 MEDIUM = 0.5  # of a standard deviation between seeds: that of other metrics, Cohen's "medium" (1988)

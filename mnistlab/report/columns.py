@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mnistlab.labels import metric_text, seconds_text
 from mnistlab.leaderboard import UNRANKED, Leaderboard, Row
 from mnistlab.leaderboard.rows import state_text
 from mnistlab.statistics import MeanSd
+from mnistlab.util.text import metric_text, seconds_text
 
 Cell = Callable[[Row, str], str]
 """From a row and the run's metric to a text, "" where there is nothing to show."""

@@ -16,7 +16,7 @@ import altair as alt
 import vl_convert
 
 from mnistlab.console.text import visible
-from mnistlab.labels import shortened
+from mnistlab.util.text import shortened
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the one that Altair writes, 6.4 for example
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from mnistlab import events
 from mnistlab.events import Stamped
-from mnistlab.labels import ACCURACIES, Scalar, names, settings, varying
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.util.text import ACCURACIES, Scalar, names, settings, varying
 
 ENDS = (events.TrialFinished, events.TrialPruned, events.TrialInterrupted, events.TrialFailed)
 COMPARABLE = 8  # trials that a comparison at one epoch should rest on, where there are so many

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
-from mnistlab.labels import counted, shortened
 from mnistlab.report import digits
 from mnistlab.report.charts import LABEL, WIDTH
 from mnistlab.report.digits import Digit, Evaluated
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
+from mnistlab.util.text import counted, shortened
 
 HEAT = 5  # shades of the confusion matrix
 

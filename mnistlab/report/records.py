@@ -9,11 +9,11 @@ from mnistlab.console.ensemble import ensemble_notes
 from mnistlab.console.luck import luck_notes
 from mnistlab.console.ties import rank_notes
 from mnistlab.earlier import from_json, text
-from mnistlab.labels import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.again import trial_command
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.util.text import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 
 Pairs = tuple[tuple[str, str], ...]
 Texts = tuple[tuple[str, ...], ...]

@@ -8,12 +8,12 @@ from typing import Any
 
 import altair as alt
 
-from mnistlab.labels import Scalar, counted, listed, scalar_text, shortened
 from mnistlab.report import facts
 from mnistlab.report.charts import LABEL, WIDE, WIDTH
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
 from mnistlab.results import RunRecord
 from mnistlab.tuning.importance import RESAMPLES, Importance, importances
+from mnistlab.util.text import Scalar, counted, listed, scalar_text, shortened
 
 COLUMNS = 4  # of slices
 SLICES = 12  # settings drawn one by one

@@ -11,7 +11,7 @@ from typing import Any
 from mnistlab import durable
 from mnistlab.errors import RunDirectoryError, RunWriteError, short
 from mnistlab.lines import decode_line, encode_file
-from mnistlab.names import RULE, is_plain
+from mnistlab.util.filenames import RULE, is_plain
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def child(folder: Path, name: str) -> Path:
     """Return `folder/name`.
 
     Raises:
-        RunDirectoryError: if `name` does not keep to `mnistlab.names.RULE`.
+        RunDirectoryError: if `name` does not keep to `mnistlab.util.filenames.RULE`.
     """
     if not is_plain(name):
         raise RunDirectoryError(f"can't write {short(name)} into {folder}: a name in there {RULE}")

@@ -15,7 +15,6 @@ from mnistlab import events
 from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError, nearest, short
 from mnistlab.events import Stamped
 from mnistlab.lines import is_as_written, read_lines
-from mnistlab.names import RULE, is_plain
 from mnistlab.results import (
     EnsembleResult,
     ReplicateResult,
@@ -39,6 +38,7 @@ from mnistlab.store.names import (
     refusal,
 )
 from mnistlab.store.per_image import with_per_image
+from mnistlab.util.filenames import RULE, is_plain
 
 R = TypeVar("R")
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mnistlab.labels import ACCURACIES, shortened, visible
 from mnistlab.tables.cells import Cell, Section, table_of, title
+from mnistlab.util.text import ACCURACIES, shortened, visible
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 SHOWN = 200  # characters of a cell that people read

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
-from mnistlab.steps import Steps
+from mnistlab.util.steps import Steps
 
 MANY_OPTIONS = 16  # of a longer choice, so many options stand for all
 OWN_RULES = {"value_error", "assertion_error"}  # what pydantic calls the errors that a validator raises

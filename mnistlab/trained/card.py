@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mnistlab.labels import counted, listed, metric_text
 from mnistlab.leaderboard import Row
 from mnistlab.statistics import Interval, MeanSd, wilson
 from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import About, Agreement
+from mnistlab.util.text import counted, listed, metric_text
 
 _LOADING = {
     ".pt2": """import torch

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnistlab.errors import MnistlabError, near_miss
-from mnistlab.labels import listed
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.util.text import listed
 
 
 class NoSuchModelError(MnistlabError):

@@ -15,7 +15,6 @@ from mnistlab.data.device import as_unit, mean_and_std, upload
 from mnistlab.dataset import Data
 from mnistlab.errors import PluginError
 from mnistlab.kept import open_data, read_weights
-from mnistlab.labels import plan_label
 from mnistlab.registry import Registry
 from mnistlab.results import ReplicateResult
 from mnistlab.trained import framing, opened
@@ -32,6 +31,7 @@ from mnistlab.trained.portable import (
     ask_of,
     build,
 )
+from mnistlab.util.text import plan_label
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from mnistlab.errors import DataError
-from mnistlab.labels import counted
 from mnistlab.trained.framing import Framing
+from mnistlab.util.text import counted
 
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 100_000_000

@@ -23,9 +23,7 @@ from mnistlab.causes import cause_named
 from mnistlab.earlier import Earlier, points
 from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
-from mnistlab.labels import counted, settings
 from mnistlab.results import higher_is_better, trial_name
-from mnistlab.seeds import trial_seed
 from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning.ladder import Ladder, Rung, worth
@@ -36,6 +34,8 @@ from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.study import ask, enqueue
 from mnistlab.tuning.unsaved import Unsaved
 from mnistlab.tuning.work import Waiting, task_of
+from mnistlab.util.seeds import trial_seed
+from mnistlab.util.text import counted, settings
 
 INSISTS = 20  # how often a sampler is asked for a plan that was not tried before it gets its way
 

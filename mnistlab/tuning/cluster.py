@@ -24,7 +24,6 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 
 from mnistlab.errors import ResourceError
-from mnistlab.signals import signals_held
 from mnistlab.tuning.cluster_gpus import reached
 from mnistlab.tuning.folders import private_folder
 from mnistlab.tuning.joined import given, reread_credentials
@@ -32,6 +31,7 @@ from mnistlab.tuning.machine import Machine
 from mnistlab.tuning.private import Private, begun_or_new
 from mnistlab.tuning.pulse import ClusterLostError, felt
 from mnistlab.tuning.surroundings import closed_to_others
+from mnistlab.util.signals import signals_held
 
 ANSWER_SECONDS = 5.0
 END_SECONDS = 20.0  # Ray ends in one or two; what is left after this is killed

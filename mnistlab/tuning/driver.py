@@ -13,8 +13,6 @@ from mnistlab.errors import MachineError
 from mnistlab.events import Warned
 from mnistlab.identity import comparable
 from mnistlab.results import TrialResult, higher_is_better
-from mnistlab.seeds import Stream, derive
-from mnistlab.signals import signals_held
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Parts, Search
@@ -26,6 +24,8 @@ from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.study import open_study
+from mnistlab.util.seeds import Stream, derive
+from mnistlab.util.signals import signals_held
 
 
 def run_search(search: Search, ended: list[TrialResult], past: Past = NOTHING) -> None:

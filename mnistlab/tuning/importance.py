@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import FanovaImportanceEvaluator
 
-from mnistlab.labels import Scalar
+from mnistlab.util.text import Scalar
 
 RESAMPLES = 8  # bootstrap samples of the trials, each with a forest of its own
 TREES = 8  # to a forest: the spread over resamples is far wider than that over trees

@@ -15,12 +15,12 @@ from mnistlab.causes import cause_named
 from mnistlab.earlier import Earlier, MisfitError, Result, fitted
 from mnistlab.errors import Fault, MnistlabError
 from mnistlab.identity import canonical
-from mnistlab.labels import counted
 from mnistlab.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.space import Space
 from mnistlab.store import find_run, read_events, read_run
 from mnistlab.tuning.past import past_of
 from mnistlab.tuning.scores import scores
+from mnistlab.util.text import counted
 
 PLACE = "search.like"
 KEPT = 256  # results of a run, at most; of more, those at even distances in their order

@@ -24,11 +24,11 @@ from typing import Any
 import psutil
 
 from mnistlab.errors import ResourceError
-from mnistlab.signals import ENDS
 from mnistlab.tuning import start_worker, template
 from mnistlab.tuning.folders import in_use, private_folder
 from mnistlab.tuning.forking import Template
 from mnistlab.tuning.surroundings import closed_to_others, environment
+from mnistlab.util.signals import ENDS
 
 ANSWER_SECONDS = 5.0  # for processes that were killed
 END_SECONDS = 10.0  # that a Ray which is up may take to end in good order

@@ -19,8 +19,8 @@ from typing import Any
 from ray._private import worker as ray_worker
 
 from mnistlab.errors import ExitCode, MnistlabError
-from mnistlab.lastwords import kept, note_loss, note_ray
-from mnistlab.signals import LOST
+from mnistlab.util.last_words import kept, note_loss, note_ray
+from mnistlab.util.signals import LOST
 
 LOOK_SECONDS = 0.5
 SILENCE_SECONDS = 30.0  # that a cluster which was joined may need for an answer; Ray gives up after 60

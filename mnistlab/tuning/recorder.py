@@ -15,11 +15,9 @@ from mnistlab import events
 from mnistlab.api import TrialRecord
 from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.events import Emit
-from mnistlab.labels import plan_label
 from mnistlab.observers import Observers
 from mnistlab.registry import Registry
 from mnistlab.results import RungResult, TrialResult, higher_is_better, trial_name
-from mnistlab.signals import signals_held
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.store.ends import end_event
@@ -30,6 +28,8 @@ from mnistlab.tuning.outcome import Interruptions, Outcome, ends_rung, outcome_o
 from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.util.signals import signals_held
+from mnistlab.util.text import plan_label
 
 
 @dataclass

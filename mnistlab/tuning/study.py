@@ -23,11 +23,11 @@ from mnistlab.errors import RunWriteError
 from mnistlab.points import closest
 from mnistlab.portfolio import first_looks
 from mnistlab.results import higher_is_better
-from mnistlab.seeds import Stream, derive
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
-from mnistlab.steps import Steps
 from mnistlab.tuning.samplers import About, Settings, sampler
+from mnistlab.util.seeds import Stream, derive
+from mnistlab.util.steps import Steps
 
 BUSY_SECONDS = 30.0  # that another program, as one that looks at the study, may keep it locked
 

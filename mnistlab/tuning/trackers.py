@@ -22,10 +22,10 @@ from ray.tune.logger import LoggerCallback
 
 from mnistlab import events
 from mnistlab.api import Scalar
-from mnistlab.credentials import without_credentials
 from mnistlab.errors import Fault, RunDirectoryError, SpecError, must_be_one_of
 from mnistlab.events import Event, Stamped
-from mnistlab.labels import settings
+from mnistlab.util.credentials import without_credentials
+from mnistlab.util.text import settings
 
 Name = Literal["tensorboard", "mlflow"]
 

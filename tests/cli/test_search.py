@@ -19,8 +19,8 @@ from safetensors.torch import load
 from mnistlab import events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
-from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_events, read_lines
+from mnistlab.util.seeds import replicate_seed
 from tests.cli.starting import (
     MOODY,
     check_interrupted,

@@ -23,8 +23,8 @@ from mnistlab.console.signs import ASCII, UNICODE
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.status import picture_of
 from mnistlab.events import Stamped, from_json
-from mnistlab.labels import metric_text
 from mnistlab.store import read_lines
+from mnistlab.util.text import metric_text
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 GOLDEN = Path(__file__).parents[1] / "snapshots" / "frames"

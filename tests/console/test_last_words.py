@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from mnistlab import events as ev
 from mnistlab.console.ui import Ui, open_console
-from mnistlab.lastwords import note_loss, note_ray
+from mnistlab.util.last_words import note_loss, note_ray
 from tests.console.conftest import run_started
 
 def stamped(event):

@@ -32,7 +32,7 @@ def test_a_plugin_that_closes_its_streams_leaves_the_drivers_alone(tmp_path: Pat
 
 FORKING = """
 import os, signal, time
-from mnistlab.signals import Requests, signals_as
+from mnistlab.util.signals import Requests, signals_as
 with signals_as(Requests()):
     reader, writer = os.pipe()
     child = os.fork()

@@ -15,12 +15,12 @@ from optuna.trial import TrialState
 from mnistlab import events
 from mnistlab.errors import DataError, ExitCode, RunWriteError
 from mnistlab.fsck import check
-from mnistlab.seeds import Stream, derive
 from mnistlab.store import RunWriter, read_run
 from mnistlab.tuning import leaving, local, worker
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.nodes import NoNodeError
+from mnistlab.util.seeds import Stream, derive
 from tests.local.conftest import AtStep, Drive
 from tests.tuning.conftest import RunTiny, mood_of
 from tests.tuning.test_disk import full_once

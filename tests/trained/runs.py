@@ -19,14 +19,14 @@ from mnistlab.data.device import to_device, upload
 from mnistlab.dataset import find_data
 from mnistlab.discovery import selection
 from mnistlab.errors import MnistlabError
-from mnistlab.labels import plan_label
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
 from mnistlab.seal import opened
-from mnistlab.seeds import replicate_seed, trial_seed
 from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
 from mnistlab.tuning.machine import Machine, Share
+from mnistlab.util.seeds import replicate_seed, trial_seed
+from mnistlab.util.text import plan_label
 
 DIGITS = """
 name = "small"

@@ -12,12 +12,12 @@ from optuna.trial import TrialState
 
 from mnistlab import experiment
 from mnistlab.identity import canonical
-from mnistlab.labels import settings
 from mnistlab.registry import Registry
 from mnistlab.results import trial_name
 from mnistlab.space import grid, suggest
 from mnistlab.store import read_run
 from mnistlab.tuning.past import Past, PastTrial, Step
+from mnistlab.util.text import settings
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_repeats import Asked
 from tests.tuning.test_resume import all_found, space

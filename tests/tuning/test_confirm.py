@@ -15,10 +15,10 @@ from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
 from mnistlab.racing import outcomes
 from mnistlab.results import REFIT, RunRecord, State, TrialResult
-from mnistlab.seeds import replicate_seed
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning.confirmation import left_of, work_of
 from mnistlab.tuning.driver import Search, best_trials
+from mnistlab.util.seeds import replicate_seed
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 
