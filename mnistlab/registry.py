@@ -27,9 +27,9 @@ from mnistlab.api import (
     Transform,
     domains,
 )
+from mnistlab.data.seal import guarded
 from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 from mnistlab.errors import MissingPluginError, PluginError, near_miss, short
-from mnistlab.seal import guarded
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]

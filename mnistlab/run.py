@@ -16,6 +16,7 @@ from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division, images_digest
+from mnistlab.data.seal import sealed
 from mnistlab.dataset import Data, find_data, fresh_division, started_from
 from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
@@ -26,7 +27,6 @@ from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
-from mnistlab.seal import sealed
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event

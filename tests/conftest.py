@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from alembic.util import pyfiles
 
-from mnistlab import seal
+from mnistlab.data import seal
 from mnistlab.discovery import discover, selection
 from mnistlab.registry import Registry, load, select
 from mnistlab.testing.fixtures import Lab, Ran

@@ -24,11 +24,11 @@ from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, 
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
+from mnistlab.data.seal import opened
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.forms import PLUGIN_TABLES
 from mnistlab.observers import Observers
 from mnistlab.prediction import cross_entropy, point_prediction
-from mnistlab.seal import opened
 from mnistlab.space import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]

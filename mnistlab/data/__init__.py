@@ -8,7 +8,7 @@ from mnistlab.data.fetch import LIMITS, Archive, Limits, fetch
 from mnistlab.data.files import FourFiles, Part, four_parts
 from mnistlab.data.idx import IdxArray, read_idx
 from mnistlab.data.loading import images_digest, open_test, open_train, prepare_dataset
-from mnistlab.data.places import Found, default_place, find_or_fetch, load_split
+from mnistlab.data.locate import Found, default_place, find_or_fetch, load_split
 from mnistlab.data.splits import Division, part_of, split_indices
 
 __all__ = [

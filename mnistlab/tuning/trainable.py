@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from mnistlab.seal import seal_for_good
+from mnistlab.data.seal import seal_for_good
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leftovers import place_of

@@ -6,7 +6,7 @@ import pytest
 
 from mnistlab import store
 from mnistlab.cli.main import SEALED, main
-from mnistlab.seal import guarded
+from mnistlab.data.seal import guarded
 
 ARGUMENTS = {
     "reproduce": ["RUN", "0000"],

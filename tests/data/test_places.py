@@ -15,7 +15,7 @@ import pytest
 
 from mnistlab.api import DataPlace
 from mnistlab.data.files import FourFiles, four_parts
-from mnistlab.data.places import default_place, find_or_fetch, load_split
+from mnistlab.data.locate import default_place, find_or_fetch, load_split
 from mnistlab.errors import DataError, DataUnavailableError
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = (part.name for part in four_parts())

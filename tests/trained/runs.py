@@ -16,12 +16,12 @@ from mnistlab import experiment, training, weights
 from mnistlab.cli.main import app
 from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
+from mnistlab.data.seal import opened
 from mnistlab.dataset import find_data
 from mnistlab.discovery import selection
 from mnistlab.errors import MnistlabError
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
-from mnistlab.seal import opened
 from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
 from mnistlab.tuning.machine import Machine, Share

@@ -15,12 +15,12 @@ import pytest
 
 from mnistlab import events, experiment
 from mnistlab.api import DataPlace
+from mnistlab.data.seal import sealed
 from mnistlab.dataset import find_data
 from mnistlab.discovery import Selection, discover
 from mnistlab.registry import Registry, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
-from mnistlab.seal import sealed
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search

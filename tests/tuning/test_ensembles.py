@@ -12,9 +12,9 @@ import torch
 
 from mnistlab import events, training, weights
 from mnistlab.confirm import confirm
+from mnistlab.data.seal import opened
 from mnistlab.kept import read_weights
 from mnistlab.results import EnsembleResult, RunRecord, TrialResult
-from mnistlab.seal import opened
 from mnistlab.store import read_lines, read_run
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask, evaluate_ensemble
 from mnistlab.tuning.job import Search

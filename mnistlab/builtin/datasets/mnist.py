@@ -9,7 +9,7 @@ from mnistlab.api import DataPlace, Dataset, DatasetInfo, LabelledImages, Split
 from mnistlab.builtin.datasets import qmnist
 from mnistlab.builtin.datasets.pinned import NoSettings, describe
 from mnistlab.data.files import FourFiles, four_parts
-from mnistlab.data.places import find_or_fetch, load_split
+from mnistlab.data.locate import find_or_fetch, load_split
 
 FILES = FourFiles(
     dataset="mnist",

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, ImageShape, LabelledImages, Split
 from mnistlab.data.files import FourFiles, four_parts, read_all, read_split
-from mnistlab.data.places import whole_folder
+from mnistlab.data.locate import whole_folder
 from mnistlab.errors import DataError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, ImageShape, LabelledImages, Split
 from mnistlab.data.files import FourFiles
-from mnistlab.data.places import Found, find_or_fetch, load_split
+from mnistlab.data.locate import Found, find_or_fetch, load_split
 
 
 class NoSettings(Config):
