@@ -14,7 +14,7 @@ from machine import table
 from plans import mnist, part
 
 from mnistlab import training
-from mnistlab.registry import installed
+from mnistlab.plugins.registry import installed
 from mnistlab.space import TrainingConfig
 from mnistlab.util.seeds import trial_seed
 

@@ -27,8 +27,8 @@ from machine import describe
 
 from mnistlab import experiment
 from mnistlab.api import Choice
-from mnistlab.discovery import Selection
-from mnistlab.registry import select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import select
 from mnistlab.space import Branch, Parameter, Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning import study

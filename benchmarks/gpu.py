@@ -33,8 +33,8 @@ from torch.profiler import ProfilerActivity, profile
 from mnistlab import training
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
+from mnistlab.plugins.registry import installed
 from mnistlab.precision import reproducible
-from mnistlab.registry import installed
 from mnistlab.space import TrainingConfig
 from mnistlab.store import read_events, read_run
 from mnistlab.tuning.cluster import cluster

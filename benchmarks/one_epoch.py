@@ -23,7 +23,7 @@ from mnistlab import training
 from mnistlab.data import Division, default_place, open_test, open_train, prepare_dataset
 from mnistlab.data.device import to_device, upload
 from mnistlab.data.seal import opened
-from mnistlab.registry import installed
+from mnistlab.plugins.registry import installed
 from mnistlab.statistics import wilson
 from mnistlab.util.seeds import trial_seed
 

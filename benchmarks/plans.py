@@ -10,7 +10,7 @@ import torch
 from mnistlab import training
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.registry import Kind, installed
+from mnistlab.plugins.registry import Kind, installed
 from mnistlab.space import TrainingConfig
 
 

@@ -25,10 +25,10 @@ from tables.table import Table, read, tasks
 
 from mnistlab import experiment
 from mnistlab.api import Scalar
-from mnistlab.discovery import Selection
 from mnistlab.earlier import Earlier, looked_at
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.portfolio import most_looks
-from mnistlab.registry import Registry, select
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.like import earlier_of

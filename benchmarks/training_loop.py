@@ -24,8 +24,8 @@ from torchvision.transforms import v2 as transforms
 
 from mnistlab import training
 from mnistlab.data.device import DeviceData
+from mnistlab.plugins.registry import installed
 from mnistlab.precision import cpu_has_bf16
-from mnistlab.registry import installed
 
 NET = {
     "depth": 2,

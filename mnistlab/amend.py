@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any, cast
 
 from mnistlab.api import Choice, Domain, Scalar
-from mnistlab.discovery import Selection, canonical
 from mnistlab.errors import Fault, PluginError, SpecError, short
 from mnistlab.experiment import DatasetChoice, Experiment, allowed_by, judge
+from mnistlab.plugins.discovery import Selection, canonical
+from mnistlab.plugins.registry import Kind, Registry, select
 from mnistlab.points import normalized, same
-from mnistlab.registry import Kind, Registry, select
 from mnistlab.space import Branch, Space
 from mnistlab.spec import OLD_DEFAULTS, Draft, ExperimentSpec, Table, spec_json, validate
 

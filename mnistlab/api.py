@@ -1,6 +1,6 @@
 """The public interface for plugin authors: everything a plugin needs, and nothing else, comes from here.
 
-A plugin is a module that answers one or more hooks (see `mnistlab.hooks`) with frozen records::
+A plugin is a module that answers one or more hooks (see `mnistlab.plugins.hookspecs`) with frozen records::
 
     class TinyMlp(Config):
         width: Annotated[int, Int(16, 512, log=True)] = 128

@@ -15,7 +15,7 @@ from mnistlab.api import DataPlace
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
 from mnistlab.tuning.outcome import GivenUp, Outcome, given_up

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ValidationError
 from mnistlab import algorithms
 from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
-from mnistlab.discovery import Selection, canonical
 from mnistlab.earlier import Earlier
 from mnistlab.errors import Fault, PluginError, SpecError, closest, misspelt, near_miss
 from mnistlab.explain import TABLE, UNKNOWN, explain
 from mnistlab.forms import PLUGIN_TABLES, how_to_write
+from mnistlab.plugins.discovery import Selection, canonical
+from mnistlab.plugins.registry import Offer, Registry, select
 from mnistlab.portfolio import first_looks
-from mnistlab.registry import Offer, Registry, select
 from mnistlab.space import Space, TrainingConfig, compose, endless, size
 from mnistlab.spec import (
     MAX_TRIALS,

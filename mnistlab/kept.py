@@ -16,7 +16,7 @@ from mnistlab.data import Division, images_digest, open_train, prepare_dataset
 from mnistlab.dataset import Data, fresh_division
 from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
 from mnistlab.experiment import DatasetChoice
-from mnistlab.registry import Kind, Registry
+from mnistlab.plugins.registry import Kind, Registry
 from mnistlab.results import ReplicateResult, RunRecord, Split
 from mnistlab.spec import DataSpec
 

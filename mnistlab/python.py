@@ -28,11 +28,11 @@ from mnistlab.console.notebook import notebook_output, open_notebook
 from mnistlab.console.summary import ended_text, ranking_text
 from mnistlab.console.ui import VARIABLE, chosen, open_console
 from mnistlab.data import default_place
-from mnistlab.discovery import selection
 from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
 from mnistlab.leaderboard import Leaderboard, Row, rank
+from mnistlab.plugins.discovery import selection
 from mnistlab.results import EnsembleResult, RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd

@@ -15,8 +15,8 @@ from mnistlab import earlier, events
 from mnistlab.data import images_digest
 from mnistlab.dataset import Data
 from mnistlab.experiment import Experiment, proposals_of
+from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
-from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, versions
 from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json

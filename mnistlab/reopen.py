@@ -16,7 +16,6 @@ from mnistlab import __version__, store
 from mnistlab.amend import GROWING, grown, read_amended
 from mnistlab.api import DataPlace
 from mnistlab.dataset import Data
-from mnistlab.discovery import Selection, selection
 from mnistlab.earlier import Earlier, from_json, refitted
 from mnistlab.errors import (
     DamagedError,
@@ -31,7 +30,8 @@ from mnistlab.errors import (
 from mnistlab.events import RunResumed
 from mnistlab.experiment import Experiment, reopen
 from mnistlab.kept import open_data, parts_of, table_of
-from mnistlab.registry import Registry
+from mnistlab.plugins.discovery import Selection, selection
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import RunRecord, record_name
 from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
 from mnistlab.tuning.confirmation import Chosen, chosen_of

@@ -18,13 +18,13 @@ from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division, images_digest
 from mnistlab.data.seal import sealed
 from mnistlab.dataset import Data, find_data, fresh_division, started_from
-from mnistlab.discovery import Selection
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
 from mnistlab.experiment import Experiment
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
 from mnistlab.record import amended_record, resumed, run_record, started
-from mnistlab.registry import Registry
 from mnistlab.reopen import Reopened, differences
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.spec import ExperimentSpec, SearchSpec

@@ -19,8 +19,8 @@ from mnistlab.errors import Fault, PluginError, misspelt
 from mnistlab.explain import broken, explain, unknown_setting
 from mnistlab.forms import loose
 from mnistlab.narrowing import read_setting
+from mnistlab.plugins.registry import Kind, Offer, Registry
 from mnistlab.points import default_in, normalized, same, values
-from mnistlab.registry import Kind, Offer, Registry
 
 Plan = dict[str, Any]
 Ask = Callable[["Parameter"], Scalar]

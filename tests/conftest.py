@@ -20,8 +20,8 @@ import pytest
 from alembic.util import pyfiles
 
 from mnistlab.data import seal
-from mnistlab.discovery import discover, selection
-from mnistlab.registry import Registry, load, select
+from mnistlab.plugins.discovery import discover, selection
+from mnistlab.plugins.registry import Registry, load, select
 from mnistlab.testing.fixtures import Lab, Ran
 
 # Whoever starts the tests in the background, or by nohup, may have these ignored, and every child would inherit that.

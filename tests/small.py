@@ -9,7 +9,7 @@ import torch
 
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
-from mnistlab.registry import Kind, Registry
+from mnistlab.plugins.registry import Kind, Registry
 from mnistlab.space import TrainingConfig
 
 SHAPE = ImageShape(1, 28, 28, 10)

@@ -9,7 +9,7 @@ import pytest
 
 from mnistlab import experiment
 from mnistlab.algorithms import FEWEST, LEARNING, Known, batch, held_back, population, proposals, trials_at_once
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.spec import Algorithm, SearchSpec
 from tests.simulated.memory import BRANCHES, LISTS, NUMBERS
 

@@ -8,10 +8,10 @@ import pytest
 
 from mnistlab import experiment
 from mnistlab.amend import additions, grown, read_amended
-from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import SpecError
 from mnistlab.experiment import Experiment
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import EVERYTHING, Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.spec import read
 from tests.conftest import DISTS
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import mnistlab
-from mnistlab import api, hooks, testing
+from mnistlab import api, testing
+from mnistlab.plugins import hookspecs
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "api.txt"
 
@@ -46,7 +47,7 @@ def surface() -> str:
     lines: list[str] = []
     kit = {name: getattr(testing, name) for name in testing.__all__}
     top = {name: getattr(mnistlab, name) for name in mnistlab.__all__ if name != "__version__"}
-    for module, names in ((mnistlab, top), (api, public(api)), (hooks, public(hooks)), (testing, kit)):
+    for module, names in ((mnistlab, top), (api, public(api)), (hookspecs, public(hookspecs)), (testing, kit)):
         lines.append(f"# {module.__name__}")
         for name, value in names.items():
             lines += described(name, value)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mnistlab import experiment
-from mnistlab.discovery import Found, Selection, SourceFile, _field, selection
 from mnistlab.errors import PluginError, SpecError
-from mnistlab.registry import Plugin, load, select
+from mnistlab.plugins.discovery import Found, Selection, SourceFile, _field, selection
+from mnistlab.plugins.registry import Plugin, load, select
 from tests.conftest import DISTS
 
 FILE = """

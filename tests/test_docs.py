@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from mnistlab import events, experiment, hooks, registry, results, spec, store
+from mnistlab import events, experiment, results, spec, store
 from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, ImageShape, Stepper, TrialRecord
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
@@ -27,7 +27,8 @@ from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.data.seal import opened
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.forms import PLUGIN_TABLES
-from mnistlab.observers import Observers
+from mnistlab.plugins import hookspecs, registry
+from mnistlab.plugins.observers import Observers
 from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.space import TrainingConfig
 
@@ -405,7 +406,7 @@ def test_every_format_is_documented(schema: str) -> None:
 
 # --- plugin interface ---------------------------------------------------------------------------------------------
 
-HOOKS = {name: hook for name, hook in vars(hooks).items() if name.startswith("mnistlab_")}
+HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("mnistlab_")}
 
 
 @pytest.mark.parametrize("name", HOOKS)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import mnistlab
-from mnistlab import api, hooks, testing
+from mnistlab import api, testing
+from mnistlab.plugins import hookspecs
 from tests.test_api_surface import public
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("api", {name for name, value in public(api).items() if inspect.isclass(value) or inspect.isfunction(value)}),
         ("python", {*mnistlab.__all__} - {"__version__"}),
-        ("hooks", {name for name in public(hooks) if name.startswith("mnistlab_")}),
+        ("hooks", {name for name in public(hookspecs) if name.startswith("mnistlab_")}),
         ("testing", {*testing.__all__, "lab"}),
     ],
 )

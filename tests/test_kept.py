@@ -14,8 +14,8 @@ from mnistlab.dataset import find_data
 from mnistlab.driving import Drive
 from mnistlab.errors import DataError
 from mnistlab.kept import open_data
+from mnistlab.plugins.registry import Registry
 from mnistlab.record import run_record
-from mnistlab.registry import Registry
 from mnistlab.results import RunRecord
 from mnistlab.store import RunWriter
 from mnistlab.tuning.machine import Machine, Share

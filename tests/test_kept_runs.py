@@ -17,7 +17,7 @@ from mnistlab.data import Division
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.fsck import check
 from mnistlab.kept import read_weights
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_events, read_run
 from mnistlab.tuning.past import past_of
 from mnistlab.weights import unpack

@@ -41,8 +41,8 @@ METHODS = {"get_pickled_error", "extractall", "restore_from_dir"}
 
 # (file, what) that is allowed, and why.
 ALLOWED = {
-    ("mnistlab/discovery.py", "exec"): "a plugin in a file is code, and running it is its purpose",
-    ("mnistlab/discovery.py", "compile"): "as above",
+    ("mnistlab/plugins/discovery.py", "exec"): "a plugin in a file is code, and running it is its purpose",
+    ("mnistlab/plugins/discovery.py", "compile"): "as above",
     ("mnistlab/testing/base.py", "pickle"): "the kit asks whether a config survives the way to a worker: its own bytes",
     ("mnistlab/trained/formats.py", "torch.export.load"): "behind `trained.guard`, which lets no pickle through",
     ("mnistlab/trained/guard.py", "zipfile"): "only the list of names is read, to refuse formats that torch unpickles",

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnistlab import observers
 from mnistlab.api import TrialRecord
-from mnistlab.observers import Observers
+from mnistlab.plugins import observers
+from mnistlab.plugins.observers import Observers
 from tests.conftest import WithPlugins
 
 

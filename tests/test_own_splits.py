@@ -15,14 +15,14 @@ import pytest
 from mnistlab.api import DatasetInfo, ImageShape, LabelledImages
 from mnistlab.data import default_place, part_of, split_indices
 from mnistlab.dataset import divided
-from mnistlab.discovery import selection
 from mnistlab.fsck import check
 from mnistlab.intervals import mean_interval, student
 from mnistlab.kept import open_data
 from mnistlab.leaderboard import group, rank
 from mnistlab.leaderboard.compare import NotComparableError, compare
+from mnistlab.plugins.discovery import selection
+from mnistlab.plugins.registry import select
 from mnistlab.racing import difference, own_splits
-from mnistlab.registry import select
 from mnistlab.results import ReplicateResult, RunRecord, Split, replicate_from_json, to_json
 from mnistlab.spec import DataSpec
 from mnistlab.statistics import selection_gap

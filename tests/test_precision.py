@@ -11,8 +11,8 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from mnistlab import precision, training
+from mnistlab.plugins.registry import Registry
 from mnistlab.precision import deterministic, float32_is_exact, reproducible, uses_bf16
-from mnistlab.registry import Registry
 from tests.small import plan_of, small
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")

@@ -13,9 +13,9 @@ import pytest
 
 import mnistlab
 from mnistlab.api import ENTRY_POINT_GROUP, Config, Dataset, Model, Optimizer, Transform, hookimpl
-from mnistlab.discovery import Found, canonical, discover
 from mnistlab.errors import PluginError
-from mnistlab.registry import Plugin, Registry, load
+from mnistlab.plugins.discovery import Found, canonical, discover
+from mnistlab.plugins.registry import Plugin, Registry, load
 from tests.conftest import DISTS
 
 BUILTIN_MODELS = {"mlp", "cnn", "lenet", "resnet", "vit"}

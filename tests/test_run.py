@@ -10,9 +10,9 @@ import pytest
 
 from mnistlab import experiment, run
 from mnistlab.api import DataPlace
-from mnistlab.discovery import Selection
 from mnistlab.errors import DataError, MnistlabError, RunDirectoryError
-from mnistlab.registry import select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import select
 
 BUILT_IN = select(Selection(only_built_in=True))
 TEXT = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from mnistlab.api import ENTRY_POINT_GROUP
-from mnistlab.discovery import Found
-from mnistlab.registry import load
-from mnistlab.scaffold import ScaffoldError, checked, create
+from mnistlab.plugins.discovery import Found
+from mnistlab.plugins.registry import load
+from mnistlab.plugins.scaffold import ScaffoldError, checked, create
 from tests.forked import by_pytest
 
 KINDS = ("model", "optimizer", "transform", "dataset")

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Config, Float, Int, Model
 from mnistlab.identity import canonical, comparable
+from mnistlab.plugins.registry import Found, Offer, Plugin, Registry
 from mnistlab.points import closest, normalized, place, same, values
-from mnistlab.registry import Found, Offer, Plugin, Registry
 from mnistlab.space import Branch, Parameter, Space, compose, grid, normalized_plan, size, suggest
 from mnistlab.testing.points import sample
 from mnistlab.util.steps import Steps, exact

@@ -20,7 +20,7 @@ from mnistlab.api import Batch, Config, Float, ImageShape, Model, Optimizer, Pre
 from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
-from mnistlab.registry import Found, Kind, Offer, Plugin, Registry, installed
+from mnistlab.plugins.registry import Found, Kind, Offer, Plugin, Registry, installed
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.weights import load_weights, pack, pack_weights, unpack
 

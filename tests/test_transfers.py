@@ -13,8 +13,8 @@ from torch import nn
 
 from mnistlab import training
 from mnistlab.data.device import DeviceData
-from mnistlab.discovery import selection
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.testing.transfers import GPU, Traffic, pretended_gpu
 from tests.small import SHAPE, plan_of
 

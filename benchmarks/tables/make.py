@@ -44,8 +44,8 @@ from mnistlab.api import Config, Dataset
 from mnistlab.causes import DivergedError
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.discovery import Selection
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.space import Branch, Plan, Space, suggest
 from mnistlab.testing.points import sample
 

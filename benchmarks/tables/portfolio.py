@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mnistlab import experiment
 from mnistlab.api import Scalar
-from mnistlab.discovery import Selection
 from mnistlab.identity import canonical
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.space import Space
 from tables.table import Table, read, tasks
 

@@ -13,8 +13,8 @@ from optuna.samplers import BaseSampler
 
 from mnistlab.earlier import Earlier
 from mnistlab.experiment import Experiment
+from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
-from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
 from mnistlab.tuning import driver, study

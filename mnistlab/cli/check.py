@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mnistlab.earlier import Earlier
     from mnistlab.errors import Fault
     from mnistlab.experiment import Experiment
-    from mnistlab.registry import Registry
+    from mnistlab.plugins.registry import Registry
     from mnistlab.space import Space
 
 
@@ -38,9 +38,9 @@ def check(
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
     from mnistlab.dataset import find_data, started_from
-    from mnistlab.discovery import selection
     from mnistlab.earlier import text
     from mnistlab.environment import check_environment
+    from mnistlab.plugins.discovery import selection
     from mnistlab.portfolio import looks_of
     from mnistlab.space import defaults, suggest
     from mnistlab.tuning.machine import share, this_machine

@@ -15,7 +15,7 @@ from mnistlab.cli.reproduce import Replicate, Run, Trial
 from mnistlab.errors import ExitCode, MnistlabError, nearest
 
 if TYPE_CHECKING:
-    from mnistlab.registry import Registry
+    from mnistlab.plugins.registry import Registry
     from mnistlab.trained.leave import Leaving
     from mnistlab.trained.portable import Agreement
 
@@ -59,9 +59,9 @@ def export(
         raise ChoiceError("--ensemble takes all replicates, and --replicate one: leave one of them out")
     from mnistlab import store
     from mnistlab.data import default_place
-    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
-    from mnistlab.registry import select
+    from mnistlab.plugins.discovery import selection
+    from mnistlab.plugins.registry import select
     from mnistlab.trained import card, chosen, leave
 
     check_environment()

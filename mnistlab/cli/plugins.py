@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from mnistlab.discovery import Found
-    from mnistlab.registry import Offer, Plugin, Registry
+    from mnistlab.plugins.discovery import Found
+    from mnistlab.plugins.registry import Offer, Plugin, Registry
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Kind = Literal["model", "optimizer", "transform", "dataset"]
@@ -27,8 +27,8 @@ def list_(json_: Json = False) -> None:
     import json
 
     from mnistlab.console.summary import result_console
-    from mnistlab.discovery import discover, selection
-    from mnistlab.registry import judge
+    from mnistlab.plugins.discovery import discover, selection
+    from mnistlab.plugins.registry import judge
 
     wanted = selection()
     rows = [_described(found, *judge(found, wanted)) for found in discover()]
@@ -71,7 +71,7 @@ def info(
     import json
 
     from mnistlab.console.summary import result_console
-    from mnistlab.registry import canonical
+    from mnistlab.plugins.registry import canonical
 
     registry = _registry(plugin, only_built_in=no_plugins)
     source, _, bare = name.rpartition(":")
@@ -152,9 +152,9 @@ def check(
     Doubts are told apart from faults: another API version, a name that two plugins use, metadata that let in the next
     major version of mnistlab or name no licence.
     """
-    from mnistlab.audit import doubts
     from mnistlab.console.summary import result_console
     from mnistlab.errors import ExitCode
+    from mnistlab.plugins.audit import doubts
 
     registry = _registry(plugin)
     chosen = _chosen(registry, dist)
@@ -172,7 +172,7 @@ def check(
 
 def _chosen(registry: Registry, dist: str | None) -> list[Plugin]:
     from mnistlab.errors import PluginError, near_miss
-    from mnistlab.registry import canonical
+    from mnistlab.plugins.registry import canonical
 
     names = {canonical(p.found.distribution) for p in registry.plugins}
     if dist is not None and canonical(dist) not in names:
@@ -202,7 +202,7 @@ def new(
 ) -> None:
     """Write a complete plugin package that passes its own contract test: module, entry point, test, README, CI."""
     from mnistlab.errors import SpecError, must_be_one_of
-    from mnistlab.scaffold import create
+    from mnistlab.plugins.scaffold import create
 
     if kind not in KINDS:
         raise SpecError("plugins new", [must_be_one_of("--kind", kind, KINDS)])
@@ -211,8 +211,8 @@ def new(
 
 
 def _registry(files: list[Path] | None, *, only_built_in: bool = False) -> Registry:
-    from mnistlab.discovery import selection
-    from mnistlab.registry import select
+    from mnistlab.plugins.discovery import selection
+    from mnistlab.plugins.registry import select
 
     return select(selection(files or (), only_built_in=only_built_in))
 

@@ -13,7 +13,7 @@ from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
 from mnistlab.errors import ExitCode, MnistlabError
 
 if TYPE_CHECKING:
-    from mnistlab.registry import Registry
+    from mnistlab.plugins.registry import Registry
     from mnistlab.trained.formats import Exported
     from mnistlab.trained.picture import Prepared
 
@@ -73,9 +73,9 @@ def _model(
     name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path, ensemble: bool
 ) -> Exported:
     """Return the model that `name` stands for."""
-    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
-    from mnistlab.registry import select
+    from mnistlab.plugins.discovery import selection
+    from mnistlab.plugins.registry import select
 
     check_environment()
 

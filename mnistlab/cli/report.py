@@ -80,7 +80,7 @@ def _files(output: Path, wanted: str | None) -> list[tuple[str, Path]]:
 def _asker(data_dir: Path | None, files: Sequence[Path], only_built_in: bool) -> Ask:
     """Return what asks a run's models again, with the plugins that are installed here."""
     from mnistlab.data import default_place
-    from mnistlab.discovery import selection
+    from mnistlab.plugins.discovery import selection
 
     wanted, place = selection(files, only_built_in=only_built_in), default_place(data_dir)
 

@@ -51,10 +51,10 @@ def reproduce(
     """
     from mnistlab import store, training
     from mnistlab.data import default_place
-    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
     from mnistlab.kept import open_data
-    from mnistlab.registry import select
+    from mnistlab.plugins.discovery import selection
+    from mnistlab.plugins.registry import select
     from mnistlab.trained import again, chosen, opened
 
     check_environment()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from mnistlab.data.device import DeviceData
     from mnistlab.dataset import Data
-    from mnistlab.registry import Registry
+    from mnistlab.plugins.registry import Registry
     from mnistlab.space import Space
 
 Epoch = tuple[int, Mapping[str, float]]
@@ -54,8 +54,8 @@ def train(
     from mnistlab.data import default_place
     from mnistlab.data.seal import sealed
     from mnistlab.dataset import find_data
-    from mnistlab.discovery import selection
     from mnistlab.environment import check_environment
+    from mnistlab.plugins.discovery import selection
     from mnistlab.util.text import plan_label
 
     check_environment()

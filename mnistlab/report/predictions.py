@@ -16,11 +16,11 @@ from mnistlab import training, weights
 from mnistlab.api import DataPlace
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
-from mnistlab.discovery import Selection
 from mnistlab.kept import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.precision import process_restored
-from mnistlab.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.report.public import places_of, without_folders
 from mnistlab.results import ReplicateResult, RunRecord, Split

@@ -16,12 +16,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mnistlab import audit
 from mnistlab.api import ENTRY_POINT_GROUP, Config, ImageShape, Portfolio, domains
-from mnistlab.discovery import EVERYTHING, Found, canonical, discover
 from mnistlab.errors import near_miss
+from mnistlab.plugins import audit
+from mnistlab.plugins.discovery import EVERYTHING, Found, canonical, discover
+from mnistlab.plugins.registry import Kind, Offer, Plugin, Registry, load
 from mnistlab.points import normalized
-from mnistlab.registry import Kind, Offer, Plugin, Registry, load
 from mnistlab.testing.points import default_point, missing_fields, points
 from mnistlab.testing.traces import random_states, restore_random_states
 

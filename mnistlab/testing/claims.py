@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from mnistlab.api import Config, ImageShape, Transform
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.models import build, images, logits
 from mnistlab.testing.traces import at

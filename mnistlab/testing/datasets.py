@@ -11,7 +11,7 @@ import pytest
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages, Split
 from mnistlab.errors import DataUnavailableError
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, offline, undisturbed
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
+from mnistlab.plugins.registry import Offer
 from mnistlab.precision import autocast
 from mnistlab.prediction import OWN_METRICS, cross_entropy, point_prediction
-from mnistlab.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, undisturbed
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mnistlab.api import AveragingStepper, Choice, Config, Optimizer, Stepper, domains
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at
 from mnistlab.weights import pack, unpack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mnistlab.registry import Kind
+from mnistlab.plugins.registry import Kind
 from mnistlab.testing.datasets import DatasetContract
 from mnistlab.testing.models import ModelContract
 from mnistlab.testing.optimizers import OptimizerContract

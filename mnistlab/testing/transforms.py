@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnistlab.api import Config, ImageShape, Transform
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, undisturbed
 

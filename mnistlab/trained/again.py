@@ -15,7 +15,7 @@ from mnistlab import training, weights
 from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.chosen import Chosen
 

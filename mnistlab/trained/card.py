@@ -22,7 +22,7 @@ probabilities = logits.softmax(1)""",
     ".onnx": """import onnxruntime
 session = onnxruntime.InferenceSession("{name}")
 (logits,) = session.run(["logits"], {{"images": images}})  # images: numpy float32 (N, {shape}), 0 to 1""",
-    ".safetensors": """from mnistlab.registry import installed
+    ".safetensors": """from mnistlab.plugins.registry import installed
 from mnistlab.trained.formats import read
 model = read(open("{name}", "rb").read(), "{name}", installed)  # builds the plan with the plugins installed here
 logits = model.ask(images)  # images: numpy float32 (N, {shape}), 0 to 1""",

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from mnistlab.errors import DataError, MnistlabError
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.portable import About, Ask, CannotExportError, Logits, Pixels, Together, about_from, ask_of, build
 

@@ -15,7 +15,7 @@ from mnistlab.data.device import as_unit, mean_and_std, upload
 from mnistlab.dataset import Data
 from mnistlab.errors import PluginError
 from mnistlab.kept import open_data, read_weights
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import ReplicateResult
 from mnistlab.trained import framing, opened
 from mnistlab.trained.chosen import Chosen

@@ -8,7 +8,7 @@ from typing import Any
 
 from mnistlab.errors import PluginError
 from mnistlab.kept import parts_of, table_of
-from mnistlab.registry import Kind, Registry
+from mnistlab.plugins.registry import Kind, Registry
 from mnistlab.results import RunRecord
 
 

@@ -16,8 +16,8 @@ from mnistlab import training, weights
 from mnistlab.api import Config, ImageShape, Model, PredictFn
 from mnistlab.data.device import standardise
 from mnistlab.errors import DataError, MnistlabError, PluginError
+from mnistlab.plugins.registry import Registry
 from mnistlab.prediction import together
-from mnistlab.registry import Registry
 from mnistlab.trained.framing import Framing
 
 SCHEMA = "mnistlab.model/1"

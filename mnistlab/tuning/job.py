@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 from mnistlab.data import Division
 from mnistlab.earlier import Earlier
 from mnistlab.events import Emit
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.space import Space
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter

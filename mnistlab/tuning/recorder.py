@@ -15,8 +15,8 @@ from mnistlab import events
 from mnistlab.api import TrialRecord
 from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.events import Emit
-from mnistlab.observers import Observers
-from mnistlab.registry import Registry
+from mnistlab.plugins.observers import Observers
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import RungResult, TrialResult, higher_is_better, trial_name
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter

@@ -17,7 +17,7 @@ from mnistlab import training, weights
 from mnistlab.data import Division, open_test
 from mnistlab.data.device import DeviceData, upload, whole
 from mnistlab.data.seal import opened, seal_for_good
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import REFIT, Cost
 from mnistlab.training import Training
 from mnistlab.tuning.answers import Answer, Progress

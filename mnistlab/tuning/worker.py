@@ -22,9 +22,9 @@ from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.discovery import EVERYTHING, Selection
 from mnistlab.errors import DataError
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import EVERYTHING, Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.training import Training
 from mnistlab.tuning import gpu
 from mnistlab.tuning.capture import hear_nondeterminism

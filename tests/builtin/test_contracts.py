@@ -10,7 +10,7 @@ import pytest
 
 from mnistlab.api import ImageShape
 from mnistlab.builtin import datasets, models, optimizers, transforms
-from mnistlab.discovery import BUILT_IN, discover
+from mnistlab.plugins.discovery import BUILT_IN, discover
 from mnistlab.testing import ChannelsLastContract, Contract, PluginContract, StaysOnDeviceContract
 from tests.conftest import PACKAGES
 
@@ -21,7 +21,7 @@ import importlib
 MODULES = [importlib.import_module(name) for name in {names}]
 def each(hook):
     return lambda: [record for module in MODULES for record in getattr(module, hook, tuple)() or ()]
-globals().update({{hook: each(hook) for hook in dir(importlib.import_module("mnistlab.hooks")) if "mnistlab_" in hook}})
+globals().update({{hook: each(hook) for hook in dir(importlib.import_module("mnistlab.plugins.hookspecs")) if "mnistlab_" in hook}})
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 from mnistlab import events, experiment, run
 from mnistlab.api import DataPlace
 from mnistlab.events import Stamped
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.reopen import reopen_search
 from tests.tuning.conftest import loads, moody_on_the_path, registry, run_tiny, tiny
 

@@ -18,9 +18,9 @@ from mnistlab.api import DataPlace
 from mnistlab.data import loading, open_train, prepare_dataset
 from mnistlab.data.device import to_device
 from mnistlab.data.splits import split_indices
-from mnistlab.discovery import Selection
 from mnistlab.leaderboard import rank
-from mnistlab.registry import installed
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import installed
 from mnistlab.report.predictions import evaluated
 from mnistlab.results import RunRecord
 from tests.report.runs import record, trial

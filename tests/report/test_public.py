@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mnistlab.api import DataPlace
-from mnistlab.discovery import Selection
 from mnistlab.leaderboard import rank
+from mnistlab.plugins.discovery import Selection
 from mnistlab.report import page, run
 from mnistlab.report.data import as_data
 from mnistlab.report.predictions import evaluated

@@ -23,10 +23,10 @@ from sklearn.datasets import load_digits
 
 from mnistlab import durable, events, experiment, run
 from mnistlab.api import DataPlace
-from mnistlab.discovery import Selection
 from mnistlab.errors import MnistlabError
 from mnistlab.events import Stamped
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.reopen import reopen_search
 from mnistlab.tuning.executors import EXECUTORS
 from mnistlab.tuning.machine import Machine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab import events, experiment, run
-from mnistlab.discovery import selection
+from mnistlab.plugins.discovery import selection
 from mnistlab.reopen import reopen_search
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, options_in, without_ray
@@ -19,8 +19,8 @@ CURIOUS = """
 from pathlib import Path
 
 from mnistlab.api import DataPlace, hookimpl
-from mnistlab.discovery import Selection
-from mnistlab.registry import select
+from mnistlab.plugins.discovery import Selection
+from mnistlab.plugins.registry import select
 
 
 @hookimpl

@@ -12,7 +12,7 @@ from torch import nn
 
 from mnistlab import api
 from mnistlab.api import Config, DatasetInfo, Float, ImageShape, Int, LabelledImages
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 
 SMALL = (ImageShape(1, 8, 8, 4),)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mnistlab import api
 from mnistlab.api import Choice, Config, Float, ImageShape, Int, LabelledImages, hookimpl
-from mnistlab.registry import Offer
+from mnistlab.plugins.registry import Offer
 from mnistlab.testing import (
     ChannelsLastContract,
     DatasetContract,

@@ -14,8 +14,8 @@ from mnistlab import training, weights
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.data import Division, read_idx
 from mnistlab.data.device import to_device
-from mnistlab.discovery import selection
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.trained import formats, framing
 from mnistlab.trained.portable import About, build
 from tests.trained.runs import finished_run

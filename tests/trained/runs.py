@@ -18,8 +18,8 @@ from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
 from mnistlab.data.seal import opened
 from mnistlab.dataset import find_data
-from mnistlab.discovery import selection
 from mnistlab.errors import MnistlabError
+from mnistlab.plugins.discovery import selection
 from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
 from mnistlab.space import defaults, suggest

@@ -18,7 +18,7 @@ from torch import nn
 
 from mnistlab.api import ImageShape, Prediction
 from mnistlab.errors import DataError
-from mnistlab.registry import installed
+from mnistlab.plugins.registry import installed
 from mnistlab.trained import formats, guard
 from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.leave import refuse_other

@@ -12,7 +12,7 @@ import torch
 from mnistlab.api import ImageShape, Prediction
 from mnistlab.errors import DataError
 from mnistlab.lines import encode_line
-from mnistlab.registry import installed
+from mnistlab.plugins.registry import installed
 from mnistlab.store import read_run
 from mnistlab.trained import formats
 from mnistlab.trained.guard import check_pt2

@@ -17,8 +17,8 @@ from mnistlab import events, experiment
 from mnistlab.api import DataPlace
 from mnistlab.data.seal import sealed
 from mnistlab.dataset import find_data
-from mnistlab.discovery import Selection, discover
-from mnistlab.registry import Registry, load
+from mnistlab.plugins.discovery import Selection, discover
+from mnistlab.plugins.registry import Registry, load
 from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
 from mnistlab.store import RunWriter, create_run, read_events, read_run

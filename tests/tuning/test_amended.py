@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from mnistlab import experiment
 from mnistlab.identity import canonical
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import trial_name
 from mnistlab.space import grid, suggest
 from mnistlab.store import read_run

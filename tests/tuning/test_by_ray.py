@@ -19,9 +19,9 @@ from ray import cloudpickle
 from ray.tune.experiment import trial as tune_trial
 
 from mnistlab import events
-from mnistlab.discovery import selection
 from mnistlab.fsck import check
-from mnistlab.registry import Registry, select
+from mnistlab.plugins.discovery import selection
+from mnistlab.plugins.registry import Registry, select
 from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_lines, read_run
 from mnistlab.tuning.job import Search

@@ -13,7 +13,7 @@ from torch import nn
 from mnistlab import training
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import Cost
 from mnistlab.tuning import replicates, worker
 from mnistlab.tuning.cost import cost_of, count_macs, device_name

@@ -14,7 +14,7 @@ from mnistlab import events, experiment
 from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, RunWriteError
 from mnistlab.fsck import check
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import RunRecord, TrialResult
 from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.tuning import disk, study

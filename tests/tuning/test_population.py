@@ -14,7 +14,7 @@ import torch
 from ray.tune.experiment import Trial
 
 from mnistlab.checkpoints import write_checkpoint
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.space import Space
 from mnistlab.store import RunWriter, create_run
 from mnistlab.tuning import driver

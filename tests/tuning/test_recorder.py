@@ -16,7 +16,7 @@ import pytest
 from mnistlab import events
 from mnistlab.checkpoints import write_checkpoint
 from mnistlab.errors import RunWriteError
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
 from mnistlab.tuning.losses import Leftover, Retries

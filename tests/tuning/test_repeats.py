@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from mnistlab import events, experiment
 from mnistlab.identity import canonical
-from mnistlab.registry import Registry
+from mnistlab.plugins.registry import Registry
 from mnistlab.tuning.bridge import INSISTS, Bridge
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.study import open_study

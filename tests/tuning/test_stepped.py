@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Domain, Float, Int
 from mnistlab.identity import canonical
+from mnistlab.plugins.registry import Registry
 from mnistlab.points import values
-from mnistlab.registry import Registry
 from mnistlab.results import TrialResult
 from mnistlab.space import Branch, Parameter, Space
 from mnistlab.tuning.driver import best_trials

@@ -24,7 +24,7 @@ from torch.func import functional_call
 from mnistlab import training
 from mnistlab.api import Batch, DataPlace, ImageShape, Prediction
 from mnistlab.data.device import DeviceData, as_unit, mean_and_std, standardise, upload
-from mnistlab.registry import Kind, Registry, installed
+from mnistlab.plugins.registry import Kind, Registry, installed
 from mnistlab.testing.fixtures import Lab
 from mnistlab.weights import pack, unpack
 

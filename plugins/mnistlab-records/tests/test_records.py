@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mnistlab import experiment
 from mnistlab.api import ImageShape
-from mnistlab.discovery import EVERYTHING
+from mnistlab.plugins.discovery import EVERYTHING
 from mnistlab.precision import autocast
 from mnistlab.training import count_parameters
 

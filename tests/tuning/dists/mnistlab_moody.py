@@ -32,8 +32,8 @@ from mnistlab.api import (
     Prediction,
     hookimpl,
 )
+from mnistlab.plugins.registry import installed
 from mnistlab.prediction import cross_entropy
-from mnistlab.registry import installed
 
 MOODS = Choice(
     "good",

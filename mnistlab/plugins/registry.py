@@ -16,7 +16,6 @@ from typing import Any, Literal, cast
 import pluggy
 from pydantic import ValidationError
 
-from mnistlab import hooks
 from mnistlab.api import (
     ENTRY_POINT_GROUP,
     Config,
@@ -28,8 +27,9 @@ from mnistlab.api import (
     domains,
 )
 from mnistlab.data.seal import guarded
-from mnistlab.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 from mnistlab.errors import MissingPluginError, PluginError, near_miss, short
+from mnistlab.plugins import hookspecs
+from mnistlab.plugins.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]
@@ -211,9 +211,9 @@ def say(error: BaseException) -> str:
 def _register(module: object) -> pluggy.PluginManager:
     """Give the module a manager of its own, so that whatever is wrong with it stays with it."""
     manager = pluggy.PluginManager("mnistlab")
-    manager.add_hookspecs(hooks)
+    manager.add_hookspecs(hookspecs)
     manager.register(module)
-    known = [name for name in vars(hooks) if name.startswith("mnistlab_")]
+    known = [name for name in vars(hookspecs) if name.startswith("mnistlab_")]
     for name in dir(module):
         if hasattr(getattr(module, name, None), "mnistlab_impl") and name not in known:
             raise PluginError(f"implements unknown hook '{name}'; {near_miss(name, known)}")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mnistlab.discovery import BUILT_IN, Found
-from mnistlab.registry import Plugin, Registry
+from mnistlab.plugins.discovery import BUILT_IN, Found
+from mnistlab.plugins.registry import Plugin, Registry
 
 NEXT_MAJOR = "2"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 
 from mnistlab.api import TrialRecord
-from mnistlab.registry import Plugin, Registry, say
+from mnistlab.plugins.registry import Plugin, Registry, say
 
 CLOSE_SECONDS = 10.0  # that all observers together are waited for when the search has no more to tell
 

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 from mnistlab import __version__
 from mnistlab.api import API_VERSION
-from mnistlab.discovery import BUILT_IN, discover
 from mnistlab.errors import ExitCode, MnistlabError
-from mnistlab.registry import NAME, Kind, load
+from mnistlab.plugins.discovery import BUILT_IN, discover
+from mnistlab.plugins.registry import NAME, Kind, load
 
 PREFIX = f"{BUILT_IN}-"
 
@@ -92,7 +92,7 @@ def _write_all(root: Path, record: str, kind: Kind) -> list[Path]:
 
 def _templates(kind: Kind, module: str) -> Iterator[tuple[str, Traversable]]:
     """Yield where each file goes and its template; `MODULE` in a template's path stands for the package's module."""
-    root = files("mnistlab.scaffold") / "templates"
+    root = files("mnistlab.plugins.scaffold") / "templates"
     for part in (root / "common", root / kind):
         for place, source in sorted(_walk(part), key=lambda pair: pair[0]):
             yield place.replace("MODULE", module).removesuffix(".txt"), source
