@@ -13,9 +13,9 @@ import sys
 from machine import table
 from plans import mnist, part
 
-from mnistlab import training
 from mnistlab.plugins.registry import installed
 from mnistlab.space import TrainingConfig
+from mnistlab.training import loop
 from mnistlab.util.seeds import trial_seed
 
 BAR = {"mlp": 97.0, "lenet": 98.0, "cnn": 99.0, "resnet": 99.0, "vit": 97.0}
@@ -23,7 +23,7 @@ BAR = {"mlp": 97.0, "lenet": 98.0, "cnn": 99.0, "resnet": 99.0, "vit": 97.0}
 
 def main(seeds: int = 1, *optimizers: str) -> None:
     """Print the table."""
-    training.set_up_process(1)
+    loop.set_up_process(1)
     data, registry = mnist(), installed()
     rows = []
     for model, bar in BAR.items():
@@ -37,13 +37,11 @@ def main(seeds: int = 1, *optimizers: str) -> None:
             history = []
             for number in range(seeds):
                 last: list[dict[str, float]] = []
-                done = training.train(
-                    plan, trial_seed(0, number), data, registry, lambda _, m, last=last: last.append(m)
-                )
+                done = loop.train(plan, trial_seed(0, number), data, registry, lambda _, m, last=last: last.append(m))
                 history.append(last[-1])
             accuracy = [100 * metrics["val_accuracy"] for metrics in history]
             speed = statistics.median(metrics["images_per_second"] for metrics in history)
-            count = f"{training.count_parameters(done.module):,}"
+            count = f"{loop.count_parameters(done.module):,}"
             rows.append((model, optimizer, count, f"{statistics.mean(accuracy):.2f}", f">= {bar}", f"{speed:,.0f}"))
             print(rows[-1], file=sys.stderr, flush=True)
     head = ("model", "optimizer", "parameters", f"validation accuracy, % (mean of {seeds})", "bar", "images/s")

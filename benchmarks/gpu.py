@@ -30,13 +30,13 @@ from ray.exceptions import WorkerCrashedError
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mnistlab import training
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.plugins.registry import installed
-from mnistlab.precision import reproducible
 from mnistlab.space import TrainingConfig
 from mnistlab.store import read_events, read_run
+from mnistlab.training import loop
+from mnistlab.training.precision import reproducible
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.machine import Machine
 
@@ -120,17 +120,17 @@ def begun(bench: Bench, model: str, optimizer: str = "adamw", *, transforms: boo
         "transforms": [part("transform", name) for name in names],
         "training": settings,
     }
-    return training.begin(plan, 0, images(bench.device, steps * size), installed())
+    return loop.begin(plan, 0, images(bench.device, steps * size), installed())
 
 
 def check_fills(bench: Bench) -> Iterator[Found]:
     """Count how often a step fills a tensor, with the settings of a training and with torch's own."""
     one = begun(bench, "cnn", steps=1)
-    training.run_epoch(one)
+    loop.run_epoch(one)
     counts = []
     for settings in (reproducible, reproducible, _nothing):
         with profile(activities=[ProfilerActivity.CPU]) as seen, settings(bench.device):
-            training._train_epoch(one)
+            loop._train_epoch(one)
         counts.append(sum(event.count for event in seen.key_averages() if event.key == "aten::fill_"))
     _, ours, plain = counts  # the first one warms up
     yield Found("fills in a step of cnn, deterministic", f"{plain}, as without", str(ours), ours <= plain)
@@ -149,10 +149,10 @@ def check_waits(bench: Bench) -> Iterator[Found]:
     waiting: list[str] = []
     for model, optimizer in pairs:
         one = begun(bench, model, optimizer, transforms=True)
-        training.run_epoch(one)
+        loop.run_epoch(one)
         one.on_step = _refuse_waits(bench, len(one.data.train_images) // bench.sizes["batch"])
         try:
-            training._train_epoch(one)
+            loop._train_epoch(one)
         except RuntimeError as error:
             waiting.append(f"{model} with {optimizer}: {str(error).splitlines()[0]}")
         finally:
@@ -218,7 +218,7 @@ def check_repeats(bench: Bench) -> Iterator[Found]:
     twice = []
     for _ in range(2):
         one = begun(bench, "cnn", transforms=True)
-        training.run_epoch(one)
+        loop.run_epoch(one)
         twice.append(torch.cat([p.detach().flatten().cpu() for p in one.module.parameters()]))
     same = torch.equal(*twice)
     yield Found(
@@ -231,7 +231,7 @@ def check_repeats(bench: Bench) -> Iterator[Found]:
 WARNING = """
 import sys, torch
 from pathlib import Path
-from mnistlab.precision import deterministic
+from mnistlab.training.precision import deterministic
 from mnistlab.tuning.capture import Capture, hear_nondeterminism
 capture = Capture(Path(sys.argv[1])); capture.start(); hear_nondeterminism(); torch.set_default_device(sys.argv[2])
 with deterministic():
@@ -455,7 +455,7 @@ def main(given: list[str] | None = None) -> int:
     if not asked.dry and not torch.cuda.is_available():
         print("No GPU: torch sees none on this machine, so nothing was checked. --dry tries the script on the CPU.")
         return NO_GPU
-    device = training.set_up_process(1 if asked.dry else len(os.sched_getaffinity(0)), gpu=not asked.dry)
+    device = loop.set_up_process(1 if asked.dry else len(os.sched_getaffinity(0)), gpu=not asked.dry)
     name = "none, a dry run on the CPU" if asked.dry else torch.cuda.get_device_name(device)
     ends = time.monotonic() + 60 * asked.minutes - (0 if asked.dry else 60)  # the last step may take a minute
     found = list(everything(Bench(device, asked.data_dir, asked.rounds, ends, TINY if asked.dry else REAL)))

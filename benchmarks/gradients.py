@@ -1,7 +1,7 @@
 """How often torch leaves a convolution's gradient unwritten in bfloat16, and what mnistlab's remedy costs.
 
 Shapes are drawn at random, memory is littered with NaN before, and each gradient is compared with that of float64. Then
-epochs of built-in models are timed with the remedy (`mnistlab.convolutions`) and without, in turns.
+epochs of built-in models are timed with the remedy (`mnistlab.training.convolutions`) and without, in turns.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/gradients.py [SHAPES] [ROUNDS] [IMAGES]
 """
@@ -21,9 +21,9 @@ from machine import spread, table
 from plans import epoch, mnist, some
 from torch import Tensor
 
-from mnistlab import precision, training
-from mnistlab.convolutions import whole_gradients
 from mnistlab.data.device import DeviceData
+from mnistlab.training import loop, precision
+from mnistlab.training.convolutions import whole_gradients
 
 KINDS = (
     torch.conv1d,
@@ -112,7 +112,7 @@ def seconds(model: str, batch_size: int, of: str, data: DeviceData) -> float:
 
 def main(shapes: int = 3000, rounds: int = 5, images: int = 2000) -> None:
     """Print both tables."""
-    training.set_up_process(1)
+    loop.set_up_process(1)
     torch.manual_seed(0)
     found = wrong(shapes)
     rows = [(kind.__name__, *(found[kind.__name__, way] for way in ("drawn", "torch", "mnistlab"))) for kind in KINDS]

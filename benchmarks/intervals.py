@@ -21,10 +21,10 @@ import numpy.typing as npt
 from machine import table
 from plans import mnist, part
 
-from mnistlab import training
 from mnistlab.plugins.registry import installed
 from mnistlab.space import TrainingConfig
 from mnistlab.statistics import paired_difference, paired_mean_difference
+from mnistlab.training import loop
 from mnistlab.util.seeds import trial_seed
 
 TRAINED_ON, POOL, EPOCHS = 2_000, 20_000, 6
@@ -46,11 +46,11 @@ def losses(model: dict[str, Any], seeds: int) -> Losses:
     plan = {"model": model, "optimizer": part("optimizer", "adamw"), "transforms": [], "training": config}
     rows: list[Losses] = []
     for number in range(seeds):
-        done = training.begin(plan, trial_seed(0, number), data, installed())
+        done = loop.begin(plan, trial_seed(0, number), data, installed())
         while done.epoch < done.epochs:
-            training._train_epoch(done)
+            loop._train_epoch(done)
             done.history.append({})
-        found = training.evaluate(done, data.validation_images, data.validation_labels)
+        found = loop.evaluate(done, data.validation_images, data.validation_labels)
         rows.append(found.per_image["loss"].numpy())
     return np.stack(rows)
 
@@ -132,7 +132,7 @@ def heavy(rankings: int) -> Iterator[tuple[str, ...]]:
 
 
 def main(seeds: int = 12, rankings: int = 1_000) -> None:
-    training.set_up_process(1)
+    loop.set_up_process(1)
     found = ("told apart over seeds only, %", "over seeds and images, % (wanted <= 5)")
     head = ("plans", "sd of the difference: seeds / images / rest", "seeds", "images", *found)
     title = f"Equal plans by val_loss, from {seeds} trainings each on {TRAINED_ON:,} images of MNIST (n={rankings})"

@@ -19,12 +19,12 @@ from machine import spread, table
 from plans import part
 from training_loop import NET
 
-from mnistlab import training
 from mnistlab.data import Division, default_place, open_test, open_train, prepare_dataset
 from mnistlab.data.device import to_device, upload
 from mnistlab.data.seal import opened
 from mnistlab.plugins.registry import installed
 from mnistlab.statistics import wilson
+from mnistlab.training import loop
 from mnistlab.util.seeds import trial_seed
 
 
@@ -41,7 +41,7 @@ def recipe(batch_size: int = 256, **optimizer: Any) -> dict[str, Any]:
 
 def main(seeds: int = 10, threads: int = 0) -> None:
     """Print the table."""
-    device = training.set_up_process(threads or len(os.sched_getaffinity(0)))
+    device = loop.set_up_process(threads or len(os.sched_getaffinity(0)))
     record, place = installed().find("dataset", "mnist").record, default_place()
     info = prepare_dataset(record, record.config(), place)
     everything = np.arange(info.train_count)
@@ -54,8 +54,8 @@ def main(seeds: int = 10, threads: int = 0) -> None:
     accuracies, seconds = list[float](), list[float]()
     for number in range(seeds):
         start = time.perf_counter()
-        done = training.train(recipe(), trial_seed(0, number), data, installed())
-        correct = training.evaluate(done, images, labels).correct
+        done = loop.train(recipe(), trial_seed(0, number), data, installed())
+        correct = loop.evaluate(done, images, labels).correct
         accuracies.append(100 * float(correct.double().mean()))
         seconds.append(time.perf_counter() - start)
     mean, sd = statistics.mean(accuracies), statistics.stdev(accuracies)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from mnistlab import training
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.plugins.registry import Kind, installed
 from mnistlab.space import TrainingConfig
+from mnistlab.training import loop
 
 
 def part(kind: Kind, name: str, **settings: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def some(data: DeviceData, images: int, validation: int = 500) -> DeviceData:
     )
 
 
-def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> training.EpochMetrics:
+def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> loop.EpochMetrics:
     """Return the metrics of a model's first epoch, without transforms."""
     plan = {
         "model": part("model", model),
@@ -51,4 +51,4 @@ def epoch(model: str, precision: str, batch_size: int, data: DeviceData) -> trai
         "transforms": [],
         "training": {**TrainingConfig().model_dump(), "epochs": 1, "batch_size": batch_size, "precision": precision},
     }
-    return training.run_epoch(training.begin(plan, 0, data, installed()))
+    return loop.run_epoch(loop.begin(plan, 0, data, installed()))

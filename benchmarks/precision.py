@@ -1,6 +1,6 @@
 """Where bfloat16 pays: images per second of each built-in model in fp32 and bf16, in turns, on one device.
 
-This is what the fixed rule behind `precision = "auto"` rests on (`mnistlab.precision.uses_bf16`).
+This is what the fixed rule behind `precision = "auto"` rests on (`mnistlab.training.precision.uses_bf16`).
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/precision.py [ROUNDS] [IMAGES]
 """
@@ -12,8 +12,8 @@ import sys
 from machine import spread, table
 from plans import epoch, mnist, some
 
-from mnistlab import training
 from mnistlab.data.device import DeviceData
+from mnistlab.training import loop
 
 
 def speed(model: str, precision: str, batch_size: int, data: DeviceData) -> float:
@@ -23,7 +23,7 @@ def speed(model: str, precision: str, batch_size: int, data: DeviceData) -> floa
 
 def main(rounds: int = 3, images: int = 4000) -> None:
     """Print the table."""
-    data = some(mnist(training.set_up_process(1).type), images)
+    data = some(mnist(loop.set_up_process(1).type), images)
     rows = []
     for model in ("mlp", "lenet", "cnn", "resnet", "vit"):
         for batch_size in (32, 128, 512):

@@ -1,7 +1,7 @@
 """Images per second of three loops that train the same network on one core: the usual one, ours, the best by hand.
 
 The network is a 24/32-channel two-layer CNN (train_mnist_fast's). The usual loop is a DataLoader with torchvision's
-ToTensor and Normalize at batch 64, as in pytorch/examples; ours is `mnistlab.training` at batch 256; the hand-written
+ToTensor and Normalize at batch 64, as in pytorch/examples; ours is `mnistlab.training.loop` at batch 256; the hand-written
 one does the same work as ours with nothing in between. The three take turns, and ratios are taken within a round.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/training_loop.py [ROUNDS] [IMAGES]
@@ -22,10 +22,10 @@ from plans import mnist, part
 from torch import nn
 from torchvision.transforms import v2 as transforms
 
-from mnistlab import training
 from mnistlab.data.device import DeviceData
 from mnistlab.plugins.registry import installed
-from mnistlab.precision import cpu_has_bf16
+from mnistlab.training import loop as training
+from mnistlab.training.precision import cpu_has_bf16
 
 NET = {
     "depth": 2,
@@ -106,7 +106,7 @@ def by_hand(data: DeviceData) -> float:
 
 
 def ours(data: DeviceData) -> float:
-    """Return the images per second of `mnistlab.training`, as it reports them."""
+    """Return the images per second of `mnistlab.training.loop`, as it reports them."""
     plan = {
         "model": part("model", "cnn", **NET),
         "optimizer": part("optimizer", "adam", lr=1e-3),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mnistlab.convolutions import Side, _makes_small
-from mnistlab.precision import autocast
+from mnistlab.training.convolutions import Side, _makes_small
+from mnistlab.training.precision import autocast
 
 CPU = torch.device("cpu")
 PLAIN = [torch.conv1d, torch.conv2d, torch.conv3d]

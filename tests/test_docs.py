@@ -29,8 +29,8 @@ from mnistlab.errors import ExitCode, SpecError
 from mnistlab.forms import PLUGIN_TABLES
 from mnistlab.plugins import hookspecs, registry
 from mnistlab.plugins.observers import Observers
-from mnistlab.prediction import cross_entropy, point_prediction
 from mnistlab.space import TrainingConfig
+from mnistlab.training.prediction import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from mnistlab import training
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.data import Division
@@ -19,8 +18,9 @@ from mnistlab.fsck import check
 from mnistlab.kept import read_weights
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_events, read_run
+from mnistlab.training import loop
+from mnistlab.training.weights import unpack
 from mnistlab.tuning.past import past_of
-from mnistlab.weights import unpack
 
 KEPT = sorted((Path(__file__).parent / "assets").glob("run-of-format-*-cut-off"))
 SHAPE = ImageShape(1, 8, 8, 2)  # of the images that they were trained on: a class for each half that may be bright
@@ -52,11 +52,11 @@ def test_its_trial_goes_on_from_its_checkpoint(kept: Path, builtins: Registry) -
     found = newest_checkpoint(kept, one.name, max(one.history))
     assert found is not None
     epoch, state = found
-    resumed = training.begin(one.plan, one.seed, bright_halves(), builtins)
-    training.restore(resumed, unpack(state))
+    resumed = loop.begin(one.plan, one.seed, bright_halves(), builtins)
+    loop.restore(resumed, unpack(state))
     assert resumed.epoch == epoch == 19
     assert resumed.history == [one.history[number] for number in range(1, epoch + 1)]
-    metrics = training.run_epoch(resumed)
+    metrics = loop.run_epoch(resumed)
     assert metrics["val_accuracy"] > 0.9  # what it had learnt is there
 
 

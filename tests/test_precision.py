@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mnistlab import precision, training
 from mnistlab.plugins.registry import Registry
-from mnistlab.precision import deterministic, float32_is_exact, reproducible, uses_bf16
+from mnistlab.training import loop, precision
+from mnistlab.training.precision import deterministic, float32_is_exact, reproducible, uses_bf16
 from tests.small import plan_of, small
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -43,16 +43,16 @@ def precisions() -> dict[str, str]:
 # --- determinism --------------------------------------------------------------------------------------------------
 
 
-def fills(one: training.Training) -> int:
+def fills(one: loop.Training) -> int:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        training.run_epoch(one)
+        loop.run_epoch(one)
     return sum(event.count for event in seen.key_averages() if event.key == "aten::fill_")
 
 
 def test_a_deterministic_step_fills_no_memory_that_it_writes_anyway(builtins: Registry) -> None:
     plan, data = plan_of(builtins, "cnn", epochs=3), small()
-    one = training.begin(plan, 0, data, builtins)
-    training.run_epoch(one)  # the first one fills the optimizer's state
+    one = loop.begin(plan, 0, data, builtins)
+    loop.run_epoch(one)  # the first one fills the optimizer's state
     plain = fills(one)
     with deterministic():
         assert torch.are_deterministic_algorithms_enabled()
@@ -135,7 +135,7 @@ def test_forward_backward_and_evaluation_are_exact_and_no_trial_hands_its_arithm
     monkeypatch.setitem(record.__dict__, "build", lambda _config, _shape: Asking())
     plan = plan_of(builtins, "mlp")
     Asking.seen.clear()
-    training.train(plan, 0, small(), builtins)
+    loop.train(plan, 0, small(), builtins)
     assert len(Asking.seen) == 3  # forward, backward, evaluation
     assert Asking.seen == [{"ieee"}] * 3
     assert BACKENDS.fp32_precision == "none"

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
-from mnistlab.causes import cause_of
 from mnistlab.errors import PluginError
-from mnistlab.prediction import cross_entropy, cross_entropy_over, probe, require_logits, require_prediction
+from mnistlab.training.causes import cause_of
+from mnistlab.training.prediction import cross_entropy, cross_entropy_over, probe, require_logits, require_prediction
 
 SHAPE = ImageShape(1, 2, 3, 10)
 BATCH = Batch(images=torch.rand(4, 1, 2, 3), labels=torch.tensor([0, 3, 9, 9]), label_smoothing=0.1, train_count=4)

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mnistlab import precision, training
 from mnistlab.api import Batch, Config, Float, ImageShape, Model, Optimizer, Prediction, Record, Transform, TransformFn
-from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.errors import PluginError
 from mnistlab.plugins.registry import Found, Kind, Offer, Plugin, Registry, installed
+from mnistlab.training import loop, precision
+from mnistlab.training.causes import cause_of
+from mnistlab.training.weights import load_weights, pack, pack_weights, unpack
 from mnistlab.util.seeds import Stream, derive
-from mnistlab.weights import load_weights, pack, pack_weights, unpack
 
 seen: list[torch.Tensor] = []
 moved: list[int] = []
@@ -131,7 +131,7 @@ def registry() -> Registry:
 def fresh() -> Iterator[None]:
     seen.clear()
     moved.clear()
-    training.set_up_process(1)
+    loop.set_up_process(1)
     yield
     torch.set_flush_denormal(False)  # the rest of the tests count on the arithmetic of every day
 
@@ -188,20 +188,20 @@ def data() -> DeviceData:
 def run(plan: dict[str, Any], seed: int, data: DeviceData, registry: Registry) -> list[dict[str, float]]:
     """Train and return the numbers of each epoch that must be the same each time."""
     history: list[dict[str, float]] = []
-    training.train(plan, seed, data, registry, lambda _, metrics: history.append(metrics))
+    loop.train(plan, seed, data, registry, lambda _, metrics: history.append(metrics))
     return [{k: m[k] for k in ("train_loss", "val_loss", "val_accuracy")} for m in history]
 
 
 def test_it_learns_and_reports_every_epoch(plan, data, registry) -> None:
     history: list[tuple[int, dict[str, float]]] = []
-    done = training.train(plan(), 0, data, registry, lambda epoch, metrics: history.append((epoch, metrics)))
+    done = loop.train(plan(), 0, data, registry, lambda epoch, metrics: history.append((epoch, metrics)))
     assert [epoch for epoch, _ in history] == [1, 2, 3, 4]
     last = history[-1][1]
     assert set(last) == {"train_loss", "val_loss", "val_accuracy", "images_per_second", "seconds"}
     assert last["val_accuracy"] > 0.9
     assert last["train_loss"] < history[0][1]["train_loss"]
     assert last["images_per_second"] > 0
-    found = training.evaluate(done, data.validation_images, data.validation_labels)
+    found = loop.evaluate(done, data.validation_images, data.validation_labels)
     loss, correct = found.loss, found.correct
     assert loss == last["val_loss"]
     assert float(correct.double().mean()) == last["val_accuracy"]
@@ -240,7 +240,7 @@ def test_same_plan_and_seed_give_the_same_numbers_and_another_seed_others(plan, 
 
 
 def test_no_two_random_streams_of_a_training_begin_alike(plan, data, registry) -> None:
-    begun = training.begin(plan(), 5, data, registry)
+    begun = loop.begin(plan(), 5, data, registry)
     seeds = [begun.order.initial_seed(), begun.draws.initial_seed()]
     seeds += [derive(5, stream) for stream in (Stream.WEIGHTS, Stream.PREDICTION)]
     assert len(set(seeds)) == 4
@@ -248,26 +248,26 @@ def test_no_two_random_streams_of_a_training_begin_alike(plan, data, registry) -
 
 def test_a_saved_training_goes_on_bit_for_bit(plan, data, registry) -> None:
     whole = run(plan(transforms=("watch",)), 1, data, registry)
-    half = training.begin(plan(transforms=("watch",)), 1, data, registry)
-    training.run_epoch(half)
-    training.run_epoch(half)
-    saved = pack(training.state(half))
+    half = loop.begin(plan(transforms=("watch",)), 1, data, registry)
+    loop.run_epoch(half)
+    loop.run_epoch(half)
+    saved = pack(loop.state(half))
     torch.rand(5)
-    other = training.begin(plan(transforms=("watch",)), 99, data, registry)
-    training.restore(other, unpack(saved))
-    rest = [training.run_epoch(other) for _ in range(2)]
+    other = loop.begin(plan(transforms=("watch",)), 99, data, registry)
+    loop.restore(other, unpack(saved))
+    rest = [loop.run_epoch(other) for _ in range(2)]
     assert [{k: m[k] for k in whole[0]} for m in rest] == whole[2:]
     assert other.epoch == 4
 
 
 def test_a_change_of_optimizer_is_in_the_plan_and_the_plan_repeats_it(plan, data, registry) -> None:
-    first = training.begin(plan(), 1, data, registry)
-    history = [training.run_epoch(first), training.run_epoch(first)]
-    saved = pack(training.state(first))  # before anything else draws from the process's generator
-    changed = training.begin(plan(), 1, data, registry)
+    first = loop.begin(plan(), 1, data, registry)
+    history = [loop.run_epoch(first), loop.run_epoch(first)]
+    saved = pack(loop.state(first))  # before anything else draws from the process's generator
+    changed = loop.begin(plan(), 1, data, registry)
     other = part(registry, "optimizer", "adamw", lr=0.002)
-    training.restore(changed, unpack(saved), other)
-    history += [training.run_epoch(changed), training.run_epoch(changed)]
+    loop.restore(changed, unpack(saved), other)
+    history += [loop.run_epoch(changed), loop.run_epoch(changed)]
     assert changed.plan["changes"] == [{"epoch": 2, "optimizer": other}]
     again = run(json.loads(json.dumps(changed.plan)), 1, data, registry)
     assert again == [{k: m[k] for k in again[0]} for m in history]
@@ -278,35 +278,35 @@ def test_a_changed_training_is_resumed_with_its_changes_and_not_its_first_settin
     other = part(registry, "optimizer", "adamw", lr=0.002)
     changed = plan() | {"changes": [{"epoch": 1, "optimizer": other}]}
     whole = run(changed, 1, data, registry)
-    half = training.begin(changed, 1, data, registry)
-    training.run_epoch(half)
-    training.run_epoch(half)
-    saved = unpack(pack(training.state(half)))
+    half = loop.begin(changed, 1, data, registry)
+    loop.run_epoch(half)
+    loop.run_epoch(half)
+    saved = unpack(pack(loop.state(half)))
     torch.rand(5)
-    resumed = training.begin(saved["plan"], saved["seed"], data, registry)
-    training.restore(resumed, saved)
-    rest = [training.run_epoch(resumed) for _ in range(2)]
+    resumed = loop.begin(saved["plan"], saved["seed"], data, registry)
+    loop.restore(resumed, saved)
+    rest = [loop.run_epoch(resumed) for _ in range(2)]
     assert [{k: m[k] for k in whole[0]} for m in rest] == whole[2:]
     assert resumed.plan == changed
-    assert training.optimizer_at(changed, 0) == changed["optimizer"]
-    assert training.optimizer_at(changed, 1) == training.optimizer_at(changed, math.inf) == other
+    assert loop.optimizer_at(changed, 0) == changed["optimizer"]
+    assert loop.optimizer_at(changed, 1) == loop.optimizer_at(changed, math.inf) == other
 
 
 def test_a_loss_that_is_not_finite_fails_at_once(plan, data, registry) -> None:
-    with pytest.raises(training.DivergedError, match="epoch 1"):
+    with pytest.raises(loop.DivergedError, match="epoch 1"):
         run(plan("broken"), 0, data, registry)
-    assert cause_of(training.DivergedError("x")) == "nan"
+    assert cause_of(loop.DivergedError("x")) == "nan"
 
 
 def test_another_version_of_a_plugin_is_refused(plan, data, registry) -> None:
     wrong = plan()
     wrong["model"]["version"] = "0.9"
-    with pytest.raises(training.VersionError, match=r"here:watcher.*version 1 here.*made with 0\.9") as caught:
-        training.begin(wrong, 0, data, registry)
+    with pytest.raises(loop.VersionError, match=r"here:watcher.*version 1 here.*made with 0\.9") as caught:
+        loop.begin(wrong, 0, data, registry)
     assert cause_of(caught.value) == "version"
     wrong["model"]["plugin"] = "here:wacher"
     with pytest.raises(PluginError, match="did you mean 'here:watcher'"):
-        training.begin(wrong, 0, data, registry)
+        loop.begin(wrong, 0, data, registry)
 
 
 def test_causes_have_words() -> None:
@@ -317,30 +317,30 @@ def test_causes_have_words() -> None:
 
 def test_bf16_is_a_fixed_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     conv, cpu = nn.Sequential(nn.Conv2d(1, 2, 3)), torch.device("cpu")
-    assert training.uses_bf16("bf16", cpu, nn.Linear(1, 1), 1)
-    assert not training.uses_bf16("fp32", cpu, conv, 512)
+    assert loop.uses_bf16("bf16", cpu, nn.Linear(1, 1), 1)
+    assert not loop.uses_bf16("fp32", cpu, conv, 512)
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
-    assert training.uses_bf16("auto", cpu, conv, 8)
-    assert training.uses_bf16("auto", cpu, nn.Linear(1, 1), 128)
-    assert not training.uses_bf16("auto", cpu, nn.Linear(1, 1), 64)
+    assert loop.uses_bf16("auto", cpu, conv, 8)
+    assert loop.uses_bf16("auto", cpu, nn.Linear(1, 1), 128)
+    assert not loop.uses_bf16("auto", cpu, nn.Linear(1, 1), 64)
     monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
-    assert not training.uses_bf16("auto", cpu, conv, 512)
+    assert not loop.uses_bf16("auto", cpu, conv, 512)
 
 
 def test_a_share_without_a_gpu_trains_on_the_cpu_even_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training.set_up_process(2, gpu=False) == torch.device("cpu")
+    assert loop.set_up_process(2, gpu=False) == torch.device("cpu")
     assert torch.get_num_threads() == 2
-    training.set_up_process(1, gpu=False)
+    loop.set_up_process(1, gpu=False)
     assert torch.get_num_threads() == 1
 
 
 def test_weights_are_stored_under_their_own_names(plan, data, registry, tmp_path) -> None:
-    done = training.begin(plan(), 0, data, registry)
+    done = loop.begin(plan(), 0, data, registry)
     (tmp_path / "w").write_bytes(pack_weights(done.module))
     stored = load_file(tmp_path / "w")
     assert set(stored) == set(done.module.state_dict())
-    other = training.begin(plan(), 1, data, registry)
+    other = loop.begin(plan(), 1, data, registry)
     load_weights(other.module, (tmp_path / "w").read_bytes())
     assert all(torch.equal(a, b) for a, b in zip(other.module.parameters(), done.module.parameters(), strict=True))
 
@@ -348,13 +348,13 @@ def test_weights_are_stored_under_their_own_names(plan, data, registry, tmp_path
 def test_plugins_that_draw_from_other_generators_are_seeded_too(plan, data, registry) -> None:
     drawn = []
     for _ in range(2):
-        training.begin(plan(), 4, data, registry)
+        loop.begin(plan(), 4, data, registry)
         drawn.append((random.random(), float(np.random.rand())))
     assert drawn[0] == drawn[1]
 
 
 def test_parameters_are_counted(data, registry, plan) -> None:
-    assert training.count_parameters(training.begin(plan(), 0, data, registry).module) == 64 * 2 + 2
+    assert loop.count_parameters(loop.begin(plan(), 0, data, registry).module) == 64 * 2 + 2
 
 
 # --- models and steppers that answer more --------------------------------------------------------------------------
@@ -371,14 +371,14 @@ def test_a_model_may_have_its_own_loss(plan, data, registry) -> None:
 
 def test_what_a_prediction_measures_becomes_a_metric(plan, data, registry) -> None:
     metrics: list[dict[str, float]] = []
-    training.train(plan("doubtful", epochs=1), 0, data, registry, lambda _, found: metrics.append(found))
+    loop.train(plan("doubtful", epochs=1), 0, data, registry, lambda _, found: metrics.append(found))
     assert metrics[0]["val_doubt"] == 0.25
     assert 0.3 < metrics[0]["val_draw"] < 0.7
 
 
 def test_what_the_means_are_over_is_known_of_each_image(plan, data, registry) -> None:
-    done = training.train(plan("doubtful", epochs=1), 0, data, registry)
-    found = training.evaluate(done, data.validation_images, data.validation_labels)
+    done = loop.train(plan("doubtful", epochs=1), 0, data, registry)
+    found = loop.evaluate(done, data.validation_images, data.validation_labels)
     assert found.per_image.keys() == {"loss", *found.measures}
     assert {values.shape for values in found.per_image.values()} == {data.validation_labels.shape}
     means = {name: float(values.mean()) for name, values in found.per_image.items()}
@@ -387,21 +387,21 @@ def test_what_the_means_are_over_is_known_of_each_image(plan, data, registry) ->
 
 
 def test_a_measure_that_is_no_number_fails_its_training_and_not_the_search(plan, data, registry, monkeypatch) -> None:
-    evaluate = training.evaluate
+    evaluate = loop.evaluate
 
     def doubtful(*arguments):
         return replace(evaluate(*arguments), measures={"doubt": float("nan")})
 
-    monkeypatch.setattr(training, "evaluate", doubtful)
-    with pytest.raises(training.DivergedError, match="the validation doubt became nan in epoch 1") as caught:
+    monkeypatch.setattr(loop, "evaluate", doubtful)
+    with pytest.raises(loop.DivergedError, match="the validation doubt became nan in epoch 1") as caught:
         run(plan(epochs=1), 0, data, registry)
     assert cause_of(caught.value) == "nan"
 
 
 def test_a_random_prediction_can_be_repeated_and_disturbs_no_training(plan, data, registry) -> None:
-    done = training.train(plan("doubtful"), 0, data, registry)
+    done = loop.train(plan("doubtful"), 0, data, registry)
     before = torch.get_rng_state()
-    first, second = (training.evaluate(done, data.validation_images, data.validation_labels) for _ in range(2))
+    first, second = (loop.evaluate(done, data.validation_images, data.validation_labels) for _ in range(2))
     assert (first.loss, first.measures) == (second.loss, second.measures)
     assert torch.equal(before, torch.get_rng_state())
     losses = [epoch["train_loss"] for epoch in run(plan("doubtful"), 0, data, registry)]
@@ -410,26 +410,26 @@ def test_a_random_prediction_can_be_repeated_and_disturbs_no_training(plan, data
 
 def test_an_averaging_stepper_is_switched_around_the_steps_of_an_epoch(plan, data, registry) -> None:
     halved = plan(epochs=3) | {"optimizer": part(registry, "optimizer", "halved")}
-    straight = training.train(halved, 0, data, registry)
+    straight = loop.train(halved, 0, data, registry)
     assert straight.stepper.evaluating
     assert float(straight.module.head.weight.detach().abs().max()) < 2
-    stopped = training.begin(halved, 0, data, registry)
-    training.run_epoch(stopped)
-    saved = unpack(pack(training.state(stopped)))
-    going_on = training.begin(halved, 0, data, registry)
-    training.restore(going_on, saved)
+    stopped = loop.begin(halved, 0, data, registry)
+    loop.run_epoch(stopped)
+    saved = unpack(pack(loop.state(stopped)))
+    going_on = loop.begin(halved, 0, data, registry)
+    loop.restore(going_on, saved)
     for _ in range(2):
-        training.run_epoch(going_on)
+        loop.run_epoch(going_on)
     assert torch.equal(going_on.module.head.weight, straight.module.head.weight)
 
 
 def test_the_evaluation_of_stored_weights_leaves_them_alone(plan, data, registry) -> None:
     halved = plan(epochs=1) | {"optimizer": part(registry, "optimizer", "halved")}
-    done = training.train(halved, 0, data, registry)
-    again = training.begin(halved, 0, data, registry)
+    done = loop.train(halved, 0, data, registry)
+    again = loop.begin(halved, 0, data, registry)
     load_weights(again.module, pack_weights(done.module))
     images, labels = data.validation_images, data.validation_labels
-    assert training.evaluate(again, images, labels).loss == training.evaluate(done, images, labels).loss
+    assert loop.evaluate(again, images, labels).loss == loop.evaluate(done, images, labels).loss
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
@@ -437,14 +437,14 @@ def test_a_convolutional_net_goes_on_bit_for_bit_from_a_packed_state(plan, data,
     """Its weights are channels_last; moments that are laid out otherwise were once added to the wrong elements."""
     net = part(registry, "model", "cnn", depth=2, channels=8, dropout=0.1)
     what = plan(epochs=3) | {"model": net, "optimizer": part(registry, "optimizer", optimizer)}
-    straight = training.train(what, 0, data, registry)
-    stopped = training.begin(what, 0, data, registry)
-    training.run_epoch(stopped)
-    saved = unpack(pack(training.state(stopped)))
-    going_on = training.begin(what, 9, data, registry)
-    training.restore(going_on, saved)
+    straight = loop.train(what, 0, data, registry)
+    stopped = loop.begin(what, 0, data, registry)
+    loop.run_epoch(stopped)
+    saved = unpack(pack(loop.state(stopped)))
+    going_on = loop.begin(what, 9, data, registry)
+    loop.restore(going_on, saved)
     while going_on.epoch < 3:
-        training.run_epoch(going_on)
+        loop.run_epoch(going_on)
     weights = going_on.module.state_dict()
     assert [n for n, value in straight.module.state_dict().items() if not torch.equal(value, weights[n])] == []
 
@@ -453,16 +453,16 @@ def test_a_convolutional_net_goes_on_bit_for_bit_from_a_packed_state(plan, data,
 
 
 def test_a_training_of_fewer_epochs_is_that_of_a_plan_with_so_many(plan, data, registry) -> None:
-    short = training.begin(plan(epochs=4), 0, data, registry, 2.0)
+    short = loop.begin(plan(epochs=4), 0, data, registry, 2.0)
     while short.epoch < short.epochs:
-        training.run_epoch(short)
-    whole = training.train(plan(epochs=2), 0, data, registry)
+        loop.run_epoch(short)
+    whole = loop.train(plan(epochs=2), 0, data, registry)
     assert pack_weights(short.module) == pack_weights(whole.module)
 
 
 def test_half_an_epoch_trains_half_of_the_images_once(plan, data, registry) -> None:
-    half = training.begin(plan(batch_size=32), 0, data, registry, 0.5)
-    training.run_epoch(half)
+    half = loop.begin(plan(batch_size=32), 0, data, registry, 0.5)
+    loop.run_epoch(half)
     assert (half.epoch, half.epochs, half.batches) == (1, 1, 3)
     assert [len(batch) for batch in seen] == [22, 22, 21, 40]
     pixels = [(batch[:, 0, 0, 0] * data.std.flatten() + data.mean.flatten()) * 255 for batch in seen]
@@ -471,20 +471,20 @@ def test_half_an_epoch_trains_half_of_the_images_once(plan, data, registry) -> N
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 3.0])
 def test_the_schedule_ends_with_the_budget(plan, data, registry, budget) -> None:
-    begun, rates = training.begin(plan(lr=0.01), 0, data, registry, budget), list[float]()
+    begun, rates = loop.begin(plan(lr=0.01), 0, data, registry, budget), list[float]()
     stepper: Any = begun.stepper
     begun.on_step = lambda: rates.extend(stepper.learning_rates)
     while begun.epoch < begun.epochs:
-        training.run_epoch(begun)
+        loop.run_epoch(begun)
     assert rates[-1] < 0.01 * max(rates)
 
 
 def test_a_training_of_a_smaller_budget_goes_on_bit_for_bit(plan, data, registry) -> None:
-    whole = training.begin(plan(), 0, data, registry, 2.0)
-    training.run_epoch(whole)
-    kept = unpack(pack(training.state(whole)))
-    training.run_epoch(whole)
-    again = training.begin(plan(), 0, data, registry, 2.0)
-    training.restore(again, kept)
-    training.run_epoch(again)
+    whole = loop.begin(plan(), 0, data, registry, 2.0)
+    loop.run_epoch(whole)
+    kept = unpack(pack(loop.state(whole)))
+    loop.run_epoch(whole)
+    again = loop.begin(plan(), 0, data, registry, 2.0)
+    loop.restore(again, kept)
+    loop.run_epoch(again)
     assert pack_weights(again.module) == pack_weights(whole.module)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from mnistlab import training
 from mnistlab.data.device import DeviceData
 from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.testing.transfers import GPU, Traffic, pretended_gpu
+from mnistlab.training import loop
 from tests.small import SHAPE, plan_of
 
 pytestmark = pytest.mark.simulated
@@ -40,20 +40,20 @@ def on_gpu(count: int = 8, validation: int = 8) -> DeviceData:
 
 
 @contextmanager
-def trained_on_gpu(plan: dict[str, Any], registry: Registry, count: int) -> Iterator[tuple[training.Training, Traffic]]:
+def trained_on_gpu(plan: dict[str, Any], registry: Registry, count: int) -> Iterator[tuple[loop.Training, Traffic]]:
     """A training of `count` images on a GPU that is not there. Its backward pass, which needs a real one, is left out.
 
     That is torch's own: it moves nothing that the forward pass did not.
     """
     with pretended_gpu() as traffic, pytest.MonkeyPatch.context() as patch:
-        one = training.begin(plan, 0, on_gpu(count), registry)
+        one = loop.begin(plan, 0, on_gpu(count), registry)
 
         def backward(_loss: torch.Tensor) -> None:
             for parameter in one.module.parameters():
                 parameter.grad = torch.empty_like(parameter)
 
         patch.setattr(torch.Tensor, "backward", backward)
-        patch.setattr(training, "reproducible", lambda _: nullcontext())
+        patch.setattr(loop, "reproducible", lambda _: nullcontext())
         yield one, traffic
 
 
@@ -62,7 +62,7 @@ def crossings_of(plan: dict[str, Any], registry: Registry, steps: int = 3) -> li
     with trained_on_gpu(plan, registry, steps * plan["training"]["batch_size"]) as (one, traffic):
         marks = list[int]()
         one.on_step = lambda: marks.append(len(traffic.crossings))
-        training._train_epoch(one)
+        loop._train_epoch(one)
         return [traffic.crossings[start:end] for start, end in pairwise(marks)]
 
 
@@ -84,11 +84,11 @@ def test_a_step_of_any_optimizer_waits_for_nothing(optimizer: str, builtins: Reg
 
 def test_the_loss_is_read_now_and_then_and_the_order_is_sent_once_an_epoch(builtins: Registry) -> None:
     plan = plan_of(builtins, "mlp", batch_size=2)
-    every = training.NAN_CHECK_STEPS
+    every = loop.NAN_CHECK_STEPS
     with trained_on_gpu(plan, builtins, 2 * (every + 3)) as (one, traffic):
-        training._train_epoch(one)
+        loop._train_epoch(one)
         before = len(traffic.crossings)
-        training._train_epoch(one)
+        loop._train_epoch(one)
     again = [said.partition(" (")[0] for said in traffic.crossings[before:]]
     assert again == ["copies cpu to cuda", "reads a number", "reads a number", "reads a number"]
 
@@ -96,13 +96,13 @@ def test_the_loss_is_read_now_and_then_and_the_order_is_sent_once_an_epoch(built
 def test_an_evaluation_reads_as_much_of_many_images_as_of_few(
     builtins: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "EVALUATION_BATCH", 2)
+    monkeypatch.setattr(loop, "EVALUATION_BATCH", 2)
     found: list[int] = []
     for count in (4, 8):
         with trained_on_gpu(plan_of(builtins, "mlp"), builtins, 8) as (one, traffic):
             before = len(traffic.crossings)
             data = on_gpu(count)
-            training.evaluate(one, data.train_images, data.train_labels)
+            loop.evaluate(one, data.train_images, data.train_labels)
             found.append(len(traffic.crossings) - before)
     assert found == [1, 1]  # the mean loss
 

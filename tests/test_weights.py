@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab.weights import pack, unpack, unpack_entry
+from mnistlab.training.weights import pack, unpack, unpack_entry
 
 
 def same(one: object, other: object) -> bool:

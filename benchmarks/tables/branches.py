@@ -23,11 +23,11 @@ import numpy as np
 from machine import describe
 from scipy.stats import spearmanr
 
-from mnistlab import training
-from mnistlab.causes import DivergedError
 from mnistlab.data.device import DeviceData
 from mnistlab.space import Plan
-from mnistlab.training import Training
+from mnistlab.training import loop
+from mnistlab.training.causes import DivergedError
+from mnistlab.training.loop import Training
 from tables import make
 from tables.table import FULL, Row, Table, read
 
@@ -48,7 +48,7 @@ class Measured:
 @cache
 def data_of(task: str) -> DeviceData:
     """Return the images of a task in this process, which it sets up."""
-    training.set_up_process(1)
+    loop.set_up_process(1)
     return make.data_of(make.TASKS[task])
 
 
@@ -57,17 +57,17 @@ def branched(job: tuple[str, Plan]) -> Mapping[tuple[int, float], float]:
     task, plan = job
     schedule = {"schedule": "constant", "warmup": RISES / FULL}
     config = {**plan["optimizer"]["config"], **schedule}
-    trunk = training.begin(
+    trunk = loop.begin(
         {**plan, "optimizer": {**plan["optimizer"], "config": config}}, 0, data_of(task), make.registry()
     )
     found: dict[tuple[int, float], float] = {}
     try:
         for rung in range(1, max(RUNGS) + 1):
-            training.run_epoch(trunk)
+            loop.run_epoch(trunk)
             for falls in FALLS if rung in RUNGS else ():
-                kept = training.state(trunk)
+                kept = loop.state(trunk)
                 found[rung, falls] = annealed(trunk, kept, falls * rung)
-                training.restore(trunk, kept)
+                loop.restore(trunk, kept)
     except DivergedError:
         pass
     return found
@@ -75,8 +75,8 @@ def branched(job: tuple[str, Plan]) -> Mapping[tuple[int, float], float]:
 
 def annealed(trunk: Training, kept: Mapping[str, Any], epochs: float) -> float:
     """Return the validation accuracy after so many epochs in which the rate falls to zero."""
-    branch = training.begin(trunk.plan, trunk.seed, trunk.data, trunk.registry)
-    training.restore(branch, kept)
+    branch = loop.begin(trunk.plan, trunk.seed, trunk.data, trunk.registry)
+    loop.restore(branch, kept)
     branch.budget = min(1.0, epochs)
     turns = max(1, round(epochs))
     stepper: Any = branch.stepper
@@ -84,7 +84,7 @@ def annealed(trunk: Training, kept: Mapping[str, Any], epochs: float) -> float:
     stepper._schedule = lambda step: max(0.0, 1 - (step - begin) / steps)
     stepper.load_state_dict(stepper.state_dict())
     for _ in range(turns):
-        last = training.run_epoch(branch)
+        last = loop.run_epoch(branch)
     return last["val_accuracy"]
 
 

@@ -39,15 +39,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import describe
 
-from mnistlab import experiment, training
+from mnistlab import experiment
 from mnistlab.api import Config, Dataset
-from mnistlab.causes import DivergedError
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.space import Branch, Plan, Space, suggest
 from mnistlab.testing.points import sample
+from mnistlab.training import loop as training
+from mnistlab.training.causes import DivergedError
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "tables"

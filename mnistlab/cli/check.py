@@ -98,8 +98,8 @@ def _models_line(wanted: Experiment, registry: Registry, shape: ImageShape) -> s
         PluginError: naming every model that did not, and why.
     """
     from mnistlab.errors import PluginError
-    from mnistlab.prediction import probe
-    from mnistlab.training import resolve
+    from mnistlab.training.loop import resolve
+    from mnistlab.training.prediction import probe
 
     faults: list[str] = []
     for branch in wanted.space.models:

@@ -49,13 +49,14 @@ def reproduce(
 
     Without TRIAL it is the champion's first replicate, with TRIAL that trial itself. The test set stays sealed.
     """
-    from mnistlab import store, training
+    from mnistlab import store
     from mnistlab.data import default_place
     from mnistlab.environment import check_environment
     from mnistlab.kept import open_data
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
     from mnistlab.trained import again, chosen, opened
+    from mnistlab.training import loop
 
     check_environment()
     record = store.read_run(store.find_run(run, runs))
@@ -68,7 +69,7 @@ def reproduce(
         plan = opened.with_versions_here(plan, registry)
     data = open_data(record, default_place(data_dir), registry, one.replicate)
     count = threads or again.threads_of(record)
-    device = again.device_for(record, count, training.set_up_process)
+    device = again.device_for(record, count, loop.set_up_process)
     ready = again.again(one, plan, data, registry, device)
     _announce(ready, device, count)
     _show(ready)

@@ -81,10 +81,10 @@ def train(
 
 def _upload(found: Data, threads: int) -> DeviceData:
     """Set up this process for training and return the dataset on the device to train on."""
-    from mnistlab import training
     from mnistlab.data.device import to_device
+    from mnistlab.training import loop
 
-    device = training.set_up_process(threads)
+    device = loop.set_up_process(threads)
     return to_device(found.images, found.division, found.info.shape, device)
 
 
@@ -127,20 +127,20 @@ def _epochs(plan: Mapping[str, Any], seed: int, data: DeviceData, registry: Regi
         PluginError: if a plugin fails; its cause is what the plugin raised.
         MachineError: if the training fails for another reason, as a lack of memory.
     """
-    from mnistlab import training
+    from mnistlab.training import loop
     from mnistlab.util.seeds import trial_seed
 
     with _failures_named():
-        begun = training.begin(plan, trial_seed(seed, 0), data, registry)
+        begun = loop.begin(plan, trial_seed(seed, 0), data, registry)
     while begun.epoch < begun.epochs:
         with _failures_named():
-            metrics = training.run_epoch(begun)
+            metrics = loop.run_epoch(begun)
         yield begun.epoch, metrics
 
 
 @contextmanager
 def _failures_named() -> Generator[None]:
-    from mnistlab.causes import DivergedError, cause_of
+    from mnistlab.training.causes import DivergedError, cause_of
 
     try:
         yield

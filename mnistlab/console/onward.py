@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mnistlab.causes import cause_named
 from mnistlab.console.state import ViewState
 from mnistlab.errors import ExitCode
+from mnistlab.training.causes import cause_named
 from mnistlab.util.text import by_executor, resume_command
 
 # After these there is nothing to be gone on with as it was: the search has come to its end, or was given up.

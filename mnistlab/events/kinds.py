@@ -181,7 +181,7 @@ class TrialInterrupted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFailed(Event):
-    """A trial has come to nothing; `cause` is a word of the table in `mnistlab.causes`."""
+    """A trial has come to nothing; `cause` is a word of the table in `mnistlab.training.causes`."""
 
     type: ClassVar[str] = "trial_failed"
     trial: str

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mnistlab import training, weights
 from mnistlab.api import DataPlace
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
@@ -20,10 +19,11 @@ from mnistlab.kept import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.precision import process_restored
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.report.public import places_of, without_folders
 from mnistlab.results import ReplicateResult, RunRecord, Split
+from mnistlab.training import loop, weights
+from mnistlab.training.precision import process_restored
 
 MODELS = 5  # seeds of the champion that are asked: more would say little more, and each costs a second or two
 THREADS = 2
@@ -72,7 +72,7 @@ def _ask(
     registry: Registry,
 ) -> Evaluated:
     """Return what the models of `kept`, all of one plan, say of the validation images."""
-    device = training.set_up_process(THREADS, gpu=False)
+    device = loop.set_up_process(THREADS, gpu=False)
     data = to_device(images.images, images.division, images.info.shape, device)
     said = np.stack([_probabilities(record, one, data, registry) for one in kept])
     indices = images.division.validation
@@ -92,10 +92,10 @@ def _ask(
 
 def _probabilities(record: RunRecord, one: ReplicateResult, data: DeviceData, registry: Registry) -> Any:
     """Return float32 (images, classes): a model's probabilities for the validation images."""
-    model = training.begin(_plan(record, one), one.seed, data, registry)
+    model = loop.begin(_plan(record, one), one.seed, data, registry)
     weights.load_weights(model.module, read_weights(record, one))
     with torch.inference_mode():
-        logits = torch.cat([part.logits for part in training.predict(model, data.validation_images)])
+        logits = torch.cat([part.logits for part in loop.predict(model, data.validation_images)])
         return logits.double().softmax(1).float().cpu().numpy()
 
 

@@ -87,8 +87,8 @@ class Lab:
 @contextmanager
 def _process_restored() -> Generator[None]:
     """Undo what training in this process changes: a test that comes later must not notice it."""
-    from mnistlab.precision import process_restored
     from mnistlab.testing.traces import random_states, restore_random_states
+    from mnistlab.training.precision import process_restored
 
     environment, states = dict(os.environ), random_states()
     handlers = {number: signal.getsignal(number) for number in SIGNALS}

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from mnistlab.api import Batch, Config, ImageShape, Model, Prediction
 from mnistlab.plugins.registry import Offer
-from mnistlab.precision import autocast
-from mnistlab.prediction import OWN_METRICS, cross_entropy, point_prediction
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at, undisturbed
+from mnistlab.training.precision import autocast
+from mnistlab.training.prediction import OWN_METRICS, cross_entropy, point_prediction
 
 TRAIN_COUNT = 1000
 STEPS = 30

@@ -14,7 +14,7 @@ from mnistlab.api import AveragingStepper, Choice, Config, Optimizer, Stepper, d
 from mnistlab.plugins.registry import Offer
 from mnistlab.testing.base import Contract
 from mnistlab.testing.traces import at
-from mnistlab.weights import pack, unpack
+from mnistlab.training.weights import pack, unpack
 
 STEPS = 60
 

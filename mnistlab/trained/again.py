@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from mnistlab import training, weights
-from mnistlab.causes import cause_of
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
 from mnistlab.plugins.registry import Registry
 from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.chosen import Chosen
+from mnistlab.training import loop, weights
+from mnistlab.training.causes import cause_of
 
 TIMES = frozenset({"images_per_second", "seconds"})  # they tell of the machine, not of the training
 
@@ -77,15 +77,15 @@ class Again:
         """
         history = self.chosen.result.history
         try:
-            begun = training.begin(self.plan, self.chosen.result.seed, self.data, self.registry, _budget(self.chosen))
+            begun = loop.begin(self.plan, self.chosen.result.seed, self.data, self.registry, _budget(self.chosen))
             for then in history:
-                metrics = training.run_epoch(begun)
+                metrics = loop.run_epoch(begun)
                 apart = compare(begun.epoch, then, metrics)
                 self.apart += apart
                 self.numbers += len(then.keys() - TIMES)
                 yield Epoch(begun.epoch, metrics, apart)
             if self.chosen.result.cause and begun.epoch < begun.epochs:
-                training.run_epoch(begun)  # the one in which the run's training failed
+                loop.run_epoch(begun)  # the one in which the run's training failed
         except (Exception, SystemExit) as error:
             self.broke = cause_of(error)
             if self.broke not in {self.chosen.result.cause, "nan"}:
@@ -114,7 +114,7 @@ def compare(epoch: int, then: Mapping[str, float], now: Mapping[str, float]) -> 
     return tuple(Apart(epoch, name, then[name], now.get(name)) for name in names if now.get(name) != then[name])
 
 
-def _same_weights(chosen: Chosen, begun: training.Training) -> bool | None:
+def _same_weights(chosen: Chosen, begun: loop.Training) -> bool | None:
     result = chosen.result
     if not isinstance(result, ReplicateResult) or not result.weights_sha256:
         return None

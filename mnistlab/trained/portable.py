@@ -12,13 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from mnistlab import training, weights
 from mnistlab.api import Config, ImageShape, Model, PredictFn
 from mnistlab.data.device import standardise
 from mnistlab.errors import DataError, MnistlabError, PluginError
 from mnistlab.plugins.registry import Registry
-from mnistlab.prediction import together
 from mnistlab.trained.framing import Framing
+from mnistlab.training import loop, weights
+from mnistlab.training.prediction import together
 
 SCHEMA = "mnistlab.model/1"
 BATCH = 500
@@ -121,7 +121,7 @@ def build(
     Raises:
         PluginError: if the plugin is missing, of another version, or fails.
     """
-    record, config = cast("tuple[Model[Config], Config]", training.resolve("model", plan["model"], registry))
+    record, config = cast("tuple[Model[Config], Config]", loop.resolve("model", plan["model"], registry))
     try:
         module = record.build(config, shape)
         weights.load_weights(module, packed)
@@ -129,7 +129,7 @@ def build(
         raise
     except Exception as error:
         raise PluginError(f"model '{plan['model'].get('plugin')}' can't be built again: {error!r}") from error
-    return Portable(module, record.predict or training.point_prediction, mean, std).eval()
+    return Portable(module, record.predict or loop.point_prediction, mean, std).eval()
 
 
 def ask_of(module: Callable[[Tensor], Tensor]) -> Ask:

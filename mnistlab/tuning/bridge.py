@@ -19,13 +19,13 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
-from mnistlab.causes import cause_named
 from mnistlab.earlier import Earlier, points
 from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
 from mnistlab.results import higher_is_better, trial_name
 from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning.ladder import Ladder, Rung, worth
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, ends_rung, outcome_of

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from mnistlab import training
 from mnistlab.data.device import DeviceData
-from mnistlab.precision import reproducible
-from mnistlab.prediction import together
 from mnistlab.results import TestScore
-from mnistlab.training import Training
+from mnistlab.training import loop
+from mnistlab.training.loop import Training
+from mnistlab.training.precision import reproducible
+from mnistlab.training.prediction import together
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.leaving import place_here
 from mnistlab.tuning.replicates import TestTask, answered, images_of_test, model_of
@@ -79,7 +79,7 @@ def _evaluated(shared: Shared, task: EnsembleTask, watch: Watch) -> EnsembleAnsw
 def _logits(model: Training, images: Tensor) -> Tensor:
     """Return what a model says of uint8 (N, C, H, W): float64 (N, classes), in the arithmetic it was trained in."""
     with reproducible(images.device), torch.inference_mode():
-        return torch.cat([part.logits for part in training.predict(model, images)]).double()
+        return torch.cat([part.logits for part in loop.predict(model, images)]).double()
 
 
 def _score(said: Sequence[Tensor], labels: Tensor) -> TestScore:

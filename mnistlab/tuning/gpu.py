@@ -16,7 +16,7 @@ import torch
 from mnistlab.tuning.leaving import leave
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL
 
-MOVED = "moved"  # the cause, see `mnistlab.causes`
+MOVED = "moved"  # the cause, see `mnistlab.training.causes`
 CONTEXT_GIB = 0.5  # what CUDA itself takes of a GPU for each process; torch's allocator does not count it
 
 

@@ -18,7 +18,7 @@ from typing import NoReturn
 import ray
 import torch
 
-from mnistlab.causes import cause_named, cause_of, is_absence
+from mnistlab.training.causes import cause_named, cause_of, is_absence
 
 MARK = "mnistlab: this worker ends itself: "
 EXIT_CODE = 1

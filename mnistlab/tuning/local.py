@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab.errors import Fault, SpecError
-from mnistlab.precision import Draws, process_restored
 from mnistlab.spec import ExperimentSpec
+from mnistlab.training.precision import Draws, process_restored
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.capture import Capture
 from mnistlab.tuning.job import Executor, GoneError, Parts, Search, Streams

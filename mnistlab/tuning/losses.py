@@ -1,7 +1,7 @@
 """What becomes of a trial whose worker is gone: why it is, and whether another worker goes on with the trial.
 
 By cause, as Determined's log policies do: what the machine did is tried again, what the plan did is not. The table of
-causes is `mnistlab.causes`.
+causes is `mnistlab.training.causes`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mnistlab.causes import cause_named
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning.leaving import LastWords, last_words
 from mnistlab.tuning.nodes import Nodes
 from mnistlab.tuning.watch import was_ended

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from mnistlab.causes import cause_named
 from mnistlab.errors import ExitCode, MachineError
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning.cluster import alive_nodes
 from mnistlab.tuning.leaving import LastWords
 

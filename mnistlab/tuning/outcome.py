@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any, Protocol
 
-from mnistlab.causes import cause_named
 from mnistlab.results import State
 from mnistlab.spec import ExperimentSpec
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.past import Past
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from mnistlab import events as ev
 from mnistlab.results import RungResult, State
-from mnistlab.weights import unpack_entry
+from mnistlab.training.weights import unpack_entry
 
 
 @dataclass(frozen=True, kw_only=True)

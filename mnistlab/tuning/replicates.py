@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from mnistlab import training, weights
 from mnistlab.data import Division, open_test
 from mnistlab.data.device import DeviceData, upload, whole
 from mnistlab.data.seal import opened, seal_for_good
 from mnistlab.plugins.registry import Registry
 from mnistlab.results import REFIT, Cost
-from mnistlab.training import Training
+from mnistlab.training import loop, weights
+from mnistlab.training.cost import cost_of
+from mnistlab.training.loop import Training
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.capture import Capture, NotCaptured, hear_nondeterminism
-from mnistlab.tuning.cost import cost_of
 from mnistlab.tuning.forks import keep_from_children
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
 from mnistlab.tuning.leftovers import place_of
@@ -108,16 +108,16 @@ def _trained(
     """Train and evaluate; add each epoch's metrics to `history`."""
     registry, data = task.ready(shared)
     with watch.over():
-        one = training.begin(task.plan, task.seed, data, registry)
+        one = loop.begin(task.plan, task.seed, data, registry)
         one.on_step = watch.step
     while one.epoch < one.epochs:
         with watch.over():
-            history.append(training.run_epoch(one))
+            history.append(loop.run_epoch(one))
         yield ReplicateProgress(one.epoch, one.epochs, history[-1], place=place_here())
     with watch.over():
-        found = training.evaluate(one, data.validation_images, data.validation_labels)
+        found = loop.evaluate(one, data.validation_images, data.validation_labels)
     return ReplicateAnswer(
-        parameters=training.count_parameters(one.module),
+        parameters=loop.count_parameters(one.module),
         correct=found.correct.cpu().numpy(),
         per_image={f"val_{name}": values.cpu().numpy() for name, values in found.per_image.items()},
         weights=weights.pack_weights(one.module),
@@ -221,7 +221,7 @@ def _tested(shared: Shared, task: TestTask, watch: Watch) -> TestAnswer:
     model = model_of(shared, task, watch)
     images, labels = images_of_test(shared, model)
     with watch.over():
-        found = training.evaluate(model, images, labels)
+        found = loop.evaluate(model, images, labels)
     return TestAnswer(correct=found.correct.cpu().numpy(), loss=found.loss, place=place_here())
 
 
@@ -230,7 +230,7 @@ def model_of(shared: Shared, task: TestTask, watch: Watch) -> Training:
     one = task.replicate
     registry, data = one.ready(shared)
     with watch.over():
-        model = training.begin(one.plan, one.seed, data, registry)
+        model = loop.begin(one.plan, one.seed, data, registry)
     weights.load_weights(model.module, task.weights)
     model.on_step = watch.step
     return model

@@ -29,7 +29,7 @@ from mnistlab.points import closest, place, values
 from mnistlab.results import higher_is_better
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
-from mnistlab.training import optimizer_at
+from mnistlab.training.loop import optimizer_at
 from mnistlab.tuning.past import NOTHING, Past
 from mnistlab.tuning.unsaved import Unsaved
 

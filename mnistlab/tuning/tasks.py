@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from mnistlab.causes import cause_named
 from mnistlab.errors import MachineError
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning.answers import Answer, Progress
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import GoneError, Search, Streams

@@ -36,7 +36,7 @@ from mnistlab.tuning.start_worker import FORKED
 COMMON = (  # what a driver needs as well
     "torch",
     "pandas",  # which Ray Tune imports
-    "mnistlab.training",
+    "mnistlab.training.loop",
     "mnistlab.builtin.datasets",
     "mnistlab.builtin.models",
     "mnistlab.builtin.optimizers",

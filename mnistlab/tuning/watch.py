@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from statistics import median
 
-from mnistlab.causes import TimeLimitError
+from mnistlab.training.causes import TimeLimitError
 
 STALL_SECONDS = 60.0  # without a step, at least, before a worker is taken to hang
 MEDIAN_STEPS = 10  # or so many of the usual steps, whichever is longer

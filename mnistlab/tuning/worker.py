@@ -18,17 +18,17 @@ from typing import Any, Protocol, cast
 
 import torch
 
-from mnistlab import training, weights
 from mnistlab.api import Config, DataPlace, Dataset, ImageShape, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.errors import DataError
 from mnistlab.plugins.discovery import EVERYTHING, Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.training import Training
+from mnistlab.training import loop, weights
+from mnistlab.training.cost import count_macs
+from mnistlab.training.loop import Training
 from mnistlab.tuning import gpu
 from mnistlab.tuning.capture import hear_nondeterminism
-from mnistlab.tuning.cost import count_macs
 from mnistlab.tuning.leaving import judged, lacking, leave_unless_the_plans, one_line, place_here, say_in_log
 from mnistlab.tuning.watch import STALL_SECONDS, Watch
 
@@ -147,10 +147,10 @@ def device_of(shared: Shared) -> torch.device:
     The share of a GPU is what Ray has given to this trial or task: one that gets more room has more than the others.
     """
     if shared.here or not shared.gpus:
-        return training.set_up_process(shared.cpus, gpu=bool(shared.gpus))
+        return loop.set_up_process(shared.cpus, gpu=bool(shared.gpus))
     mine = gpu.given()
     gpu.keep_to(mine)
-    device = training.set_up_process(shared.cpus)
+    device = loop.set_up_process(shared.cpus)
     if device.type == "cuda":
         gpu.limit_memory(mine.share)
     return device
@@ -200,10 +200,10 @@ class Worker:
             packed = None if state is None else weights.unpack(state())
             with self._watch.over():
                 plan, seed, budget = self._task["plan"], self._task["seed"], self._task.get("budget")
-                self._training = training.begin(plan, seed, data, registry, budget)
+                self._training = loop.begin(plan, seed, data, registry, budget)
                 self._training.on_step = self._watch.step
                 if packed is not None:
-                    training.restore(self._training, packed)
+                    loop.restore(self._training, packed)
                     self._went_on = True
             self._watch.begin(self._shared.trial_seconds, self._spent())
         except (Exception, SystemExit) as error:  # a plugin may raise anything; it is this trial's failure
@@ -225,7 +225,7 @@ class Worker:
         if self._training is not None and self._failure is None:
             try:
                 with self._watch.over():
-                    return self._report(training.run_epoch(self._training))
+                    return self._report(loop.run_epoch(self._training))
             except (Exception, SystemExit) as error:
                 self._fail(error)
         assert self._failure is not None
@@ -242,7 +242,7 @@ class Worker:
     def _report(self, metrics: dict[str, float]) -> dict[str, Any]:
         assert self._training is not None
         done = self._training.epoch >= self._training.epochs
-        parameters = training.count_parameters(self._training.module)
+        parameters = loop.count_parameters(self._training.module)
         answer = self._answer() | metrics | {"parameters": parameters, "metrics": json.dumps(metrics), "done": done}
         if self._macs == UNCOUNTED:  # after an epoch: until then a lazy module may not have its parameters
             self._macs = _counted(self._training)
@@ -257,7 +257,7 @@ class Worker:
         if self._training is None or began - self._kept < self._keeping:
             return {}
         try:
-            return {"state": weights.pack(training.state(self._training))}
+            return {"state": weights.pack(loop.state(self._training))}
         except (Exception, SystemExit) as error:  # a plugin's own state: the trial goes on, and can't be gone on with
             traceback.print_exception(error)
             return {}
@@ -285,7 +285,7 @@ class Worker:
             return None
         try:
             with self._watch.over():
-                return weights.pack(training.state(self._training))
+                return weights.pack(loop.state(self._training))
         except (Exception, SystemExit) as error:  # a plugin's own state; the next step says so
             self._fail(error)
             return None
@@ -302,7 +302,7 @@ class Worker:
         saved = weights.unpack(packed)
         try:
             with self._watch.over():
-                training.restore(self._training, saved, self._task.get("optimizer"))
+                loop.restore(self._training, saved, self._task.get("optimizer"))
             self._watch.begin(self._shared.trial_seconds, self._spent())
             self._went_on = True
             self._kept = float("-inf")  # trials that pause often never train for long at a time

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 
-from mnistlab import training, weights
 from mnistlab.api import DataPlace
 from mnistlab.data import loading, open_train, prepare_dataset
 from mnistlab.data.device import to_device
@@ -23,6 +22,7 @@ from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import installed
 from mnistlab.report.predictions import evaluated
 from mnistlab.results import RunRecord
+from mnistlab.training import loop, weights
 from tests.report.runs import record, trial
 
 PLUGINS = Selection(only_built_in=True)
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, place: DataPlace) -> RunRecor
     info = prepare_dataset(offer.record, offer.record.config(), place)
     images = open_train(offer.record, offer.record.config(), place)
     division = split_indices(images.labels, None, validation=300, seed=1)
-    data = to_device(images, division, info.shape, training.set_up_process(1, gpu=False))
+    data = to_device(images, division, info.shape, loop.set_up_process(1, gpu=False))
     of = record(count=1)
     settings = {"epochs": 2, "batch_size": 64, "label_smoothing": 0.0, "precision": "fp32"}
     plan = {
@@ -53,8 +53,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, place: DataPlace) -> RunRecor
     path = tmp_path_factory.mktemp("run")
     replicates = []
     for one in of.replicates[:2]:
-        done = training.train(plan, one.seed, data, registry)
-        found = training.evaluate(done, data.validation_images, data.validation_labels)
+        done = loop.train(plan, one.seed, data, registry)
+        found = loop.evaluate(done, data.validation_images, data.validation_labels)
         folder = path / "trials" / one.trial / "replicates" / str(one.replicate)
         folder.mkdir(parents=True)
         packed = weights.pack_weights(done.module)

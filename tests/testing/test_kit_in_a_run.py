@@ -159,7 +159,7 @@ def test_the_record_that_breaks_a_rule_fails_alone_and_the_lab_leaves_no_trace(
 
 IMPORTS = [
     ("import mnistlab.testing.fixtures", {"torch", "numpy", "ray", "pydantic"}),
-    ("import mnistlab.plugins.registry, mnistlab.training, mnistlab.cli.main", {"pytest", "mnistlab.testing"}),
+    ("import mnistlab.plugins.registry, mnistlab.training.loop, mnistlab.cli.main", {"pytest", "mnistlab.testing"}),
 ]
 
 

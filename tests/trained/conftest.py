@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from mnistlab import training, weights
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.data import Division, read_idx
 from mnistlab.data.device import to_device
@@ -18,6 +17,7 @@ from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.trained import formats, framing
 from mnistlab.trained.portable import About, build
+from mnistlab.training import loop, weights
 from tests.trained.runs import finished_run
 
 
@@ -74,7 +74,7 @@ def mnist_model(mnist_folder: Path, own_plugins: Registry, tmp_path_factory: pyt
     division, shape = Division(train=np.arange(6000), validation=np.arange(6000, 6500)), ImageShape(1, 28, 28, 10)
     data = to_device(LabelledImages(images=images, labels=labels), division, shape, "cpu")
     plan = plan_of(own_plugins)
-    one = training.train(plan, 0, data, own_plugins)
+    one = loop.train(plan, 0, data, own_plugins)
     assert one.history[-1]["val_accuracy"] > 0.95
     packed = weights.pack_weights(one.module)
     about = About.model_validate(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from typer.testing import CliRunner
 
-from mnistlab import experiment, training, weights
+from mnistlab import experiment
 from mnistlab.cli.main import app
 from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
@@ -24,6 +24,7 @@ from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
 from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
+from mnistlab.training import loop, weights
 from mnistlab.tuning.machine import Machine, Share
 from mnistlab.util.seeds import replicate_seed, trial_seed
 from mnistlab.util.text import plan_label
@@ -65,22 +66,22 @@ def finished_run(
     writer.write_run({"run": path.name, **said})
     for source in registry.selection.files:
         writer.write_plugin(source.name, source.source)
-    device = training.set_up_process(1, gpu=False)
+    device = loop.set_up_process(1, gpu=False)
     data = to_device(found.images, found.division, found.info.shape, device)
     with opened():  # as the confirmation does
         test = upload(open_test(found.choice.record, found.choice.config, place), device)
     point = defaults(asked.space)
     plan = suggest(asked.space, lambda parameter: point[parameter.path])
-    writer.write_trial(_trial(plan, training.train(plan, trial_seed(asked.spec.seed, 0), data, registry)))
+    writer.write_trial(_trial(plan, loop.train(plan, trial_seed(asked.spec.seed, 0), data, registry)))
     for number in range(1, asked.spec.confirm.seeds + 1):
-        one = training.train(plan, replicate_seed(asked.spec.seed, number), data, registry)
+        one = loop.train(plan, replicate_seed(asked.spec.seed, number), data, registry)
         packed = weights.pack_weights(one.module)
         writer.write_replicate(_replicate(number, one, packed, test), packed)
     writer.close()
     return path
 
 
-def _trial(plan: Mapping[str, Any], one: training.Training) -> TrialResult:
+def _trial(plan: Mapping[str, Any], one: loop.Training) -> TrialResult:
     return TrialResult(
         trial="0000",
         number=0,
@@ -89,21 +90,21 @@ def _trial(plan: Mapping[str, Any], one: training.Training) -> TrialResult:
         plan=plan,
         label=plan_label(plan),
         history=tuple(one.history),
-        metrics={**one.history[-1], "parameters": training.count_parameters(one.module)},
+        metrics={**one.history[-1], "parameters": loop.count_parameters(one.module)},
         seconds=1.0,
     )
 
 
 def _replicate(
-    number: int, one: training.Training, packed: bytes, test: tuple[torch.Tensor, torch.Tensor]
+    number: int, one: loop.Training, packed: bytes, test: tuple[torch.Tensor, torch.Tensor]
 ) -> ReplicateResult:
-    validation = training.evaluate(one, one.data.validation_images, one.data.validation_labels)
-    tested = training.evaluate(one, *test)
+    validation = loop.evaluate(one, one.data.validation_images, one.data.validation_labels)
+    tested = loop.evaluate(one, *test)
     return ReplicateResult(
         trial="0000",
         replicate=number,
         seed=one.seed,
-        metrics={**one.history[-1], "parameters": training.count_parameters(one.module)},
+        metrics={**one.history[-1], "parameters": loop.count_parameters(one.module)},
         history=tuple(one.history),
         seconds=1.0,
         weights_sha256=hashlib.sha256(packed).hexdigest(),

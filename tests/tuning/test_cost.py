@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from mnistlab import training
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.plugins.registry import Registry
 from mnistlab.results import Cost
+from mnistlab.training import loop
+from mnistlab.training.cost import cost_of, count_macs, device_name
 from mnistlab.tuning import replicates, worker
-from mnistlab.tuning.cost import cost_of, count_macs, device_name
 from tests.test_training import part
 
 
 @pytest.fixture
-def begun(registry: Registry) -> training.Training:
+def begun(registry: Registry) -> loop.Training:
     """A training of a built-in model, whose module the tests exchange."""
     plan = {"model": part(registry, "model", "mlp"), "optimizer": part(registry, "optimizer", "sgd"), "transforms": []}
     settings = {"epochs": 1, "batch_size": 4, "label_smoothing": 0.0, "precision": "fp32"}
@@ -37,10 +37,10 @@ def begun(registry: Registry) -> training.Training:
         mean=mean,
         std=std,
     )
-    return training.begin({**plan, "training": settings}, 1, data, registry)
+    return loop.begin({**plan, "training": settings}, 1, data, registry)
 
 
-def test_convolutions_and_matrix_products_are_counted_for_one_image(begun: training.Training) -> None:
+def test_convolutions_and_matrix_products_are_counted_for_one_image(begun: loop.Training) -> None:
     height, width = begun.data.validation_images.shape[-2:]
     inside = (height - 2) * (width - 2)
     module = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * inside, 10))
@@ -52,7 +52,7 @@ def test_convolutions_and_matrix_products_are_counted_for_one_image(begun: train
     assert "thread" in cost.device
 
 
-def test_what_multiplies_nothing_has_no_count(begun: training.Training) -> None:
+def test_what_multiplies_nothing_has_no_count(begun: loop.Training) -> None:
     class Means(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.mean(dim=(1, 2, 3))[:, None].repeat(1, 10)
@@ -60,7 +60,7 @@ def test_what_multiplies_nothing_has_no_count(begun: training.Training) -> None:
     assert cost_of(replace(begun, module=Means())).macs is None
 
 
-def test_a_model_that_can_not_be_measured_is_no_failure(begun: training.Training, capsys) -> None:
+def test_a_model_that_can_not_be_measured_is_no_failure(begun: loop.Training, capsys) -> None:
     class OneAtATime(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("not in this shape")
@@ -70,13 +70,13 @@ def test_a_model_that_can_not_be_measured_is_no_failure(begun: training.Training
     assert "not in this shape" in capsys.readouterr().err
 
 
-def test_measuring_leaves_the_random_streams_alone(begun: training.Training) -> None:
+def test_measuring_leaves_the_random_streams_alone(begun: loop.Training) -> None:
     before = torch.get_rng_state()
     assert isinstance(cost_of(begun), Cost)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_counting_leaves_the_streams_of_python_and_numpy_alone(begun: training.Training) -> None:
+def test_counting_leaves_the_streams_of_python_and_numpy_alone(begun: loop.Training) -> None:
     class Drawing(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images.flatten(1)[:, :10] + random.random() + float(np.random.random())

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mnistlab import events, training, weights
+from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.data.seal import opened
 from mnistlab.kept import read_weights
 from mnistlab.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.store import read_lines, read_run
+from mnistlab.training import loop, weights
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask, evaluate_ensemble
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.replicates import ReplicateTask, TestTask, images_of_test
@@ -37,19 +38,19 @@ def here(search: Search) -> Shared:
     return replace(search.shared, here=Here(search.registry, lambda: None))
 
 
-def models_of(search: Search, trial: TrialResult) -> Iterator[training.Training]:
+def models_of(search: Search, trial: TrialResult) -> Iterator[loop.Training]:
     """The trained models of a trial's seeds, rebuilt from what the run keeps."""
     record = read_run(search.store.path)
     registry, data = ready(here(search))
     for one in (one for one in record.replicates if one.trial == trial.trial):
-        model = training.begin(dict(trial.plan), one.seed, data, registry)
+        model = loop.begin(dict(trial.plan), one.seed, data, registry)
         weights.load_weights(model.module, read_weights(record, one))
         yield model
 
 
-def chances(model: training.Training, images: torch.Tensor) -> np.ndarray:
+def chances(model: loop.Training, images: torch.Tensor) -> np.ndarray:
     """What a model says, by numpy: its own prediction's probabilities."""
-    logits = torch.cat([part.logits for part in training.predict(model, images)]).double().numpy()
+    logits = torch.cat([part.logits for part in loop.predict(model, images)]).double().numpy()
     raised = np.exp(logits - logits.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from mnistlab import training
-from mnistlab.causes import cause_named
+from mnistlab.training import loop
+from mnistlab.training.causes import cause_named
 from mnistlab.tuning import gpu, worker
 from mnistlab.tuning.capture import NotCaptured
 from mnistlab.tuning.gpu import Given
@@ -177,7 +177,7 @@ TRIALS = """
 import os, sys, warnings
 import torch
 from pathlib import Path
-from mnistlab.precision import deterministic
+from mnistlab.training.precision import deterministic
 from mnistlab.tuning.capture import Capture, hear_nondeterminism
 capture = Capture(Path(sys.argv[1]))
 capture.start()
@@ -215,4 +215,4 @@ def test_the_arithmetic_of_a_gpu_is_asked_of_cublas_before_it_starts(machine: Ma
     assert machine.gives("0").type == "cuda"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert Given(("0",), 0.25) == gpu.given()
-    assert training.set_up_process(1, gpu=False).type == "cpu"
+    assert loop.set_up_process(1, gpu=False).type == "cpu"

@@ -17,10 +17,10 @@ from mnistlab.checkpoints import write_checkpoint
 from mnistlab.plugins.registry import Registry
 from mnistlab.space import Space
 from mnistlab.store import RunWriter, create_run
+from mnistlab.training.weights import pack
 from mnistlab.tuning import driver
 from mnistlab.tuning.past import Past, PastTrial, Step
 from mnistlab.tuning.schedulers import Population
-from mnistlab.weights import pack
 from tests.tuning.test_repeats import Asked
 
 pytestmark = pytest.mark.simulated

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from mnistlab import experiment, training
+from mnistlab import experiment
 from mnistlab.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
+from mnistlab.training import loop
 from mnistlab.tuning import worker
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.capture import NotCaptured
@@ -103,7 +104,7 @@ def test_what_lower_rungs_took_counts_into_the_limit_of_a_trial(monkeypatch: pyt
         begin=lambda limit, spent=0.0: begun.append((limit, spent)), over=nullcontext, step=lambda: None
     )
     monkeypatch.setattr(worker, "ready", lambda _: (None, None))
-    monkeypatch.setattr(training, "begin", lambda *_: SimpleNamespace(history=[{"seconds": 1.0}]))
+    monkeypatch.setattr(loop, "begin", lambda *_: SimpleNamespace(history=[{"seconds": 1.0}]))
     shared: Any = SimpleNamespace(trial_seconds=9.0, checkpoint_seconds=1.0)
     task = task_of({}, 1, "", rung=Rung(1, 2.0), spent=3.5)["task"]
     worker.Worker(shared, NotCaptured(), watch).begin(task)

@@ -21,12 +21,12 @@ from mnistlab_pyro.network import BayesianNetwork
 from torch.distributions import Normal, kl_divergence
 from torch.func import functional_call
 
-from mnistlab import training
 from mnistlab.api import Batch, DataPlace, ImageShape, Prediction
 from mnistlab.data.device import DeviceData, as_unit, mean_and_std, standardise, upload
 from mnistlab.plugins.registry import Kind, Registry, installed
 from mnistlab.testing.fixtures import Lab
-from mnistlab.weights import pack, unpack
+from mnistlab.training import loop
+from mnistlab.training.weights import pack, unpack
 
 SHAPE = ImageShape(1, 8, 8, 10)
 MEASURES = ("predictive_entropy", "expected_entropy", "mutual_information")
@@ -35,7 +35,7 @@ NUMBERS = ("train_loss", "val_loss", "val_accuracy", *(f"val_{name}" for name in
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    training.set_up_process(1)
+    loop.set_up_process(1)
     yield
     torch.set_flush_denormal(False)
 
@@ -139,7 +139,7 @@ def test_the_prior_stands_in_the_same_relation_to_every_width() -> None:
 def test_the_parameters_are_those_of_the_posterior_and_pyros_store_stays_empty() -> None:
     settings, module = pyro.settings.get(), network()
     weights = 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
-    assert training.count_parameters(module) == 2 * weights
+    assert loop.count_parameters(module) == 2 * weights
     module.negative_elbo(batch()).backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
     assert len(pyro.get_param_store()) == 0
@@ -234,7 +234,7 @@ def test_a_broken_posterior_gives_a_loss_that_the_training_recognises() -> None:
 @pytest.mark.parametrize("model", ["bayesian-mlp", "bayesian-cnn"])
 def test_training_reports_doubt_and_repeats_itself_exactly(model: str, registry: Registry) -> None:
     def run(seed: int) -> list[dict[str, float]]:
-        return numbers(training.train(plan(registry, model, epochs=2), seed, digits(), registry).history)
+        return numbers(loop.train(plan(registry, model, epochs=2), seed, digits(), registry).history)
 
     first = run(5)
     assert run(6) != first
@@ -246,15 +246,15 @@ def test_training_reports_doubt_and_repeats_itself_exactly(model: str, registry:
 @pytest.mark.parametrize("model", ["bayesian-mlp", "bayesian-cnn"])
 def test_a_saved_training_goes_on_bit_for_bit(model: str, registry: Registry) -> None:
     what = plan(registry, model, epochs=2)
-    whole = training.train(what, 1, digits(), registry)
-    half = training.begin(what, 1, digits(), registry)
-    training.run_epoch(half)
-    saved = pack(training.state(half))
+    whole = loop.train(what, 1, digits(), registry)
+    half = loop.begin(what, 1, digits(), registry)
+    loop.run_epoch(half)
+    saved = pack(loop.state(half))
     torch.rand(5)
-    other = training.begin(what, 99, digits(), registry)
-    training.restore(other, unpack(saved))
+    other = loop.begin(what, 99, digits(), registry)
+    loop.restore(other, unpack(saved))
     while other.epoch < 2:
-        training.run_epoch(other)
+        loop.run_epoch(other)
     assert numbers(other.history) == numbers(whole.history)
     weights = other.module.state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in whole.module.state_dict().items())
@@ -263,7 +263,7 @@ def test_a_saved_training_goes_on_bit_for_bit(model: str, registry: Registry) ->
 def judge(registry: Registry) -> tuple[Prediction, torch.Tensor]:
     """Train for a short while; return what the network says of images it has not seen, and where it is right."""
     data = digits()
-    done = training.train(plan(registry, epochs=12, posterior_scale=0.3), 0, data, registry)
+    done = loop.train(plan(registry, epochs=12, posterior_scale=0.3), 0, data, registry)
     done.module.eval()
     torch.manual_seed(0)
     with torch.inference_mode():

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mnistlab import experiment
 from mnistlab.api import ImageShape
 from mnistlab.plugins.discovery import EVERYTHING
-from mnistlab.precision import autocast
-from mnistlab.training import count_parameters
+from mnistlab.training.loop import count_parameters
+from mnistlab.training.precision import autocast
 
 MNIST = ImageShape(1, 28, 28, 10)
 MODELS = {model.name: model for model in mnistlab_records.mnistlab_models()}

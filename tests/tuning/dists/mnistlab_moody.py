@@ -33,7 +33,7 @@ from mnistlab.api import (
     hookimpl,
 )
 from mnistlab.plugins.registry import installed
-from mnistlab.prediction import cross_entropy
+from mnistlab.training.prediction import cross_entropy
 
 MOODS = Choice(
     "good",

@@ -34,12 +34,12 @@ from mnistlab.api import (
     Transform,
     TransformFn,
 )
-from mnistlab.causes import DivergedError
 from mnistlab.data.device import DeviceData, as_unit, standardise
 from mnistlab.errors import VersionError
 from mnistlab.plugins.registry import Kind, Registry
-from mnistlab.precision import autocast, reproducible, uses_bf16
-from mnistlab.prediction import cross_entropy_over, point_prediction, require_prediction
+from mnistlab.training.causes import DivergedError
+from mnistlab.training.precision import autocast, reproducible, uses_bf16
+from mnistlab.training.prediction import cross_entropy_over, point_prediction, require_prediction
 from mnistlab.util.seeds import Stream, derive
 
 Plan = Mapping[str, Any]

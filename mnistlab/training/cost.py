@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnistlab import training
-from mnistlab.precision import Draws, reproducible
 from mnistlab.results import Cost
-from mnistlab.training import Training
+from mnistlab.training import loop
+from mnistlab.training.loop import Training
+from mnistlab.training.precision import Draws, reproducible
 
 RUNS = 7  # of each batch size, after one that warms up
 LARGE = 256
@@ -66,19 +66,19 @@ def count_macs(one: Training, image: Tensor) -> int | None:
     counter = FlopCounterMode(display=False)
     # It draws from streams of its own: when a count comes depends on interruptions, and what is trained next must not.
     with Draws().on(), counter:
-        training.predict(one, image)
+        loop.predict(one, image)
     return counter.get_total_flops() // 2 or None
 
 
 def _latency(one: Training, images: Tensor) -> float:
     """Return the median seconds of a prediction for `images`."""
     wait: Callable[[], None] = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
-    training.predict(one, images)
+    loop.predict(one, images)
     taken: list[float] = []
     for _ in range(RUNS):
         wait()
         start = time.perf_counter()
-        training.predict(one, images)
+        loop.predict(one, images)
         wait()
         taken.append(time.perf_counter() - start)
     return statistics.median(taken)

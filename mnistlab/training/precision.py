@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mnistlab.convolutions import whole_gradients
+from mnistlab.training.convolutions import whole_gradients
 
 BF16_BATCH = 128
 
