@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import faults
 from machine import table
 
-from mnistlab import durable
+from mnistlab.store import durable
 from tests.faults.sample import MEMORY
 from tests.simulated.campaigns import Tally, cut_and_compared, killed_at_point, random_kills
 from tests.simulated.controller import World

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import spread, table
 
-from mnistlab import durable, events
+from mnistlab import events
 from mnistlab.errors import MnistlabError
-from mnistlab.fsck import check
-from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store import RunWriter, create_run, durable, read_events, read_run
+from mnistlab.store.fsck import check
 from tests.faults.sample import DAY, whole_run, write_run
 
 

@@ -24,8 +24,8 @@ from machine import spread, table
 
 from mnistlab import store
 from mnistlab.leaderboard import group, rank_together
-from mnistlab.lines import encode_file
-from mnistlab.results import Cost, ReplicateResult, TestScore, TrialResult, to_json
+from mnistlab.store.jsonl import encode_file
+from mnistlab.store.results import Cost, ReplicateResult, TestScore, TrialResult, to_json
 from mnistlab.tables import csv_text, section
 
 TRIALS, CONFIRMED, SEEDS, IMAGES, EPOCHS = 100, 3, 5, 10_000, 8

@@ -18,8 +18,8 @@ from machine import table
 
 from mnistlab.events import RunFinished
 from mnistlab.leaderboard import rank
-from mnistlab.results import RunRecord
 from mnistlab.store import find_runs, read_events, read_run
+from mnistlab.store.results import RunRecord
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = Path("runs")

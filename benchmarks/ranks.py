@@ -26,8 +26,8 @@ from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.gain import gain_of
 from mnistlab.power import smallest_difference
 from mnistlab.racing import ALPHA, LEAST, beaten, confidence_of
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.statistics import holm
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from tests import test_one_family as simulated
 
 METRIC, IMAGES, ERRORS = "val_accuracy", 2000, 0.02

@@ -21,8 +21,8 @@ from typing import Any
 from machine import spread, table
 
 from mnistlab.report.drawing import library
-from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import RunWriter, create_run
+from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 
 TRIALS, EPOCHS, IMAGES = (20, 200), 8, 10_000
 RUN: dict[str, Any] = {

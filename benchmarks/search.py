@@ -29,7 +29,7 @@ from mnistlab.earlier import Earlier, looked_at
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.portfolio import most_looks
-from mnistlab.results import RunRecord, TrialResult
+from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.like import earlier_of
 

@@ -29,8 +29,8 @@ from mnistlab.opening import (
     with_split,
 )
 from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
+from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.tuning.confirmation import Work, left_of, work_of
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.replicates import (

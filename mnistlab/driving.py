@@ -16,8 +16,8 @@ from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import Experiment
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.outcome import GivenUp, Outcome, given_up
 from mnistlab.tuning.pulse import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking

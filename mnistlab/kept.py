@@ -17,8 +17,8 @@ from mnistlab.dataset import Data, fresh_division
 from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
 from mnistlab.experiment import DatasetChoice
 from mnistlab.plugins.registry import Kind, Registry
-from mnistlab.results import ReplicateResult, RunRecord, Split
 from mnistlab.spec import DataSpec
+from mnistlab.store.results import ReplicateResult, RunRecord, Split
 
 
 def table_of(record: RunRecord, key: str) -> Mapping[str, Any]:

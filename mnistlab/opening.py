@@ -20,8 +20,8 @@ from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError
 from mnistlab.identity import plan_sha256
 from mnistlab.kept import read_weights
 from mnistlab.leaderboard import rank
-from mnistlab.results import REFIT, ReplicateResult, RunRecord, Split, TestScore
 from mnistlab.store import id_of, key_of, note_opening, read_run
+from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, Split, TestScore
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask, evaluate_ensemble

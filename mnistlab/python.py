@@ -33,9 +33,9 @@ from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.plugins.discovery import selection
-from mnistlab.results import EnsembleResult, RunRecord
 from mnistlab.spec import Table
 from mnistlab.statistics import MeanSd
+from mnistlab.store.results import EnsembleResult, RunRecord
 from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers
 from mnistlab.util.credentials import without_credentials

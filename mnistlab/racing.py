@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab.paired import Outcomes
-from mnistlab.results import FIXED, ReplicateResult, higher_is_better
 from mnistlab.statistics import Difference, exact_difference, paired_difference, paired_mean_difference
+from mnistlab.store.results import FIXED, ReplicateResult, higher_is_better
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread
 ALPHA = 0.05  # the chance of one false claim or more that all comparisons of a ranking of equal plans may take

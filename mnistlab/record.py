@@ -18,8 +18,8 @@ from mnistlab.experiment import Experiment, proposals_of
 from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
 from mnistlab.reopen import Reopened, versions
-from mnistlab.results import higher_is_better
 from mnistlab.spec import ExperimentSpec, spec_json
+from mnistlab.store.results import higher_is_better
 from mnistlab.tuning.ladder import found_rungs, rungs_of, trainings
 from mnistlab.tuning.machine import Machine, Share
 from mnistlab.util.credentials import without_credentials

@@ -32,8 +32,8 @@ from mnistlab.experiment import Experiment, reopen
 from mnistlab.kept import open_data, parts_of, table_of
 from mnistlab.plugins.discovery import Selection, selection
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import RunRecord, record_name
 from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
+from mnistlab.store.results import RunRecord, record_name
 from mnistlab.tuning.confirmation import Chosen, chosen_of
 
 _LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")

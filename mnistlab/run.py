@@ -26,10 +26,10 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
 from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.reopen import Reopened, differences
-from mnistlab.results import RunRecord, TrialResult
 from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
+from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.tuning.confirmation import left_of, work_of
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.executors import executor

@@ -29,7 +29,7 @@ from pydantic import (
 from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
 from mnistlab.explain import explain
 from mnistlab.forms import example
-from mnistlab.results import METRICS
+from mnistlab.store.results import METRICS
 from mnistlab.util.filenames import is_device
 
 MAX_BYTES = 1 << 20

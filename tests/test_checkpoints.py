@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
-from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
-from mnistlab.fsck import check
-from mnistlab.store import RunWriter
+from mnistlab.store import RunWriter, durable
+from mnistlab.store.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
+from mnistlab.store.fsck import check
 
 VALUES = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: 0.6}
 

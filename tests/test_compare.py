@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mnistlab.leaderboard.compare import NotComparableError, compare
-from mnistlab.results import ReplicateResult, RunRecord
+from mnistlab.store.results import ReplicateResult, RunRecord
 from tests.test_judgement import DATASET, with_test
 from tests.test_leaderboard import record, replicates, trial
 

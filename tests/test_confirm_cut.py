@@ -22,13 +22,13 @@ from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division
 from mnistlab.errors import DamagedError, DataError, RunWriteError
 from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished, Warned
-from mnistlab.fsck import check
 from mnistlab.leaderboard import rank
 from mnistlab.racing import outcomes
-from mnistlab.results import REFIT, RunRecord, Split, TestScore, TrialResult
 from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
+from mnistlab.store.fsck import check
+from mnistlab.store.results import REFIT, RunRecord, Split, TestScore, TrialResult
 from mnistlab.trained.chosen import model_of, training_of
 from mnistlab.tuning.confirmation import work_of
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask

@@ -11,8 +11,8 @@ import pytest
 from mnistlab import opening
 from mnistlab.events import Warned
 from mnistlab.leaderboard import rank
-from mnistlab.lines import encode_line
 from mnistlab.store import RunWriter
+from mnistlab.store.jsonl import encode_line
 from mnistlab.tuning.ensembles import EnsembleAnswer
 from mnistlab.tuning.replicates import TestAnswer, TestTask
 from tests import test_confirm_cut as cut

@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from mnistlab import events, experiment, results, spec, store
+from mnistlab import events, experiment, spec, store
 from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, ImageShape, Stepper, TrialRecord
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
@@ -30,6 +30,7 @@ from mnistlab.forms import PLUGIN_TABLES
 from mnistlab.plugins import hookspecs, registry
 from mnistlab.plugins.observers import Observers
 from mnistlab.space import TrainingConfig
+from mnistlab.store import results
 from mnistlab.training.prediction import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from mnistlab import events
 from mnistlab.events import Stamped
-from mnistlab.follow import find_stream, follow_events, is_running
-from mnistlab.lines import encode_line
-from mnistlab.results import trial_name
 from mnistlab.store import NoSuchRunError, RunWriter, read_events
+from mnistlab.store.follow import find_stream, follow_events, is_running
+from mnistlab.store.jsonl import encode_line
+from mnistlab.store.results import trial_name
 
 WHEN = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 

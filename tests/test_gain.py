@@ -13,8 +13,8 @@ from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Gain, Leaderboard, rank, rank_together
 from mnistlab.leaderboard.compare import compare
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.statistics import Difference, Interval
+from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import section
 from mnistlab.tables.cells import about, table_of
 from tests.test_leaderboard import fail, plan, record, replicates, trial

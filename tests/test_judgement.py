@@ -14,8 +14,8 @@ from mnistlab.console.luck import luck_notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, group, rank, rank_together
 from mnistlab.leaderboard.label_errors import MNIST_TEST, SHA256, known_label_errors, without
-from mnistlab.results import Cost, ReplicateResult, RunRecord, TestScore
 from mnistlab.statistics import expected_maximum
+from mnistlab.store.results import Cost, ReplicateResult, RunRecord, TestScore
 from tests.test_leaderboard import IMAGES, record, replicates, trial
 
 pytestmark = pytest.mark.simulated

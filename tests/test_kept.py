@@ -16,8 +16,8 @@ from mnistlab.errors import DataError
 from mnistlab.kept import open_data
 from mnistlab.plugins.registry import Registry
 from mnistlab.record import run_record
-from mnistlab.results import RunRecord
 from mnistlab.store import RunWriter
+from mnistlab.store.results import RunRecord
 from mnistlab.tuning.machine import Machine, Share
 from tests.conftest import WriteFour
 

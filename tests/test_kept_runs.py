@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from mnistlab.api import ImageShape, LabelledImages
-from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.data import Division
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.fsck import check
 from mnistlab.kept import read_weights
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_events, read_run
+from mnistlab.store.checkpoints import newest_checkpoint
+from mnistlab.store.fsck import check
 from mnistlab.training import loop
 from mnistlab.training.weights import unpack
 from mnistlab.tuning.past import past_of

@@ -11,8 +11,8 @@ import pytest
 from mnistlab.console.summary import notes
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, rank, rank_together
-from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.store import pack_per_image
+from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
 IMAGES = 1_000
 

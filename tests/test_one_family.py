@@ -24,8 +24,8 @@ from mnistlab.leaderboard.gain import gain_text
 from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, drops, level_of
 from mnistlab.report import columns
 from mnistlab.report.records import methods
-from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.statistics import holm
+from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import section, table_of
 from tests.test_leaderboard import asked, planned, record, trial
 

@@ -15,7 +15,6 @@ import pytest
 from mnistlab.api import DatasetInfo, ImageShape, LabelledImages
 from mnistlab.data import default_place, part_of, split_indices
 from mnistlab.dataset import divided
-from mnistlab.fsck import check
 from mnistlab.intervals import mean_interval, student
 from mnistlab.kept import open_data
 from mnistlab.leaderboard import group, rank
@@ -23,10 +22,11 @@ from mnistlab.leaderboard.compare import NotComparableError, compare
 from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.registry import select
 from mnistlab.racing import difference, own_splits
-from mnistlab.results import ReplicateResult, RunRecord, Split, replicate_from_json, to_json
 from mnistlab.spec import DataSpec
 from mnistlab.statistics import selection_gap
 from mnistlab.store import read_run
+from mnistlab.store.fsck import check
+from mnistlab.store.results import ReplicateResult, RunRecord, Split, replicate_from_json, to_json
 from mnistlab.util.seeds import Stream, derive, split_seeds
 from tests.conftest import RunCli
 from tests.test_leaderboard import record, replicates, trial

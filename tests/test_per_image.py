@@ -19,8 +19,8 @@ from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.compare import compare
 from mnistlab.racing import beaten, difference, images_of, outcomes
-from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.store import RunWriter, create_run, pack_per_image, per_image, read_run
+from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import csv_text, section
 from tests.test_compare import run
 from tests.test_leaderboard import by_image, record, replicates, trial

@@ -18,8 +18,8 @@ from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.question import Question
 from mnistlab.racing import difference
-from mnistlab.results import ReplicateResult, RunRecord
 from mnistlab.statistics import Difference, Interval
+from mnistlab.store.results import ReplicateResult, RunRecord
 from tests.test_leaderboard import fail, record, replicates, trial
 from tests.test_one_family import check_gain, check_order, check_rows, check_words, noisy, values
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, difference, races_before
-from mnistlab.results import ReplicateResult
+from mnistlab.store.results import ReplicateResult
 
 pytestmark = pytest.mark.simulated
 

@@ -15,8 +15,8 @@ from mnistlab import run as runner
 from mnistlab.api import DataPlace
 from mnistlab.errors import PluginError, RunDirectoryError, SpecError
 from mnistlab.reopen import Reopened, reopen_search
-from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter, read_run
+from mnistlab.store.results import TrialResult
 
 ASSET = Path(__file__).parent / "assets" / "run-of-format-1"
 FILE = """

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mnistlab import results
-from mnistlab.results import (
+from mnistlab.store import results
+from mnistlab.store.results import (
     METRICS,
     MINIMIZED,
     PerImage,

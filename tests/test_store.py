@@ -17,22 +17,24 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable, events, results
+from mnistlab import events
 from mnistlab.errors import MnistlabError, RunDirectoryError, RunWriteError
-from mnistlab.lines import decode_line, encode_line, read_lines
-from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import (
     RunWriter,
     create_run,
+    durable,
     find_run,
     find_runs,
     holder,
     read_events,
     read_run,
+    results,
     write_bytes,
     write_json,
     writing,
 )
+from mnistlab.store.jsonl import decode_line, encode_line, read_lines
+from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 
 NO_NAMES = ["..", ".", "", "a/b", "../../x.py", "/etc", "a\0b", "-rf", ".hidden", "a b", "nul", "COM1.py", "x" * 129]
 DAY = datetime(2026, 11, 22, tzinfo=UTC)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mnistlab.leaderboard import rank
-from mnistlab.results import Cost, ReplicateResult
+from mnistlab.store.results import Cost, ReplicateResult
 from mnistlab.tables import Section, csv_text, json_text, latex_text, markdown_text, parquet_bytes, section, table_of
 from mnistlab.tables.cells import NoSuchColumnError, Table
 from mnistlab.tables.data import frame

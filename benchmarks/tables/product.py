@@ -15,8 +15,8 @@ from mnistlab.earlier import Earlier
 from mnistlab.experiment import Experiment
 from mnistlab.plugins.registry import Registry
 from mnistlab.portfolio import looks_of
-from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning import driver, study
 from mnistlab.tuning.job import Executor, Parts, Search
 from mnistlab.tuning.ladder import rungs_of

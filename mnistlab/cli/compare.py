@@ -11,8 +11,8 @@ from mnistlab.cli.options import RUNS, Runs
 
 if TYPE_CHECKING:
     from mnistlab.leaderboard.compare import Comparison, OnImages
-    from mnistlab.results import RunRecord
     from mnistlab.statistics import Interval
+    from mnistlab.store.results import RunRecord
 
 PAIR = (
     "This judges one pair, named beforehand. A ranking compares all pairs, so a plan must differ by more there to be "

@@ -11,7 +11,7 @@ import typer
 from mnistlab.cli.options import RUNS, Runs
 
 if TYPE_CHECKING:
-    from mnistlab.fsck import Report
+    from mnistlab.store.fsck import Report
 
 
 def fsck(
@@ -26,7 +26,7 @@ def fsck(
     import json
 
     from mnistlab.errors import ExitCode
-    from mnistlab.fsck import check, repair
+    from mnistlab.store.fsck import check, repair
 
     path = _find(run, runs)
     done = repair(path) if mend else ()
@@ -42,7 +42,8 @@ def fsck(
 
 def _find(name: str, runs: Path) -> Path:
     """Return the run directory of that name; one that has lost its `run.json` or its events is one, too."""
-    from mnistlab import follow, store
+    from mnistlab import store
+    from mnistlab.store import follow
 
     try:
         return store.find_run(name, runs)

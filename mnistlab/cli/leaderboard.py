@@ -14,7 +14,7 @@ from mnistlab.cli.output import write_output
 if TYPE_CHECKING:
     from mnistlab.errors import MnistlabError
     from mnistlab.leaderboard import Leaderboard
-    from mnistlab.results import RunRecord
+    from mnistlab.store.results import RunRecord
     from mnistlab.tables import Section
 
 SHOWN = 100  # rows of a ranking on the screen, unless --top says otherwise

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mnistlab.leaderboard import Leaderboard
     from mnistlab.report.digits import Evaluated
     from mnistlab.report.run import Ask, RunPage
-    from mnistlab.results import RunRecord
+    from mnistlab.store.results import RunRecord
 
 FORMATS = ("html", "md", "csv", "json", "parquet", "latex")
 ENDINGS = {"tex": "latex"}  # endings that are not the format's own name

@@ -15,7 +15,7 @@ from mnistlab.errors import MnistlabError, PluginError
 if TYPE_CHECKING:
     import torch
 
-    from mnistlab.results import RunRecord
+    from mnistlab.store.results import RunRecord
     from mnistlab.trained.again import Again, Epoch
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.", show_default=False)]

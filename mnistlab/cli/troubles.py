@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from mnistlab.errors import DamagedError, MnistlabError
-from mnistlab.store.names import EVENTS, RUN
+from mnistlab.store.layout import EVENTS, RUN
 
 
 def tell(error: MnistlabError) -> None:

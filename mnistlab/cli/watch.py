@@ -29,9 +29,9 @@ def watch(run: RunName = None, runs: Runs = RUNS, ui: View = "auto", color: Colo
 
     Without RUN, the newest one.
     """
-    from mnistlab import follow
     from mnistlab.console.ui import chosen, open_view
     from mnistlab.events import RunFinished
+    from mnistlab.store import follow
 
     view, path = chosen(ui, color), follow.find_stream(run, runs)
     ended = False
@@ -59,9 +59,10 @@ def replay(
     color: Color = "auto",
 ) -> None:
     """Show a run again as it was, --speed times faster. Without RUN, the newest one."""
-    from mnistlab import follow, store
+    from mnistlab import store
     from mnistlab.console.ui import chosen, open_view
     from mnistlab.errors import Fault, SpecError
+    from mnistlab.store import follow
 
     if not 0 < speed < float("inf"):
         raise SpecError("replay", [Fault("--speed", "must be a number greater than 0", speed)])
@@ -102,8 +103,8 @@ def status(
     """Print once where a run stands, or stood. Without RUN, the newest one."""
     import json
 
-    from mnistlab import follow
     from mnistlab.console.status import as_record, as_text, how_it_ended, picture_of
+    from mnistlab.store import follow
 
     path = follow.find_stream(run, runs)
     state, now = _state_of(path, _moment(at))
@@ -140,8 +141,9 @@ def _state_of(path: Path, at: float | None = None) -> tuple[ViewState, float]:
     from dataclasses import replace
     from datetime import UTC, datetime
 
-    from mnistlab import follow, store
+    from mnistlab import store
     from mnistlab.console.state import ViewState, advance
+    from mnistlab.store import follow
 
     state, last = ViewState(), None
     for stamped in store.read_events(path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from mnistlab.console.verdict import interval_text
 from mnistlab.leaderboard import Leaderboard
-from mnistlab.results import Cost
 from mnistlab.statistics import wilson
+from mnistlab.store.results import Cost
 from mnistlab.util.text import counted, metric_text
 
 

@@ -26,7 +26,7 @@ from mnistlab.console.trainings import (
     epochs_of,
     files_of,
 )
-from mnistlab.results import higher_is_better
+from mnistlab.store.results import higher_is_better
 
 __all__ = ["Duration", "Ended", "Failure", "Replicate", "RunningTrial", "Scored", "ViewState", "advance"]
 

@@ -23,8 +23,8 @@ from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.rows import state_text
-from mnistlab.results import ReplicateResult
 from mnistlab.statistics import MeanSd
+from mnistlab.store.results import ReplicateResult
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this

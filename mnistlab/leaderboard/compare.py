@@ -15,7 +15,6 @@ from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.rows import run_name, splits_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
 from mnistlab.racing import ALPHA, bits, own_splits
-from mnistlab.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 from mnistlab.statistics import (
     Difference,
     McNemar,
@@ -25,6 +24,7 @@ from mnistlab.statistics import (
     paired_difference,
     paired_mean_difference,
 )
+from mnistlab.store.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 
 UNIT = " points"

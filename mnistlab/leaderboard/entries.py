@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mnistlab.racing import Drop, difference, drops
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.statistics import Difference, MeanSd, mean_sd
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.util.text import Scalar, settings
 
 # Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all

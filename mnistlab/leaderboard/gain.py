@@ -16,8 +16,8 @@ from mnistlab.leaderboard.family import Standings
 from mnistlab.leaderboard.ties import FEWEST, Tie, reference_of, size_text, tie_of
 from mnistlab.power import POWER
 from mnistlab.racing import difference
-from mnistlab.results import FIXED, higher_is_better
 from mnistlab.statistics import Difference, Interval
+from mnistlab.store.results import FIXED, higher_is_better
 from mnistlab.util.text import ACCURACIES, counted
 
 UNCORRECTED = 2  # the best of so many has the usual interval (see `Question.level`)

@@ -12,8 +12,8 @@ from mnistlab.intervals import ROUNDING
 from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
 from mnistlab.racing import own_splits
-from mnistlab.results import ReplicateResult
 from mnistlab.statistics import Difference, mean_sd
+from mnistlab.store.results import ReplicateResult
 from mnistlab.util.text import ACCURACIES, counted
 
 POINT_TENTH = 0.001  # the difference of accuracies that a tie names the seeds for

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from mnistlab.events import RunResumed, Stamped
 from mnistlab.report.public import public_command
-from mnistlab.results import RunRecord, TrialResult
 from mnistlab.spec import DataSpec
+from mnistlab.store.results import RunRecord, TrialResult
 
 
 def search_command(record: RunRecord, stream: Sequence[Stamped], began: str = "") -> str:

@@ -11,7 +11,7 @@ from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.report import facts
 from mnistlab.report.columns import latency
 from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 from mnistlab.util.text import counted, metric_text, shortened
 
 WIDTH, WIDE, HEIGHT = 430, 960, 250  # of a chart, of one that has a row for itself; and how high both are

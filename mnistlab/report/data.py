@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mnistlab import results
 from mnistlab.report import facts
+from mnistlab.store import results
 
 if TYPE_CHECKING:
     from mnistlab.report.run import RunPage

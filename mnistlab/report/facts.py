@@ -12,7 +12,7 @@ import numpy as np
 from mnistlab import events
 from mnistlab.events import Stamped
 from mnistlab.leaderboard import Leaderboard
-from mnistlab.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.store.results import RunRecord, TrialResult, higher_is_better
 from mnistlab.util.text import ACCURACIES, Scalar, names, settings, varying
 
 ENDS = (events.TrialFinished, events.TrialPruned, events.TrialInterrupted, events.TrialFailed)

@@ -21,7 +21,7 @@ from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.report.digits import Evaluated, Votes
 from mnistlab.report.public import places_of, without_folders
-from mnistlab.results import ReplicateResult, RunRecord, Split
+from mnistlab.store.results import ReplicateResult, RunRecord, Split
 from mnistlab.training import loop, weights
 from mnistlab.training.precision import process_restored
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 
 _QUOTED = re.compile(r"""(['"])(/[^'"\n]*)\1""")
 # Two parts at least: "/x" alone is as often a division or a closing tag. What follows a host's name is no folder here.

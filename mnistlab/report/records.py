@@ -12,7 +12,7 @@ from mnistlab.earlier import from_json, text
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.again import trial_command
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.util.text import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 
 Pairs = tuple[tuple[str, str], ...]

@@ -18,7 +18,7 @@ from mnistlab.report.drawing import STATES, Figure
 from mnistlab.report.mistakes import Mistakes, mistakes
 from mnistlab.report.public import places_of, public, without_folders
 from mnistlab.report.records import TrialPage
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 
 Ask = Callable[[RunRecord, Leaderboard], Evaluated | str]
 """What asks a run's models again: predictions, or in words why there are none."""

@@ -6,10 +6,9 @@ either whole or not there; an event is one write of one line with its own checks
 skipped.
 """
 
-from mnistlab.lines import read_lines
 from mnistlab.store.files import open_to_write, write_bytes, write_json
-from mnistlab.store.locking import holder, is_running
-from mnistlab.store.names import (
+from mnistlab.store.jsonl import read_lines
+from mnistlab.store.layout import (
     AMENDED,
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
@@ -23,6 +22,7 @@ from mnistlab.store.names import (
     newest_record,
     refusal,
 )
+from mnistlab.store.locking import holder, is_running
 from mnistlab.store.openings import id_of, key_of, note_opening
 from mnistlab.store.per_image import pack_per_image, with_per_image
 from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, named, read_events, read_json, read_run, stamped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mnistlab import events
-from mnistlab.results import TrialResult, epochs_of
+from mnistlab.store.results import TrialResult, epochs_of
 
 
 def end_event(result: TrialResult) -> events.Event:

@@ -8,9 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mnistlab import durable
 from mnistlab.errors import RunDirectoryError, RunWriteError, short
-from mnistlab.lines import decode_line, encode_file
+from mnistlab.store import durable
+from mnistlab.store.jsonl import decode_line, encode_file
 from mnistlab.util.filenames import RULE, is_plain
 
 

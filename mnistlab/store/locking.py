@@ -11,10 +11,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mnistlab import durable
 from mnistlab.errors import RunDirectoryError
+from mnistlab.store import durable
 from mnistlab.store.files import open_to_write, refusals_told
-from mnistlab.store.names import LOCK
+from mnistlab.store.layout import LOCK
 
 LOCK_TRIES = 4
 _held = set[int]()  # the descriptors of the locks that this process holds

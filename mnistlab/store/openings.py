@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnistlab.lines import encode_line, read_lines
 from mnistlab.store.files import append_to, mend_tail, refusals_told
-from mnistlab.store.names import RUN
+from mnistlab.store.jsonl import encode_line, read_lines
+from mnistlab.store.layout import RUN
 
 OPENINGS = "openings.jsonl"
 SCHEMA = "mnistlab.openings/1"

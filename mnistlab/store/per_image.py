@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnistlab.errors import DamagedError, RunDirectoryError
-from mnistlab.results import PerImage, ReplicateResult
-from mnistlab.store.names import PER_IMAGE
+from mnistlab.store.layout import PER_IMAGE
+from mnistlab.store.results import PerImage, ReplicateResult
 
 Values = Mapping[str, npt.NDArray[np.float32]]
 

@@ -14,17 +14,8 @@ import pydantic_core
 from mnistlab import events
 from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError, nearest, short
 from mnistlab.events import Stamped
-from mnistlab.lines import is_as_written, read_lines
-from mnistlab.results import (
-    EnsembleResult,
-    ReplicateResult,
-    RunRecord,
-    ensemble_from_json,
-    record_name,
-    replicate_from_json,
-    trial_from_json,
-)
-from mnistlab.store.names import (
+from mnistlab.store.jsonl import is_as_written, read_lines
+from mnistlab.store.layout import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
     EVENTS,
@@ -38,6 +29,15 @@ from mnistlab.store.names import (
     refusal,
 )
 from mnistlab.store.per_image import with_per_image
+from mnistlab.store.results import (
+    EnsembleResult,
+    ReplicateResult,
+    RunRecord,
+    ensemble_from_json,
+    record_name,
+    replicate_from_json,
+    trial_from_json,
+)
 from mnistlab.util.filenames import RULE, is_plain
 
 R = TypeVar("R")

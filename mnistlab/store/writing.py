@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mnistlab import durable, events, results
+from mnistlab import events
 from mnistlab.errors import RunDirectoryError
 from mnistlab.events import Event, Stamped
-from mnistlab.lines import encode_line, last_line
-from mnistlab.results import ReplicateResult, TrialResult, record_name
+from mnistlab.store import durable, results
 from mnistlab.store.files import (
     append_all,
     append_to,
@@ -26,8 +25,8 @@ from mnistlab.store.files import (
     write_bytes,
     write_json,
 )
-from mnistlab.store.locking import lock, unlock
-from mnistlab.store.names import (
+from mnistlab.store.jsonl import encode_line, last_line
+from mnistlab.store.layout import (
     CONFIRMATION,
     CONFIRMATION_SCHEMA,
     EVENTS,
@@ -42,6 +41,8 @@ from mnistlab.store.names import (
     WRITTEN,
     newest_record,
 )
+from mnistlab.store.locking import lock, unlock
+from mnistlab.store.results import ReplicateResult, TrialResult, record_name
 
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
 LOG_RESERVE = 64 << 10  # of these, kept for a trial's last words: a traceback must not be lost to chatter

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.results import EnsembleResult, higher_is_better
 from mnistlab.statistics import wilson
+from mnistlab.store.results import EnsembleResult, higher_is_better
 from mnistlab.util.text import Scalar, counted, visible
 
 Kind = Literal["text", "int", "float", "bool"]

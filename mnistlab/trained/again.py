@@ -14,7 +14,7 @@ import torch
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.dataset import Data
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.chosen import Chosen
 from mnistlab.training import loop, weights
 from mnistlab.training.causes import cause_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.leaderboard import Leaderboard, rank
-from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 from mnistlab.util.text import listed
 
 

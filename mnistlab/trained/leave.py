@@ -16,7 +16,7 @@ from mnistlab.dataset import Data
 from mnistlab.errors import PluginError
 from mnistlab.kept import open_data, read_weights
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import ReplicateResult
+from mnistlab.store.results import ReplicateResult
 from mnistlab.trained import framing, opened
 from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import (

@@ -9,7 +9,7 @@ from typing import Any
 from mnistlab.errors import PluginError
 from mnistlab.kept import parts_of, table_of
 from mnistlab.plugins.registry import Kind, Registry
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 
 
 def other_versions(record: RunRecord, plan: Mapping[str, Any], registry: Registry) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mnistlab.results import Cost
+from mnistlab.store.results import Cost
 from mnistlab.training import loop
 from mnistlab.training.loop import Training
 from mnistlab.training.precision import Draws, reproducible

@@ -22,9 +22,9 @@ from mnistlab.api import Scalar
 from mnistlab.earlier import Earlier, points
 from mnistlab.events import Emit, RungDecided
 from mnistlab.identity import canonical
-from mnistlab.results import higher_is_better, trial_name
 from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.spec import ExperimentSpec
+from mnistlab.store.results import higher_is_better, trial_name
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.ladder import Ladder, Rung, worth
 from mnistlab.tuning.losses import Loss

@@ -12,9 +12,9 @@ from typing import Any
 
 from mnistlab.identity import comparable
 from mnistlab.racing import left_a_race, races_before
-from mnistlab.results import ReplicateResult, RunRecord, TrialResult, baseline_name, untried
 from mnistlab.space import Plan, Space, default_plan, size
 from mnistlab.spec import ConfirmSpec, ExperimentSpec
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, baseline_name, untried
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.replicates import ReplicateTask
 from mnistlab.util.seeds import replicate_seed

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import optuna
 
-from mnistlab.checkpoints import newest_checkpoint
 from mnistlab.errors import MachineError
 from mnistlab.events import Warned
 from mnistlab.identity import comparable
-from mnistlab.results import TrialResult, higher_is_better
+from mnistlab.store.checkpoints import newest_checkpoint
+from mnistlab.store.results import TrialResult, higher_is_better
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Parts, Search

@@ -13,7 +13,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from mnistlab.data.device import DeviceData
-from mnistlab.results import TestScore
+from mnistlab.store.results import TestScore
 from mnistlab.training import loop
 from mnistlab.training.loop import Training
 from mnistlab.training.precision import reproducible

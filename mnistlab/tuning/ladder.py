@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from mnistlab.api import Choice
-from mnistlab.results import RunRecord, higher_is_better
 from mnistlab.space import Branch, Space
 from mnistlab.spec import MOST_OF_BUDGET, ExperimentSpec
+from mnistlab.store.results import RunRecord, higher_is_better
 from mnistlab.tuning.past import Past
 
 FACTOR = 4  # budgets grow by about so much from rung to rung, unless the experiment says otherwise

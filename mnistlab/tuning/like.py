@@ -14,9 +14,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from mnistlab.earlier import Earlier, MisfitError, Result, fitted
 from mnistlab.errors import Fault, MnistlabError
 from mnistlab.identity import canonical
-from mnistlab.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.space import Space
 from mnistlab.store import find_run, read_events, read_run
+from mnistlab.store.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.past import past_of
 from mnistlab.tuning.scores import scores

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mnistlab import events as ev
-from mnistlab.results import RungResult, State
+from mnistlab.store.results import RungResult, State
 from mnistlab.training.weights import unpack_entry
 
 

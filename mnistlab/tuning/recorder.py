@@ -13,14 +13,14 @@ from ray.tune.experiment import Trial
 
 from mnistlab import events
 from mnistlab.api import TrialRecord
-from mnistlab.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.events import Emit
 from mnistlab.plugins.observers import Observers
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import RungResult, TrialResult, higher_is_better, trial_name
 from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
+from mnistlab.store.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.store.ends import end_event
+from mnistlab.store.results import RungResult, TrialResult, higher_is_better, trial_name
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
 from mnistlab.tuning.machine import Share

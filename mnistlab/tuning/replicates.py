@@ -17,7 +17,7 @@ from mnistlab.data import Division, open_test
 from mnistlab.data.device import DeviceData, upload, whole
 from mnistlab.data.seal import opened, seal_for_good
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import REFIT, Cost
+from mnistlab.store.results import REFIT, Cost
 from mnistlab.training import loop, weights
 from mnistlab.training.cost import cost_of
 from mnistlab.training.loop import Training

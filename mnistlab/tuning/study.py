@@ -22,9 +22,9 @@ from mnistlab.earlier import Earlier
 from mnistlab.errors import RunWriteError
 from mnistlab.points import closest
 from mnistlab.portfolio import first_looks
-from mnistlab.results import higher_is_better
 from mnistlab.space import Parameter, Space
 from mnistlab.spec import ExperimentSpec
+from mnistlab.store.results import higher_is_better
 from mnistlab.tuning.samplers import About, Settings, sampler
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.util.steps import Steps

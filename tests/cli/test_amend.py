@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable, events
-from mnistlab.fsck import check
-from mnistlab.store import read_events, read_run
+from mnistlab import events
+from mnistlab.store import durable, read_events, read_run
+from mnistlab.store.fsck import check
 from tests.cli.starting import IMAGES, end, run_of, start
 from tests.conftest import here
 

@@ -15,8 +15,8 @@ from ray.cluster_utils import Cluster
 
 from mnistlab import events
 from mnistlab.errors import ExitCode
-from mnistlab.fsck import check
 from mnistlab.store import read_events, read_run
+from mnistlab.store.fsck import check
 from tests.cli.starting import EXPERIMENT, check_whole, end, kinds, of_ours, run_of, wait_for, wait_until
 from tests.cli.starting import start_on_ray as start
 

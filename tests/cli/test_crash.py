@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
-from mnistlab.fsck import check, repair
-from mnistlab.store import read_run
+from mnistlab.store import durable, read_run
+from mnistlab.store.fsck import check, repair
 from tests.cli.starting import check_whole, end, run_of, start
 
 pytestmark = pytest.mark.simulated

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mnistlab.results import ReplicateResult, TrialResult
 from mnistlab.store import RunWriter, create_run
+from mnistlab.store.results import ReplicateResult, TrialResult
 
 RUN: dict[str, Any] = {
     "experiment": {"name": "hand", "training": {"epochs": 2}},

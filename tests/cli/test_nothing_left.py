@@ -11,8 +11,8 @@ import pytest
 
 from mnistlab import events
 from mnistlab.cli.search import print_ranking
-from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter, read_run
+from mnistlab.store.results import TrialResult
 from tests.conftest import RunCli
 from tests.test_reopen import FILE
 

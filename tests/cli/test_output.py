@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
 from mnistlab.cli.output import NotWrittenError, is_device, write_output
+from mnistlab.store import durable
 from tests.conftest import RunCli
 
 RECORDED = Path(__file__).parents[1] / "recordings/quick-run"

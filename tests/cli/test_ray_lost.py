@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from mnistlab.errors import ExitCode
-from mnistlab.fsck import check
-from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_run
+from mnistlab.store.fsck import check
+from mnistlab.store.results import TrialResult
 from tests.cli.starting import (
     MNISTLAB,
     check_whole,

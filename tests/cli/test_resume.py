@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mnistlab import events
-from mnistlab.lines import encode_file
 from mnistlab.store import RunWriter, read_events, read_run
+from mnistlab.store.jsonl import encode_file
 from tests.cli.starting import check_whole, end, run_of, start, wait_for
 
 pytestmark = pytest.mark.simulated

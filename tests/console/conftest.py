@@ -8,7 +8,7 @@ import pytest
 
 from mnistlab import events as ev
 from mnistlab.leaderboard import Leaderboard, rank
-from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 from tests.terminals import Cropping, Terminal
 
 START = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)

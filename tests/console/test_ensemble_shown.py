@@ -19,7 +19,7 @@ from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.python import SearchResult
 from mnistlab.report import run as report
 from mnistlab.report.data import as_data
-from mnistlab.results import Cost, EnsembleResult, RunRecord, TestScore
+from mnistlab.store.results import Cost, EnsembleResult, RunRecord, TestScore
 from mnistlab.tables.cells import Section
 from mnistlab.tables.data import json_text
 from tests.report import runs

@@ -14,7 +14,7 @@ from mnistlab.console.plain import heartbeat, line
 from mnistlab.console.signs import ASCII
 from mnistlab.console.state import ViewState, advance
 from mnistlab.leaderboard import rank
-from mnistlab.results import RungResult, RunRecord, TrialResult
+from mnistlab.store.results import RungResult, RunRecord, TrialResult
 from tests.console.conftest import metrics, run_started, stamp
 
 START = run_started(algorithm="auto", scheduler="halving", rungs=(0.5, 2.0, 8.0))

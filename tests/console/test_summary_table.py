@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mnistlab.console.summary import ended_text, print_leaderboard, ranking_table, result_console
 from mnistlab.events import RunFinished
-from mnistlab.results import ReplicateResult
+from mnistlab.store.results import ReplicateResult
 
 
 def printed(board, width: int = 140, **options) -> list[str]:

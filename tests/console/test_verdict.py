@@ -8,7 +8,7 @@ import pytest
 
 from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import rank
-from mnistlab.results import ReplicateResult, TrialResult
+from mnistlab.store.results import ReplicateResult, TrialResult
 from tests.test_leaderboard import fail, planned, record, replicates, trial
 
 

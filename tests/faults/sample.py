@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from mnistlab import events
-from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
-from mnistlab.fsck import Finding, check
-from mnistlab.results import ReplicateResult, State, TestScore, TrialResult, trial_name
 from mnistlab.store import RunWriter, create_run, pack_per_image
+from mnistlab.store.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.store.ends import end_event
+from mnistlab.store.fsck import Finding, check
+from mnistlab.store.results import ReplicateResult, State, TestScore, TrialResult, trial_name
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 DAY = datetime(2026, 11, 25, tzinfo=UTC)

@@ -17,10 +17,10 @@ import pytest
 
 from mnistlab import events
 from mnistlab.errors import MnistlabError, RunWriteError
-from mnistlab.follow import follow_events
-from mnistlab.fsck import check
-from mnistlab.results import RunRecord
 from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store.follow import follow_events
+from mnistlab.store.fsck import check
+from mnistlab.store.results import RunRecord
 from tests.faults.sample import DAY, attempt, faults, whole_run, write_run
 
 FILES = (
@@ -164,7 +164,7 @@ import sys
 from pathlib import Path
 from mnistlab.errors import RunWriteError
 from mnistlab.store import RunWriter, create_run
-from mnistlab.fsck import check
+from mnistlab.store.fsck import check
 from tests.faults.sample import DAY, write_run
 path = create_run(Path(sys.argv[1]), "x", DAY)
 writer = RunWriter(path)

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
 from mnistlab.errors import RunWriteError, SpecError
-from mnistlab.fsck import check, repair
-from mnistlab.lines import read_lines
-from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store import RunWriter, create_run, durable, read_events, read_run
+from mnistlab.store.fsck import check, repair
+from mnistlab.store.jsonl import read_lines
 from tests.faults.sample import DAY, attempt, faults, write_run
 
 AFTER = {f"after-{one}" for one in durable.OPERATIONS} - {"after-replace"}

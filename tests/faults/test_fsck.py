@@ -15,15 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from mnistlab import events
-from mnistlab.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.cli.main import app
-from mnistlab.fsck import check, repair
-from mnistlab.lines import decode_line, encode_file, encode_line
-from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.store import RunWriter, create_run, read_run
+from mnistlab.store.checkpoints import discard_checkpoints, write_checkpoint
+from mnistlab.store.fsck import check, repair
+from mnistlab.store.jsonl import decode_line, encode_file, encode_line
+from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 from tests.faults.sample import DAY, attempt, begin, end_event, epoch, faults, result, write_trial
 
-CHECKING = importlib.import_module("mnistlab.fsck.check")  # `mnistlab.fsck.check` itself is the function
+CHECKING = importlib.import_module("mnistlab.store.fsck.check")  # `mnistlab.store.fsck.check` itself is the function
 
 
 def fsck(*arguments: object) -> tuple[int, str]:

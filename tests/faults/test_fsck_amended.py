@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mnistlab import events
-from mnistlab.fsck import check, repair
-from mnistlab.lines import encode_file
 from mnistlab.store import RunWriter, read_run
+from mnistlab.store.fsck import check, repair
+from mnistlab.store.jsonl import encode_file
 from tests.faults.sample import attempt, faults
 
 

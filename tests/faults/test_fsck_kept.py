@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mnistlab.cli.main import app, main
-from mnistlab.fsck import check
 from mnistlab.store import read_run
+from mnistlab.store.fsck import check
 
 pytestmark = pytest.mark.simulated
 

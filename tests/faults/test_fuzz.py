@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from mnistlab import events
 from mnistlab.data.idx import read_idx
 from mnistlab.errors import DataError, SpecError
-from mnistlab.fsck import check
-from mnistlab.lines import decode_line, encode_file, encode_line, is_as_written
-from mnistlab.results import ReplicateResult, to_json
 from mnistlab.spec import read, validate
 from mnistlab.store import RESULT_SCHEMA, read_events
+from mnistlab.store.fsck import check
+from mnistlab.store.jsonl import decode_line, encode_file, encode_line, is_as_written
+from mnistlab.store.results import ReplicateResult, to_json
 from tests.faults.conftest import FAULTS
 from tests.faults.sample import result
 

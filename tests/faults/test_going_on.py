@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable, events
-from mnistlab.checkpoints import newest_checkpoint, write_checkpoint
-from mnistlab.fsck import check, repair
-from mnistlab.fsck.repair import end_event
-from mnistlab.results import ReplicateResult, TrialResult
-from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab import events
+from mnistlab.store import RunWriter, create_run, durable, read_events, read_run
+from mnistlab.store.checkpoints import newest_checkpoint, write_checkpoint
+from mnistlab.store.fsck import check, repair
+from mnistlab.store.fsck.repair import end_event
+from mnistlab.store.results import ReplicateResult, TrialResult
 from tests.faults.sample import DAY, attempt, begin, epoch, faults, result, whole_run
 
 WHOLE = result(0, "complete")

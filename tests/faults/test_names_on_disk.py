@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
+from mnistlab.store import durable
 from tests.faults.sample import whole_run
 
 LOGS = {"log.txt"}  # what a trial printed is not promised

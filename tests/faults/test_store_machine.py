@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mnistlab import events
 from mnistlab.errors import RunDirectoryError
-from mnistlab.fsck.repair import end_event
-from mnistlab.results import State, TrialResult
 from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store.fsck.repair import end_event
+from mnistlab.store.results import State, TrialResult
 from tests.faults.sample import DAY, MEMORY, begin, epoch, faults, result
 
 pytestmark = pytest.mark.simulated

@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 
 from mnistlab import events
 from mnistlab.errors import DataError, ExitCode, RunWriteError
-from mnistlab.fsck import check
 from mnistlab.store import RunWriter, read_run
+from mnistlab.store.fsck import check
 from mnistlab.tuning import leaving, local, worker
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.local import LOCAL

@@ -11,7 +11,7 @@ import numpy as np
 from mnistlab import events as ev
 from mnistlab.report import run
 from mnistlab.report.digits import Evaluated, Votes
-from mnistlab.results import ReplicateResult, RunRecord, TestScore, TrialResult
+from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
 START = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 IMAGES = 500

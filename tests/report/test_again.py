@@ -16,8 +16,8 @@ from mnistlab.dataset import find_data
 from mnistlab.record import _dataset_record
 from mnistlab.report import run
 from mnistlab.report.again import search_command, trial_command
-from mnistlab.results import RunRecord
 from mnistlab.spec import Draft, spec_json
+from mnistlab.store.results import RunRecord
 from tests.report.runs import record
 
 TEXT = """

@@ -7,8 +7,8 @@ import pytest
 
 from mnistlab.leaderboard import rank
 from mnistlab.report import columns, facts
-from mnistlab.results import RungResult, TrialResult
 from mnistlab.statistics import MeanSd
+from mnistlab.store.results import RungResult, TrialResult
 from mnistlab.tuning.importance import importances
 from tests.report.runs import record, stream, trial
 

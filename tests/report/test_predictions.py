@@ -21,7 +21,7 @@ from mnistlab.leaderboard import rank
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import installed
 from mnistlab.report.predictions import evaluated
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 from mnistlab.training import loop, weights
 from tests.report.runs import record, trial
 

@@ -15,7 +15,7 @@ from mnistlab.report import page, run
 from mnistlab.report.data import as_data
 from mnistlab.report.predictions import evaluated
 from mnistlab.report.public import public_command, without_folders
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 from tests.report.runs import record, stream
 
 HERE = "/home/me/my secret"

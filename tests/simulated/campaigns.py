@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mnistlab import durable
 from mnistlab.errors import ExitCode
-from mnistlab.fsck import check, repair
+from mnistlab.store import durable
+from mnistlab.store.fsck import check, repair
 from tests.faults.sample import MEMORY
 from tests.simulated.checks import Promises, outcome, unfinished
 from tests.simulated.controller import World

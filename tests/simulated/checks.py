@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mnistlab import events, fsck
+from mnistlab import events
 from mnistlab.leaderboard import rank
-from mnistlab.lines import read_lines
-from mnistlab.results import TrialResult, trial_name
-from mnistlab.store import EVENTS, read_events, read_run
+from mnistlab.store import EVENTS, fsck, read_events, read_run
+from mnistlab.store.jsonl import read_lines
+from mnistlab.store.results import TrialResult, trial_name
 from mnistlab.tuning.driver import best_trials
 from tests.simulated.driving import NOTHING_TO_DO, Driven, Drives
 

@@ -21,13 +21,14 @@ from unittest.mock import patch
 import optuna
 from sklearn.datasets import load_digits
 
-from mnistlab import durable, events, experiment, run
+from mnistlab import events, experiment, run
 from mnistlab.api import DataPlace
 from mnistlab.errors import MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.reopen import reopen_search
+from mnistlab.store import durable
 from mnistlab.tuning.executors import EXECUTORS
 from mnistlab.tuning.machine import Machine
 from tests.simulated.controller import World, simulated

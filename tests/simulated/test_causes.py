@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 
 from mnistlab import events, experiment, run
 from mnistlab.errors import ExitCode, MachineError
-from mnistlab.fsck import check
 from mnistlab.reopen import reopen_search
 from mnistlab.store import read_run
+from mnistlab.store.fsck import check
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, options_in, registry, without_ray
 

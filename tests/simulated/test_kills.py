@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import durable
+from mnistlab.store import durable
 from tests.simulated.campaigns import at_an_end, at_the_start, killed_at, killed_at_point, random_kills
 
 pytestmark = pytest.mark.simulated

@@ -12,12 +12,12 @@ from unittest.mock import patch
 
 import pytest
 
-from mnistlab import driving, events, fsck
+from mnistlab import driving, events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.identity import canonical
 from mnistlab.spec import ExperimentSpec
-from mnistlab.store import read_events, read_run
+from mnistlab.store import fsck, read_events, read_run
 from mnistlab.tuning import driver, recorder
 from mnistlab.tuning.ladder import finalists
 from mnistlab.tuning.outcome import Outcome

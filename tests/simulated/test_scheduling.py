@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import events, fsck
+from mnistlab import events
 from mnistlab.identity import canonical
-from mnistlab.results import RunRecord
-from mnistlab.store import read_events, read_run
+from mnistlab.store import fsck, read_events, read_run
+from mnistlab.store.results import RunRecord
 from mnistlab.tuning.driver import best_trials
 from tests.simulated.checks import running_in_study
 from tests.simulated.controller import World

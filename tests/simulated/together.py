@@ -13,14 +13,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnistlab import fsck, run
+from mnistlab import run
 from mnistlab.cli.watch import status
 from mnistlab.errors import ExitCode, RunDirectoryError
-from mnistlab.follow import follow_events, is_running
 from mnistlab.reopen import reopen_search
 from mnistlab.report import page
 from mnistlab.report.run import read
-from mnistlab.store import read_events
+from mnistlab.store import fsck, read_events
+from mnistlab.store.follow import follow_events, is_running
 from tests.simulated.driving import Case, Drives, Fault, options_in
 
 

@@ -20,10 +20,10 @@ from mnistlab.data.seal import opened
 from mnistlab.dataset import find_data
 from mnistlab.errors import MnistlabError
 from mnistlab.plugins.discovery import selection
-from mnistlab.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.run import run_record
 from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
+from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.training import loop, weights
 from mnistlab.tuning.machine import Machine, Share
 from mnistlab.util.seeds import replicate_seed, trial_seed

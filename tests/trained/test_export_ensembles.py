@@ -11,9 +11,9 @@ import torch
 
 from mnistlab.api import ImageShape, Prediction
 from mnistlab.errors import DataError
-from mnistlab.lines import encode_line
 from mnistlab.plugins.registry import installed
 from mnistlab.store import read_run
+from mnistlab.store.jsonl import encode_line
 from mnistlab.trained import formats
 from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.portable import Portable, Together, agreement, ask_of, probabilities

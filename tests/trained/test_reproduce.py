@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mnistlab.results import RunRecord
+from mnistlab.store.results import RunRecord
 from mnistlab.trained.again import compare, differences
 from tests.trained.runs import change, finished_run, typed
 

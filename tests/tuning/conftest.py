@@ -19,9 +19,9 @@ from mnistlab.data.seal import sealed
 from mnistlab.dataset import find_data
 from mnistlab.plugins.discovery import Selection, discover
 from mnistlab.plugins.registry import Registry, load
-from mnistlab.results import TrialResult
 from mnistlab.run import shared_of
 from mnistlab.store import RunWriter, create_run, read_events, read_run
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.cluster import cluster
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.job import Executor, Search

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 from mnistlab import experiment
 from mnistlab.identity import canonical
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import trial_name
 from mnistlab.space import grid, suggest
 from mnistlab.store import read_run
+from mnistlab.store.results import trial_name
 from mnistlab.tuning.past import Past, PastTrial, Step
 from mnistlab.util.text import settings
 from tests.tuning.conftest import RunTiny

@@ -19,11 +19,11 @@ from ray import cloudpickle
 from ray.tune.experiment import trial as tune_trial
 
 from mnistlab import events
-from mnistlab.fsck import check
 from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_lines, read_run
+from mnistlab.store.fsck import check
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.local import LOCAL
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, train_replicate

@@ -14,8 +14,8 @@ from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
 from mnistlab.racing import outcomes
-from mnistlab.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.store import read_lines, read_run
+from mnistlab.store.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.tuning.confirmation import left_of, work_of
 from mnistlab.tuning.driver import Search, best_trials
 from mnistlab.util.seeds import replicate_seed

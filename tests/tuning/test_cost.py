@@ -13,7 +13,7 @@ from torch import nn
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import Cost
+from mnistlab.store.results import Cost
 from mnistlab.training import loop
 from mnistlab.training.cost import cost_of, count_macs, device_name
 from mnistlab.tuning import replicates, worker

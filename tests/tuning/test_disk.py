@@ -13,10 +13,10 @@ import pytest
 from mnistlab import events, experiment
 from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, RunWriteError
-from mnistlab.fsck import check
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import RunRecord, TrialResult
 from mnistlab.store import RunWriter, read_events, read_run
+from mnistlab.store.fsck import check
+from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.tuning import disk, study
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.job import Executor, Search

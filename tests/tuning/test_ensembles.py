@@ -14,8 +14,8 @@ from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.data.seal import opened
 from mnistlab.kept import read_weights
-from mnistlab.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.store import read_lines, read_run
+from mnistlab.store.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.training import loop, weights
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask, evaluate_ensemble
 from mnistlab.tuning.job import Search

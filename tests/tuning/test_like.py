@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, experiment, fsck, run
+from mnistlab import events, experiment, run
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.errors import SpecError
 from mnistlab.leaderboard import rank
 from mnistlab.reopen import reopen_search
 from mnistlab.report.records import overview
-from mnistlab.results import RunRecord
 from mnistlab.space import suggest
 from mnistlab.spec import read
-from mnistlab.store import read_events, read_run
+from mnistlab.store import fsck, read_events, read_run
+from mnistlab.store.results import RunRecord
 from mnistlab.tuning.like import earlier_of, taken
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, Drives, Fault, options_in, registry, without_ray

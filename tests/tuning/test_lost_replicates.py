@@ -11,7 +11,7 @@ import pytest
 
 from mnistlab import events
 from mnistlab.confirm import confirm
-from mnistlab.results import TrialResult
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.job import Search
 from mnistlab.tuning.tune import RAY_TUNE
 from tests.tuning.conftest import Ran, RunTiny

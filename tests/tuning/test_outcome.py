@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mnistlab.results import TrialResult
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import Interruptions, Outcome, common_failure, machine_failure, outcome_of
 

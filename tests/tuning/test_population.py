@@ -13,10 +13,10 @@ import pytest
 import torch
 from ray.tune.experiment import Trial
 
-from mnistlab.checkpoints import write_checkpoint
 from mnistlab.plugins.registry import Registry
 from mnistlab.space import Space
 from mnistlab.store import RunWriter, create_run
+from mnistlab.store.checkpoints import write_checkpoint
 from mnistlab.training.weights import pack
 from mnistlab.tuning import driver
 from mnistlab.tuning.past import Past, PastTrial, Step

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from mnistlab import events
-from mnistlab.checkpoints import write_checkpoint
 from mnistlab.errors import RunWriteError
 from mnistlab.plugins.registry import Registry
-from mnistlab.results import TrialResult
 from mnistlab.store import RunWriter
+from mnistlab.store.checkpoints import write_checkpoint
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.losses import Leftover, Retries
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.past import PastTrial

@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from mnistlab import events
-from mnistlab.checkpoints import newest_checkpoint
-from mnistlab.lines import encode_line
-from mnistlab.results import TrialResult
 from mnistlab.store import read_events, read_run
+from mnistlab.store.checkpoints import newest_checkpoint
+from mnistlab.store.jsonl import encode_line
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning import driver
 from mnistlab.tuning.past import past_of
 from tests.faults.test_going_on import flip, running

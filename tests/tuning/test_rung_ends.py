@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mnistlab import experiment
-from mnistlab.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
+from mnistlab.store.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
 from mnistlab.training import loop
 from mnistlab.tuning import worker
 from mnistlab.tuning.bridge import Bridge

@@ -19,8 +19,8 @@ from mnistlab.api import Choice, Domain, Float, Int
 from mnistlab.identity import canonical
 from mnistlab.plugins.registry import Registry
 from mnistlab.points import values
-from mnistlab.results import TrialResult
 from mnistlab.space import Branch, Parameter, Space
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.past import Past
 from mnistlab.tuning.samplers import About, sampler

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mnistlab.fsck.findings import Finding
-from mnistlab.lines import is_as_written
-from mnistlab.results import (
+from mnistlab.store import AMENDED, PER_IMAGE, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
+from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.jsonl import is_as_written
+from mnistlab.store.results import (
     REFIT,
     ReplicateResult,
     TrialResult,
@@ -21,7 +22,6 @@ from mnistlab.results import (
     trial_from_json,
     trial_name,
 )
-from mnistlab.store import AMENDED, PER_IMAGE, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
 
 _LASTING = ("run", "seed", "metric", "created", "dataset")  # what no amendment changes
 Parse = Callable[[Mapping[str, Any]], TrialResult | ReplicateResult]

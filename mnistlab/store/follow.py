@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mnistlab.errors import near_miss
 from mnistlab.events import Stamped
-from mnistlab.lines import decode_line
 from mnistlab.store import EVENTS as STREAM
 from mnistlab.store import NoSuchRunError, is_running, named, stamped
+from mnistlab.store.jsonl import decode_line
 
 __all__ = ["STREAM", "find_stream", "follow_events", "is_running"]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from mnistlab import durable
-from mnistlab.checkpoints import discard_checkpoints
-from mnistlab.fsck.check import Look, look_at
-from mnistlab.fsck.findings import Finding
-from mnistlab.fsck.inventory import QUARANTINE
-from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, RunWriter
+from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, RunWriter, durable
+from mnistlab.store.checkpoints import discard_checkpoints
 from mnistlab.store.ends import end_event
 from mnistlab.store.files import inside, mend_tail, refusals_told
+from mnistlab.store.fsck.check import Look, look_at
+from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.fsck.inventory import QUARANTINE
 from mnistlab.store.locking import lock, unlock
 
 

@@ -12,11 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mnistlab import durable
 from mnistlab.errors import DamagedError, RunDirectoryError
-from mnistlab.results import higher_is_better
-from mnistlab.store import RunWriter, read_json, write_bytes, write_json
+from mnistlab.store import RunWriter, durable, read_json, write_bytes, write_json
 from mnistlab.store.files import refusals_told
+from mnistlab.store.results import higher_is_better
 
 SCHEMA = "mnistlab.checkpoint/1"
 FOLDER = "checkpoints"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from mnistlab.checkpoints import FOLDER, read_manifest, state_of
 from mnistlab.errors import RunDirectoryError
-from mnistlab.fsck.findings import Finding
+from mnistlab.store.checkpoints import FOLDER, read_manifest, state_of
+from mnistlab.store.fsck.findings import Finding
 
 
 def state_findings(run: Path, names: tuple[str, ...], over: Collection[str]) -> Iterator[Finding]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnistlab.fsck.findings import Finding
-from mnistlab.fsck.kept import Kept
-from mnistlab.fsck.streams import Line
-from mnistlab.results import RungResult, TrialResult
 from mnistlab.store import EVENTS, LEDGER
+from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.fsck.kept import Kept
+from mnistlab.store.fsck.streams import Line
+from mnistlab.store.results import RungResult, TrialResult
 
 ENDS: Mapping[str, str] = {
     "trial_finished": "complete",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mnistlab.fsck.findings import Finding
-from mnistlab.fsck.kept import Kept
-from mnistlab.fsck.streams import Line
-from mnistlab.results import BASELINE, REFIT, ReplicateResult
 from mnistlab.store import CONFIRMATION, EVENTS
+from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.fsck.kept import Kept
+from mnistlab.store.fsck.streams import Line
+from mnistlab.store.results import BASELINE, REFIT, ReplicateResult
 
 ENDS = ("replicate_finished", "replicate_failed", "refit_finished")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnistlab.fsck.findings import Finding
+from mnistlab.store.fsck.findings import Finding
 
 QUARANTINE = "quarantine"
 # Made by others (Ray, the trackers) or by a repair: not looked into.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab import events
-from mnistlab.fsck.findings import Finding
-from mnistlab.lines import decode_line
 from mnistlab.store import CONFIRMATION, CONFIRMATION_SCHEMA, EVENTS, LEDGER, LEDGER_SCHEMA, refusal
+from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.jsonl import decode_line
 
 STREAMS: Mapping[str, str] = {EVENTS: events.SCHEMA, CONFIRMATION: CONFIRMATION_SCHEMA, LEDGER: LEDGER_SCHEMA}
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mnistlab.fsck.findings import Finding, Report
-from mnistlab.fsck.inventory import Inventory, inventory
-from mnistlab.fsck.kept import Kept, read_kept
-from mnistlab.fsck.replicates import plan_findings, replicate_findings, split_findings
-from mnistlab.fsck.states import state_findings
-from mnistlab.fsck.story import Story, compare, ensemble_faults, ledger_faults, read_story, rebuilt
-from mnistlab.fsck.streams import STREAMS, Line, order_faults, read_stream
-from mnistlab.results import TrialResult, record_name
 from mnistlab.store import CONFIRMATION, EVENTS, LEDGER, holder
+from mnistlab.store.fsck.findings import Finding, Report
+from mnistlab.store.fsck.inventory import Inventory, inventory
+from mnistlab.store.fsck.kept import Kept, read_kept
+from mnistlab.store.fsck.replicates import plan_findings, replicate_findings, split_findings
+from mnistlab.store.fsck.states import state_findings
+from mnistlab.store.fsck.story import Story, compare, ensemble_faults, ledger_faults, read_story, rebuilt
+from mnistlab.store.fsck.streams import STREAMS, Line, order_faults, read_stream
+from mnistlab.store.results import TrialResult, record_name
 
 
 @dataclass(frozen=True)
