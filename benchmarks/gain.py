@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from mnistlab.statistics import holm
+from mnistlab.leaderboard.statistics import holm
 
 RUNS = 20_000
 SPREAD = 0.1  # points between seeds

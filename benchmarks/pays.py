@@ -22,7 +22,7 @@ from machine import spread, table
 from main_job import ROOT, own_seconds
 
 from mnistlab.leaderboard import Leaderboard, rank
-from mnistlab.statistics import Difference
+from mnistlab.leaderboard.statistics import Difference
 from mnistlab.store import find_runs, read_run
 
 SETTINGS = ("data.train=2000", "data.validation=10000", "search.trials=64", "confirm.seeds=10")

@@ -24,9 +24,9 @@ from machine import table
 from mnistlab.leaderboard.entries import difference_of
 from mnistlab.leaderboard.family import standings
 from mnistlab.leaderboard.gain import gain_of
-from mnistlab.power import smallest_difference
-from mnistlab.racing import ALPHA, LEAST, beaten, confidence_of
-from mnistlab.statistics import holm
+from mnistlab.leaderboard.power import smallest_difference
+from mnistlab.leaderboard.racing import ALPHA, LEAST, beaten, confidence_of
+from mnistlab.leaderboard.statistics import holm
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from tests import test_one_family as simulated
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from mnistlab import events
 from mnistlab.errors import DamagedError, RunDirectoryError
+from mnistlab.leaderboard.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.opening import (
     Trained,
     append_log,
@@ -28,7 +29,6 @@ from mnistlab.opening import (
     task_again,
     with_split,
 )
-from mnistlab.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.tuning.confirmation import Work, left_of, work_of

@@ -32,9 +32,9 @@ from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
 from mnistlab.leaderboard import Leaderboard, Row, rank
+from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.plugins.discovery import selection
 from mnistlab.spec import Table
-from mnistlab.statistics import MeanSd
 from mnistlab.store.results import EnsembleResult, RunRecord
 from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers

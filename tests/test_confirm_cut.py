@@ -23,7 +23,7 @@ from mnistlab.data import Division
 from mnistlab.errors import DamagedError, DataError, RunWriteError
 from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished, Warned
 from mnistlab.leaderboard import rank
-from mnistlab.racing import outcomes
+from mnistlab.leaderboard.racing import outcomes
 from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
 from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run

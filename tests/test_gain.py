@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from mnistlab.console.summary import notes, ranking_text
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Gain, Leaderboard, rank, rank_together
 from mnistlab.leaderboard.compare import compare
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.statistics import Difference, Interval
+from mnistlab.leaderboard.prose.verdict import verdict
+from mnistlab.leaderboard.statistics import Difference, Interval
 from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import section
 from mnistlab.tables.cells import about, table_of

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from mnistlab.console.tables import mean_text
-from mnistlab.intervals import UNKNOWN, Difference, Interval
-from mnistlab.statistics import (
+from mnistlab.leaderboard.intervals import UNKNOWN, Difference, Interval
+from mnistlab.leaderboard.statistics import (
     exact_difference,
     mean_interval,
     on_other_images,

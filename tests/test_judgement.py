@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy.stats import nct, norm, t
 
-from mnistlab.console.luck import luck_notes
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, group, rank, rank_together
 from mnistlab.leaderboard.label_errors import MNIST_TEST, SHA256, known_label_errors, without
-from mnistlab.statistics import expected_maximum
+from mnistlab.leaderboard.prose.notes import luck_notes
+from mnistlab.leaderboard.prose.verdict import verdict
+from mnistlab.leaderboard.statistics import expected_maximum
 from mnistlab.store.results import Cost, ReplicateResult, RunRecord, TestScore
 from tests.test_leaderboard import IMAGES, record, replicates, trial
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mnistlab.console.summary import notes
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, rank, rank_together
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.store import pack_per_image
 from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from mnistlab.leaderboard import rank, ties
-from mnistlab.power import seeds_to_tell, smallest_difference
+from mnistlab.leaderboard.power import seeds_to_tell, smallest_difference
 from mnistlab.store.results import Split
 from tests.test_judgement import drawn
 from tests.test_leaderboard import record, replicates, trial

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from mnistlab.console.summary import notes
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, Row, rank, rank_together
 from mnistlab.leaderboard.entries import difference_of
 from mnistlab.leaderboard.family import Family, Standings, _worth_a_look, standings
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, drops, level_of
+from mnistlab.leaderboard.prose.verdict import verdict
+from mnistlab.leaderboard.racing import ALPHA, LEAST, RISK, beaten, confidence_of, drops, level_of
+from mnistlab.leaderboard.statistics import holm
 from mnistlab.report import columns
 from mnistlab.report.records import methods
-from mnistlab.statistics import holm
 from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import section, table_of
 from tests.test_leaderboard import asked, planned, record, trial

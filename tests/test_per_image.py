@@ -14,11 +14,11 @@ from safetensors.numpy import load, save
 
 from mnistlab.console.summary import notes
 from mnistlab.console.tables import mean_text
-from mnistlab.console.verdict import verdict
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.compare import compare
-from mnistlab.racing import beaten, difference, images_of, outcomes
+from mnistlab.leaderboard.prose.verdict import verdict
+from mnistlab.leaderboard.racing import beaten, difference, images_of, outcomes
 from mnistlab.store import RunWriter, create_run, pack_per_image, per_image, read_run
 from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.tables import csv_text, section

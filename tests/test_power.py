@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import nct, t
 
+from mnistlab.leaderboard.power import MOST, POWER, chance_to_tell, images_suffice, seeds_to_tell, smallest_difference
+from mnistlab.leaderboard.statistics import paired_difference, paired_mean_difference
 from mnistlab.leaderboard.ties import Tie, seen_text, size_text, tie_text
-from mnistlab.power import MOST, POWER, chance_to_tell, images_suffice, seeds_to_tell, smallest_difference
-from mnistlab.statistics import paired_difference, paired_mean_difference
 
 TOP_3 = 0.05 / 3  # the level of one of three pairs
 

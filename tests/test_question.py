@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistlab.console.summary import notes
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Gain, rank, rank_together
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import gain_text
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.leaderboard.question import Question
-from mnistlab.racing import difference
-from mnistlab.statistics import Difference, Interval
+from mnistlab.leaderboard.racing import difference
+from mnistlab.leaderboard.statistics import Difference, Interval
 from mnistlab.store.results import ReplicateResult, RunRecord
 from tests.test_leaderboard import fail, record, replicates, trial
 from tests.test_one_family import check_gain, check_order, check_rows, check_words, noisy, values

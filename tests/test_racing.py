@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mnistlab.racing import ALPHA, LEAST, RISK, beaten, confidence_of, difference, races_before
+from mnistlab.leaderboard.racing import ALPHA, LEAST, RISK, beaten, confidence_of, difference, races_before
 from mnistlab.store.results import ReplicateResult
 
 pytestmark = pytest.mark.simulated

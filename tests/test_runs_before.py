@@ -12,9 +12,9 @@ import pytest
 from mnistlab import __version__, events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
-from mnistlab.console.verdict import verdict
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import rank, rank_together
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.report.records import methods
 from mnistlab.store import key_of, note_opening, read_lines
 from mnistlab.store.openings import OPENINGS

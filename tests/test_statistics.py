@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_rel
 
-from mnistlab.statistics import (
+from mnistlab.leaderboard.statistics import (
     Interval,
     expected_maximum,
     holm,
@@ -255,7 +255,7 @@ def test_the_bootstrap_is_the_difference_and_the_same_for_the_same_generator():
 def test_the_bootstrap_goes_in_blocks(monkeypatch):
     a, b = outcomes(np.random.default_rng(39), seeds=3, sd=0.001)
     told = int((a != b).any(axis=0).sum()) + 1
-    monkeypatch.setattr("mnistlab.paired.BLOCK", 7 * told)  # 7 resamples at once
+    monkeypatch.setattr("mnistlab.leaderboard.paired.BLOCK", 7 * told)  # 7 resamples at once
     sizes: list[int] = []
 
     class Watched:

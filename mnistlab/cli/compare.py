@@ -11,7 +11,7 @@ from mnistlab.cli.options import RUNS, Runs
 
 if TYPE_CHECKING:
     from mnistlab.leaderboard.compare import Comparison, OnImages
-    from mnistlab.statistics import Interval
+    from mnistlab.leaderboard.statistics import Interval
     from mnistlab.store.results import RunRecord
 
 PAIR = (

@@ -14,16 +14,16 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from mnistlab.console.ensemble import ensemble_notes
-from mnistlab.console.luck import luck_notes
 from mnistlab.console.plain import counts_text
 from mnistlab.console.text import encodable, visible
-from mnistlab.console.ties import rank_notes
-from mnistlab.console.verdict import interval_text, verdict
 from mnistlab.events import RunFinished
 from mnistlab.leaderboard import Leaderboard, Row
+from mnistlab.leaderboard.prose.ensemble import ensemble_notes
+from mnistlab.leaderboard.prose.notes import luck_notes
+from mnistlab.leaderboard.prose.ties import rank_notes
+from mnistlab.leaderboard.prose.verdict import interval_text, verdict
 from mnistlab.leaderboard.rows import state_text
-from mnistlab.statistics import MeanSd
+from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.store.results import ReplicateResult
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from mnistlab.console.look import Look
 from mnistlab.console.signs import Signs
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
-from mnistlab.statistics import mean_interval
+from mnistlab.leaderboard.statistics import mean_interval
 from mnistlab.store.results import FIXED
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
 

@@ -12,10 +12,9 @@ import numpy as np
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import standings
+from mnistlab.leaderboard.racing import ALPHA, bits, own_splits
 from mnistlab.leaderboard.rows import run_name, splits_of
-from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
-from mnistlab.racing import ALPHA, bits, own_splits
-from mnistlab.statistics import (
+from mnistlab.leaderboard.statistics import (
     Difference,
     McNemar,
     holm,
@@ -24,6 +23,7 @@ from mnistlab.statistics import (
     paired_difference,
     paired_mean_difference,
 )
+from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
 from mnistlab.store.results import FIXED, ReplicateResult, RunRecord, higher_is_better
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 

@@ -7,8 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mnistlab.racing import Drop, difference, drops
-from mnistlab.statistics import Difference, MeanSd, mean_sd
+from mnistlab.leaderboard.racing import Drop, difference, drops
+from mnistlab.leaderboard.statistics import Difference, MeanSd, mean_sd
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.util.text import Scalar, settings
 

@@ -24,8 +24,8 @@ from scipy.special import stdtr
 
 from mnistlab.leaderboard.entries import EARLY, UNRANKED, Entry, difference_of, entries, value_of
 from mnistlab.leaderboard.question import Question, question_of
-from mnistlab.racing import level_of
-from mnistlab.statistics import Difference, holm, tie_groups
+from mnistlab.leaderboard.racing import level_of
+from mnistlab.leaderboard.statistics import Difference, holm, tie_groups
 from mnistlab.store.results import FIXED, RunRecord, higher_is_better
 
 Pair = tuple[int, int]

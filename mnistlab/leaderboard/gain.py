@@ -13,10 +13,10 @@ from typing import Literal
 
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings
+from mnistlab.leaderboard.power import POWER
+from mnistlab.leaderboard.racing import difference
+from mnistlab.leaderboard.statistics import Difference, Interval
 from mnistlab.leaderboard.ties import FEWEST, Tie, reference_of, size_text, tie_of
-from mnistlab.power import POWER
-from mnistlab.racing import difference
-from mnistlab.statistics import Difference, Interval
 from mnistlab.store.results import FIXED, higher_is_better
 from mnistlab.util.text import ACCURACIES, counted
 

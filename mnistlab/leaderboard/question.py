@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnistlab.leaderboard.entries import Entry
-from mnistlab.racing import ALPHA
+from mnistlab.leaderboard.racing import ALPHA
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from mnistlab.leaderboard.entries import Entry, difference_of
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import Gain, gain_of
-from mnistlab.leaderboard.luck import Luck, chances, luck_of
+from mnistlab.leaderboard.racing import images_of, own_splits
 from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names, splits_of
+from mnistlab.leaderboard.selection_bias import Luck, chances, luck_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
-from mnistlab.racing import images_of, own_splits
 from mnistlab.store.results import FIXED, EnsembleResult, ReplicateResult, RunRecord
 from mnistlab.util.text import counted, varying_settings
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from mnistlab.leaderboard.entries import Entry, summary, value_of
 from mnistlab.leaderboard.label_errors import known_label_errors, without
+from mnistlab.leaderboard.racing import images_of, own_splits
+from mnistlab.leaderboard.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 from mnistlab.leaderboard.ties import Tie
-from mnistlab.racing import images_of, own_splits
-from mnistlab.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 from mnistlab.store.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
 from mnistlab.util.text import ACCURACIES, NAMES, Scalar, chosen_text, few_images, names
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from scipy.special import ndtri, stdtrit
 
-from mnistlab.intervals import ROUNDING
 from mnistlab.leaderboard.entries import Entry, value_of
-from mnistlab.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
-from mnistlab.racing import own_splits
-from mnistlab.statistics import Difference, mean_sd
+from mnistlab.leaderboard.intervals import ROUNDING
+from mnistlab.leaderboard.power import MOST, POWER, images_suffice, seeds_to_tell, smallest_difference
+from mnistlab.leaderboard.racing import own_splits
+from mnistlab.leaderboard.statistics import Difference, mean_sd
 from mnistlab.store.results import ReplicateResult
 from mnistlab.util.text import ACCURACIES, counted
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mnistlab.leaderboard import UNRANKED, Leaderboard, Row
 from mnistlab.leaderboard.rows import state_text
-from mnistlab.statistics import MeanSd
+from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.util.text import metric_text, seconds_text
 
 Cell = Callable[[Row, str], str]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mnistlab.statistics import Interval, wilson
+from mnistlab.leaderboard.statistics import Interval, wilson
 
 BINS = 15  # of equal width, as C. Guo (2017, ICML) has them
 GALLERY = 24  # images of each kind

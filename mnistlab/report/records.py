@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnistlab.console.ensemble import ensemble_notes
-from mnistlab.console.luck import luck_notes
-from mnistlab.console.ties import rank_notes
 from mnistlab.earlier import from_json, text
 from mnistlab.leaderboard import Leaderboard
+from mnistlab.leaderboard.prose.ensemble import ensemble_notes
+from mnistlab.leaderboard.prose.notes import luck_notes
+from mnistlab.leaderboard.prose.ties import rank_notes
 from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.again import trial_command
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult

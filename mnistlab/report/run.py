@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnistlab import store
-from mnistlab.console.verdict import verdict
 from mnistlab.events import Stamped
 from mnistlab.leaderboard import Leaderboard, rank
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.report import charts, columns, facts, records, spaces
 from mnistlab.report.again import search_command
 from mnistlab.report.columns import Column, Ranked

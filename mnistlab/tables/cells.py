@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
-from mnistlab.statistics import wilson
+from mnistlab.leaderboard.statistics import wilson
 from mnistlab.store.results import EnsembleResult, higher_is_better
 from mnistlab.util.text import Scalar, counted, visible
 

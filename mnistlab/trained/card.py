@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab.leaderboard import Row
-from mnistlab.statistics import Interval, MeanSd, wilson
+from mnistlab.leaderboard.statistics import Interval, MeanSd, wilson
 from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import About, Agreement
 from mnistlab.util.text import counted, listed, metric_text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnistlab.identity import comparable
-from mnistlab.racing import left_a_race, races_before
+from mnistlab.leaderboard.racing import left_a_race, races_before
 from mnistlab.space import Plan, Space, default_plan, size
 from mnistlab.spec import ConfirmSpec, ExperimentSpec
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, baseline_name, untried

@@ -14,8 +14,8 @@ from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.summary import notes
 from mnistlab.console.tables import confirmation_text
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import Leaderboard, rank
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.python import SearchResult
 from mnistlab.report import run as report
 from mnistlab.report.data import as_data

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from mnistlab.console.verdict import verdict
 from mnistlab.leaderboard import rank
+from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.store.results import ReplicateResult, TrialResult
 from tests.test_leaderboard import fail, planned, record, replicates, trial
 

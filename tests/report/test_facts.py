@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from mnistlab.leaderboard import rank
+from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.report import columns, facts
-from mnistlab.statistics import MeanSd
 from mnistlab.store.results import RungResult, TrialResult
 from mnistlab.tuning.importance import importances
 from tests.report.runs import record, stream, trial

@@ -13,7 +13,7 @@ from mnistlab import events
 from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
-from mnistlab.racing import outcomes
+from mnistlab.leaderboard.racing import outcomes
 from mnistlab.store import read_lines, read_run
 from mnistlab.store.results import REFIT, RunRecord, State, TrialResult
 from mnistlab.tuning.confirmation import left_of, work_of

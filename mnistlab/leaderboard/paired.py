@@ -15,7 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from mnistlab.intervals import UNKNOWN, Difference, Interval, check_confidence, mean_sd, standard_error, student
+from mnistlab.leaderboard.intervals import (
+    UNKNOWN,
+    Difference,
+    Interval,
+    check_confidence,
+    mean_sd,
+    standard_error,
+    student,
+)
 
 Outcomes = npt.NDArray[np.bool_] | npt.NDArray[np.floating[Any]]
 

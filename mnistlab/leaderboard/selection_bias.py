@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnistlab.leaderboard.entries import Entry, value_of
+from mnistlab.leaderboard.racing import bits, own_splits
+from mnistlab.leaderboard.statistics import Difference, p_best, selection_gap, winners_curse
 from mnistlab.leaderboard.ties import pooled_spread
-from mnistlab.racing import bits, own_splits
-from mnistlab.statistics import Difference, p_best, selection_gap, winners_curse
 from mnistlab.store.results import higher_is_better
 
 SEED = 20_250_101  # of the resampling: the same results always give the same chances

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import bdtr, log_ndtr
 
-from mnistlab.intervals import (
+from mnistlab.leaderboard.intervals import (
     UNKNOWN,
     Difference,
     Interval,
@@ -25,7 +25,13 @@ from mnistlab.intervals import (
     on_other_images,
     wilson,
 )
-from mnistlab.paired import Noise, exact_difference, paired_bootstrap, paired_difference, paired_mean_difference
+from mnistlab.leaderboard.paired import (
+    Noise,
+    exact_difference,
+    paired_bootstrap,
+    paired_difference,
+    paired_mean_difference,
+)
 
 __all__ = [
     "Difference",

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from mnistlab.paired import Outcomes
-from mnistlab.statistics import Difference, exact_difference, paired_difference, paired_mean_difference
+from mnistlab.leaderboard.paired import Outcomes
+from mnistlab.leaderboard.statistics import Difference, exact_difference, paired_difference, paired_mean_difference
 from mnistlab.store.results import FIXED, ReplicateResult, higher_is_better
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mnistlab.console.verdict import interval_text
 from mnistlab.leaderboard import Leaderboard, Luck
+from mnistlab.leaderboard.prose.verdict import interval_text
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
+from mnistlab.leaderboard.statistics import Interval, MeanSd
 from mnistlab.leaderboard.ties import seen_text, weakest
-from mnistlab.statistics import Interval, MeanSd
 from mnistlab.util.text import counted, listed, metric_text, runs_before_text, shortened
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mnistlab.console.verdict import interval_text
 from mnistlab.leaderboard import Leaderboard
-from mnistlab.statistics import wilson
+from mnistlab.leaderboard.prose.verdict import interval_text
+from mnistlab.leaderboard.statistics import wilson
 from mnistlab.store.results import Cost
 from mnistlab.util.text import counted, metric_text
 
