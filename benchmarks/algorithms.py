@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import spread, table
 
-from mnistlab.algorithms import trials_at_once
-from mnistlab.spec import SearchSpec
+from mnistlab.experiment.algorithms import trials_at_once
+from mnistlab.experiment.spec import SearchSpec
 from mnistlab.tuning import samplers
 from tests.simulated.memory import SPACES, Searched, searched
 

@@ -13,8 +13,8 @@ import sys
 from machine import table
 from plans import mnist, part
 
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins.registry import installed
-from mnistlab.space import TrainingConfig
 from mnistlab.training import loop
 from mnistlab.util.seeds import trial_seed
 

@@ -25,12 +25,12 @@ import numpy as np
 import optuna
 from machine import describe
 
-from mnistlab import experiment
 from mnistlab.api import Choice
+from mnistlab.experiment import loader
+from mnistlab.experiment.space import Branch, Parameter, Space
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import select
-from mnistlab.space import Branch, Parameter, Space
-from mnistlab.spec import ExperimentSpec
 from mnistlab.tuning import study
 
 FAMILIES = ("HPOBench", "HPOLib", "NASBench201")
@@ -57,9 +57,7 @@ def space(family: str) -> Space:
 def spec(algorithm: str, seed: int, trials: int) -> ExperimentSpec:
     """Return an experiment whose search is ours."""
     wanted = (f"seed={seed}", f"search.trials={trials}", f"search.algorithm={algorithm}", *SETTINGS)
-    return experiment.load(
-        Path(__file__).parent / "tables/space.toml", wanted, select(Selection(only_built_in=True))
-    ).spec
+    return loader.load(Path(__file__).parent / "tables/space.toml", wanted, select(Selection(only_built_in=True))).spec
 
 
 def random_search(_: Space, seed: int, _trials: int) -> optuna.Study:

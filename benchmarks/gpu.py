@@ -32,8 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins.registry import installed
-from mnistlab.space import TrainingConfig
 from mnistlab.store import read_events, read_run
 from mnistlab.training import loop
 from mnistlab.training.precision import reproducible

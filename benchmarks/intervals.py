@@ -21,9 +21,9 @@ import numpy.typing as npt
 from machine import table
 from plans import mnist, part
 
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.leaderboard.statistics import paired_difference, paired_mean_difference
 from mnistlab.plugins.registry import installed
-from mnistlab.space import TrainingConfig
 from mnistlab.training import loop
 from mnistlab.util.seeds import trial_seed
 

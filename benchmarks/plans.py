@@ -9,8 +9,8 @@ import torch
 
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins.registry import Kind, installed
-from mnistlab.space import TrainingConfig
 from mnistlab.training import loop
 
 

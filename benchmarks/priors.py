@@ -23,8 +23,8 @@ from tables.portfolio import With
 from tables.product import search
 from tables.table import Row
 
-from mnistlab import experiment
-from mnistlab.space import Branch, Space
+from mnistlab.experiment import loader
+from mnistlab.experiment.space import Branch, Space
 
 QUALITIES = {"good": 0.0, "plain": 0.5, "misleading": 0.9}  # which plan of a branch, from the best (0) to the worst (1)
 
@@ -69,7 +69,7 @@ def ours(algorithm: str, quality: float | None) -> Search:
     def run(task: str, seed: int, workers: int) -> Searched:
         offering: Any = With(registry(), ())
         settings = (f"seed={seed}", "search.trials=64", f"search.algorithm={algorithm}")
-        wanted = experiment.load(TABLES / "space.toml", settings, offering)
+        wanted = loader.load(TABLES / "space.toml", settings, offering)
         choose = at(random.Random(seed).random() if quality is None else quality)
         space = with_defaults(wanted.space, choose, table(task).rows)
         return search(table(task), replace(wanted, space=space), offering, workers)[0]

@@ -23,12 +23,12 @@ from tables.portfolio import With, chosen
 from tables.product import search
 from tables.table import Table, read, tasks
 
-from mnistlab import experiment
 from mnistlab.api import Scalar
-from mnistlab.earlier import Earlier, looked_at
+from mnistlab.experiment import loader
+from mnistlab.experiment.earlier import Earlier, looked_at
+from mnistlab.experiment.portfolio import most_looks
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.portfolio import most_looks
 from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.like import earlier_of
@@ -49,7 +49,7 @@ def registry() -> Registry:
 @cache
 def table(task: str) -> Table:
     """Return a table."""
-    return read(TABLES / f"{task}.jsonl.xz", experiment.load(TABLES / "space.toml", (), registry()).space)
+    return read(TABLES / f"{task}.jsonl.xz", loader.load(TABLES / "space.toml", (), registry()).space)
 
 
 def ours(*settings: str, known: bool = True, like: bool = False) -> Search:
@@ -76,7 +76,7 @@ def _searched(
     earlier: tuple[Earlier, ...] = (),
 ) -> tuple[Searched, list[TrialResult]]:
     offering: Any = With(registry(), plans)
-    wanted = experiment.load(TABLES / "space.toml", (f"seed={seed}", *settings), offering)
+    wanted = loader.load(TABLES / "space.toml", (f"seed={seed}", *settings), offering)
     looks = looked_at(wanted.space, earlier, most_looks(wanted.spec.search) - 1)
     return search(table(task), wanted, offering, workers, looks)
 
@@ -85,7 +85,7 @@ def _searched(
 def _earlier(task: str, seed: int) -> Earlier:
     """Return what a finished search on a task lends to another one."""
     _, ended = _searched(task, seed + OTHER_SEED, 2, ("search.trials=64",))
-    wanted = experiment.load(TABLES / "space.toml", ("search.trials=64",), registry())
+    wanted = loader.load(TABLES / "space.toml", ("search.trials=64",), registry())
     rungs = [rung.budget for rung in rungs_of(wanted.spec, wanted.space, table(task).images)]
     about = {"dataset": {"name": task, "train": table(task).images}, "rungs": rungs}
     record = RunRecord(path=task, run={**about, "experiment": {"training": {}}}, trials=tuple(ended))

@@ -14,7 +14,7 @@ from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.errors import ExitCode, MnistlabError
 from mnistlab.events import Stamped
-from mnistlab.experiment import Experiment
+from mnistlab.experiment.loader import Experiment
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter
 from mnistlab.store.results import TrialResult

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from mnistlab import __version__, events
 from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError
-from mnistlab.identity import plan_sha256
-from mnistlab.kept import read_weights
+from mnistlab.experiment.identity import plan_sha256
+from mnistlab.experiment.recorded import read_weights
 from mnistlab.leaderboard import rank
 from mnistlab.store import id_of, key_of, note_opening, read_run
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, Split, TestScore

@@ -21,7 +21,7 @@ from typing import cast
 
 import pandas as pd
 
-from mnistlab import experiment, run, store
+from mnistlab import run, store
 from mnistlab.console import html
 from mnistlab.console.guard import held_back
 from mnistlab.console.notebook import notebook_output, open_notebook
@@ -31,10 +31,11 @@ from mnistlab.data import default_place
 from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
+from mnistlab.experiment import loader
+from mnistlab.experiment.spec import Table
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.plugins.discovery import selection
-from mnistlab.spec import Table
 from mnistlab.store.results import EnsembleResult, RunRecord
 from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers
@@ -225,7 +226,7 @@ def run_file(
     with held_back() as said:  # what plugins print when they are imported
         check_environment()
         loaded = selection(plugins, only_built_in=no_plugins)
-        wanted, registry = experiment.open_with(file, overrides, loaded, partial(taken, runs))
+        wanted, registry = loader.open_with(file, overrides, loaded, partial(taken, runs))
     options = run.Options(
         runs=runs, place=default_place(data_dir), address=address, command=command, executor=executor, log=trackers
     )

@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mnistlab import earlier, events
+from mnistlab import events
 from mnistlab.data import images_digest
-from mnistlab.dataset import Data
-from mnistlab.experiment import Experiment, proposals_of
+from mnistlab.experiment import earlier
+from mnistlab.experiment.dataset import Data
+from mnistlab.experiment.loader import Experiment, proposals_of
+from mnistlab.experiment.portfolio import looks_of
+from mnistlab.experiment.spec import ExperimentSpec, spec_json
 from mnistlab.plugins.registry import Registry
-from mnistlab.portfolio import looks_of
 from mnistlab.reopen import Reopened, versions
-from mnistlab.spec import ExperimentSpec, spec_json
 from mnistlab.store.results import higher_is_better
 from mnistlab.tuning.ladder import found_rungs, rungs_of, trainings
 from mnistlab.tuning.machine import Machine, Share

@@ -13,10 +13,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from mnistlab import __version__, store
-from mnistlab.amend import GROWING, grown, read_amended
 from mnistlab.api import DataPlace
-from mnistlab.dataset import Data
-from mnistlab.earlier import Earlier, from_json, refitted
 from mnistlab.errors import (
     DamagedError,
     ExitCode,
@@ -28,11 +25,14 @@ from mnistlab.errors import (
     SpecError,
 )
 from mnistlab.events import RunResumed
-from mnistlab.experiment import Experiment, reopen
-from mnistlab.kept import open_data, parts_of, table_of
+from mnistlab.experiment.amend import GROWING, grown, read_amended
+from mnistlab.experiment.dataset import Data
+from mnistlab.experiment.earlier import Earlier, from_json, refitted
+from mnistlab.experiment.loader import Experiment, reopen
+from mnistlab.experiment.recorded import open_data, parts_of, table_of
+from mnistlab.experiment.spec import Draft, Table, parse_override, read, with_overrides
 from mnistlab.plugins.discovery import Selection, selection
 from mnistlab.plugins.registry import Registry
-from mnistlab.spec import Draft, Table, parse_override, read, with_overrides
 from mnistlab.store.results import RunRecord, record_name
 from mnistlab.tuning.confirmation import Chosen, chosen_of
 

@@ -12,21 +12,21 @@ from functools import cache, partial
 from pathlib import Path
 
 from mnistlab import events
-from mnistlab.algorithms import held_back, trials_at_once
 from mnistlab.api import DataPlace
 from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division, images_digest
 from mnistlab.data.seal import sealed
-from mnistlab.dataset import Data, find_data, fresh_division, started_from
 from mnistlab.driving import Drive, Options, View, cut_short, emitter, say_preparing, stopping, ticker, to_the_end
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
-from mnistlab.experiment import Experiment
+from mnistlab.experiment.algorithms import held_back, trials_at_once
+from mnistlab.experiment.dataset import Data, find_data, fresh_division, started_from
+from mnistlab.experiment.loader import Experiment
+from mnistlab.experiment.portfolio import looks_of
+from mnistlab.experiment.spec import ExperimentSpec, SearchSpec
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry
-from mnistlab.portfolio import looks_of
 from mnistlab.record import amended_record, resumed, run_record, started
 from mnistlab.reopen import Reopened, differences
-from mnistlab.spec import ExperimentSpec, SearchSpec
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
 from mnistlab.store.results import RunRecord, TrialResult

@@ -9,8 +9,8 @@ import torch
 
 from mnistlab.api import ImageShape
 from mnistlab.data.device import DeviceData, mean_and_std
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins.registry import Kind, Registry
-from mnistlab.space import TrainingConfig
 
 SHAPE = ImageShape(1, 28, 28, 10)
 

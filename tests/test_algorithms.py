@@ -7,10 +7,19 @@ from typing import get_args
 
 import pytest
 
-from mnistlab import experiment
-from mnistlab.algorithms import FEWEST, LEARNING, Known, batch, held_back, population, proposals, trials_at_once
+from mnistlab.experiment import loader
+from mnistlab.experiment.algorithms import (
+    FEWEST,
+    LEARNING,
+    Known,
+    batch,
+    held_back,
+    population,
+    proposals,
+    trials_at_once,
+)
+from mnistlab.experiment.spec import Algorithm, SearchSpec
 from mnistlab.plugins.registry import Registry
-from mnistlab.spec import Algorithm, SearchSpec
 from tests.simulated.memory import BRANCHES, LISTS, NUMBERS
 
 
@@ -20,7 +29,7 @@ def search(**settings: object) -> SearchSpec:
 
 def warned(folder: Path, registry: Registry, space: str, table: str) -> tuple[str, ...]:
     (folder / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{space}[search]\n{table}\n')
-    return experiment.load(folder / "x.toml", (), registry).warnings
+    return loader.load(folder / "x.toml", (), registry).warnings
 
 
 @pytest.mark.parametrize("trials", [1, 2, 3, 4, 7, 8, 9, 31, 32, 33, 1_000, 1_000_000])
@@ -147,19 +156,19 @@ def test_a_search_says_who_proposes_its_plans_and_why(
     tmp_path: Path, builtins: Registry, asked: Algorithm, settings: dict, known: dict, at_once: int, said: str
 ) -> None:
     (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{NUMBERS}')
-    space = experiment.load(tmp_path / "x.toml", (), builtins).space
+    space = loader.load(tmp_path / "x.toml", (), builtins).space
     told = proposals(asked, search(**{"algorithm": "auto", "trials": 24} | settings), space, Known(**known), at_once)
     assert said in told
 
 
 def test_a_space_with_no_more_plans_than_trials_is_tried_whole(tmp_path: Path, builtins: Registry) -> None:
     (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{LISTS}')
-    wanted = experiment.load(tmp_path / "x.toml", ("search.trials=10000",), builtins)
-    told = experiment.proposals_of(wanted, 99, 2)
+    wanted = loader.load(tmp_path / "x.toml", ("search.trials=10000",), builtins)
+    told = loader.proposals_of(wanted, 99, 2)
     assert told.startswith("auto: the plan of all defaults first, then every other plan, because the space has no more")
 
 
 def test_what_auto_stands_for_is_known_beside_what_was_asked(tmp_path: Path, builtins: Registry) -> None:
     (tmp_path / "x.toml").write_text(f'name = "x"\n[data]\ndataset = "digits"\n{NUMBERS}')
-    wanted = experiment.load(tmp_path / "x.toml", ("search.scheduler=pbt",), builtins)
+    wanted = loader.load(tmp_path / "x.toml", ("search.scheduler=pbt",), builtins)
     assert (wanted.asked, wanted.spec.search.algorithm) == ("auto", "random")

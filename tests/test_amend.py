@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import experiment
-from mnistlab.amend import additions, grown, read_amended
 from mnistlab.errors import SpecError
-from mnistlab.experiment import Experiment
+from mnistlab.experiment import loader
+from mnistlab.experiment.amend import additions, grown, read_amended
+from mnistlab.experiment.loader import Experiment
+from mnistlab.experiment.spec import read
 from mnistlab.plugins.discovery import EVERYTHING, Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.spec import read
 from tests.conftest import DISTS
 
 RUN = """
@@ -47,7 +47,7 @@ def registry() -> Registry:
 def of(text: str, registry: Registry, tmp_path: Path) -> Experiment:
     file = tmp_path / "x.toml"
     file.write_text(text)
-    return experiment.load(file, (), registry)
+    return loader.load(file, (), registry)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_list_of_allowed_plugins_may_grow_and_not_shrink(
         return f"plugins.allow = {list(names)}\n{text}"
 
     file.write_text(allowing(RUN, "clash"))
-    before, _ = experiment.open_with(file, (), wanted)
+    before, _ = loader.open_with(file, (), wanted)
     file.write_text(allowing(TINY, "Healthy_Plugin", "clash"))
     _, here, added = read_amended(read(file), before, wanted, ["mnistlab", "clash"])
     assert added == {"plugins.allow": ["Healthy_Plugin"], "model.tiny-net": {}}
@@ -298,7 +298,7 @@ def test_what_the_file_says_otherwise_of_trials_time_and_resources_holds(registr
         for old, new in changes:
             text = text.replace(old, new)
         file.write_text(text)
-        return grown(read(file), recorded, experiment.load(file, (), registry))
+        return grown(read(file), recorded, loader.load(file, (), registry))
 
     assert said(("trials = 5", "trials = 7")) == {}
     assert said(("trials = 5", "")) == {}
@@ -333,6 +333,6 @@ algorithm = "grid"
     recorded, file = of(text, registry, tmp_path).spec, tmp_path / "y.toml"
     assert recorded.search.trials == 2
     file.write_text(text.replace("[32, 64]", "[32, 64, 128]"))
-    assert grown(read(file), recorded, experiment.load(file, (), registry)) == {"search.trials": 3}
+    assert grown(read(file), recorded, loader.load(file, (), registry)) == {"search.trials": 3}
     file.write_text(text.replace("[32, 64]", "[32, 64, 128]") + "trials = 2")
-    assert grown(read(file), recorded, experiment.load(file, (), registry)) == {}
+    assert grown(read(file), recorded, loader.load(file, (), registry)) == {}

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
 from mnistlab.api import DataPlace
 from mnistlab.cli.check import check
+from mnistlab.experiment import loader
 from mnistlab.reopen import reopen_search
 from mnistlab.store import read_events
 from mnistlab.tuning import machine
@@ -59,7 +60,7 @@ def options(folder: Path) -> run.Options:
 
 def begun(folder: Path, *overrides: str) -> Path:
     (folder / "x.toml").write_text(TEXT)
-    wanted = experiment.load(folder / "x.toml", overrides, registry())
+    wanted = loader.load(folder / "x.toml", overrides, registry())
     return run.search(wanted, options(folder), registry(), unseen).path
 
 

@@ -22,10 +22,10 @@ from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division
 from mnistlab.errors import DamagedError, DataError, RunWriteError
 from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished, Warned
+from mnistlab.experiment.space import Branch, Parameter, Space, default_plan, suggest
+from mnistlab.experiment.spec import Draft, ExperimentSpec, validate
 from mnistlab.leaderboard import rank
 from mnistlab.leaderboard.racing import outcomes
-from mnistlab.space import Branch, Parameter, Space, default_plan, suggest
-from mnistlab.spec import Draft, ExperimentSpec, validate
 from mnistlab.store import RunWriter, read_lines, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import REFIT, RunRecord, Split, TestScore, TrialResult

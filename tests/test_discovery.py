@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import experiment
 from mnistlab.errors import PluginError, SpecError
+from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import Found, Selection, SourceFile, _field, selection
 from mnistlab.plugins.registry import Plugin, load, select
 from tests.conftest import DISTS
@@ -181,7 +181,7 @@ def healthy(monkeypatch, tmp_path) -> Path:
 
 
 def test_an_experiment_allows_by_name(healthy):
-    wanted, registry = experiment.open_with(healthy, (), selection())
+    wanted, registry = loader.open_with(healthy, (), selection())
     assert wanted.spec.plugins.allow == ("Healthy_Plugin",)
     assert {"mnistlab", "healthy-plugin"} <= registry.versions().keys()
     assert "marks-plugin" not in registry.versions()
@@ -190,14 +190,14 @@ def test_an_experiment_allows_by_name(healthy):
 
 def test_without_a_list_every_plugin_is_loaded(healthy):
     healthy.write_text(healthy.read_text().replace('allow = ["Healthy_Plugin"]', ""))
-    assert "marks-plugin" in experiment.open_with(healthy, (), selection())[1].versions()
+    assert "marks-plugin" in loader.open_with(healthy, (), selection())[1].versions()
     assert healthy.with_name("imported").exists()
 
 
 def test_a_name_that_is_not_installed_is_a_fault_with_a_hint(healthy):
     healthy.write_text(healthy.read_text().replace("Healthy_Plugin", "helthy-plugin"))
     with pytest.raises(SpecError) as caught:
-        experiment.open_with(healthy, (), selection())
+        loader.open_with(healthy, (), selection())
     said = str(caught.value)
     rule = "[plugins.allow] names no installed distribution that offers plugins (got 'helthy-plugin')"
     assert f"{rule}; did you mean 'healthy-plugin'?" in said
@@ -206,7 +206,7 @@ def test_a_name_that_is_not_installed_is_a_fault_with_a_hint(healthy):
 
 def test_no_plugins_says_what_it_switched_off(healthy):
     with pytest.raises(SpecError, match=r"healthy-plugin 2\.1 .* is disabled: switched off by --no-plugins"):
-        experiment.open_with(healthy, (), selection(only_built_in=True))
+        loader.open_with(healthy, (), selection(only_built_in=True))
 
 
 def test_a_field_that_is_missing_is_no_fault_whoever_reads_the_metadata() -> None:

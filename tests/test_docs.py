@@ -19,17 +19,18 @@ import torch
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from mnistlab import events, experiment, spec, store
+from mnistlab import events, store
 from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, ImageShape, Stepper, TrialRecord
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
 from mnistlab.data.seal import opened
 from mnistlab.errors import ExitCode, SpecError
-from mnistlab.forms import PLUGIN_TABLES
+from mnistlab.experiment import loader, spec
+from mnistlab.experiment.forms import PLUGIN_TABLES
+from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins import hookspecs, registry
 from mnistlab.plugins.observers import Observers
-from mnistlab.space import TrainingConfig
 from mnistlab.store import results
 from mnistlab.training.prediction import cross_entropy, point_prediction
 
@@ -193,12 +194,12 @@ def test_every_toml_block_is_an_experiment_or_declares_a_plugin(
         return
     path = tmp_path / "shown.toml"
     path.write_text(source, encoding="utf-8")
-    assert experiment.load(path, (), all_plugins).spec.name == table["name"]
+    assert loader.load(path, (), all_plugins).spec.name == table["name"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.name)
 def test_every_shipped_experiment_loads(path: Path) -> None:
-    assert experiment.load(path, (), registry.installed()).spec.name == path.stem
+    assert loader.load(path, (), registry.installed()).spec.name == path.stem
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -278,10 +279,10 @@ def test_the_values_that_are_documented_are_those_that_are_accepted(key: str, tm
         assert key in {fault.place for fault in caught.value.faults}, text
 
 
-def load_minimal(folder: Path, overrides: list[str]) -> experiment.Experiment:
+def load_minimal(folder: Path, overrides: list[str]) -> loader.Experiment:
     path = folder / "minimal.toml"
     path.write_text('name = "minimal"\n[model.mlp]\n', encoding="utf-8")
-    return experiment.load(path, overrides, registry.installed())
+    return loader.load(path, overrides, registry.installed())
 
 
 def test_the_experiment_page_lists_no_key_that_is_not_there() -> None:
@@ -354,7 +355,7 @@ def test_every_command_on_a_shipped_experiment_loads_it_with_its_overrides(sourc
         named = {"--set": "{}"} | {option: f"{key}={{}}" for option, key in shortcuts.items()}
         pairs = itertools.pairwise(words)
         overrides = [named[option].format(value) for option, value in pairs if option in named]
-        assert experiment.load(ROOT / match[1], overrides, registry.installed()).spec.name
+        assert loader.load(ROOT / match[1], overrides, registry.installed()).spec.name
 
 
 def test_every_make_target_shown_is_there() -> None:

@@ -13,7 +13,7 @@ import pytest
 from mnistlab import events
 from mnistlab.driving import Drive, ticker, to_the_end, why_none
 from mnistlab.errors import ExitCode, RunDirectoryError
-from mnistlab.spec import SearchSpec
+from mnistlab.experiment.spec import SearchSpec
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.pulse import ClusterLostError

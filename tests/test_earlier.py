@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mnistlab import earlier, experiment
-from mnistlab.earlier import Earlier, MisfitError, Result, fitted
-from mnistlab.portfolio import first_looks, looks_of, most_looks
-from mnistlab.space import Space, defaults, suggest
-from mnistlab.spec import SearchSpec
+from mnistlab.experiment import earlier, loader
+from mnistlab.experiment.earlier import Earlier, MisfitError, Result, fitted
+from mnistlab.experiment.portfolio import first_looks, looks_of, most_looks
+from mnistlab.experiment.space import Space, defaults, suggest
+from mnistlab.experiment.spec import SearchSpec
 from tests.simulated.driving import registry
 
 SPACE = """
@@ -43,7 +43,7 @@ def space(tmp_path) -> Space:
 def space_of(folder, text: str) -> Space:
     file = folder / "x.toml"
     file.write_text(text)
-    return experiment.load(file, (), registry()).space
+    return loader.load(file, (), registry()).space
 
 
 def plan_of(space: Space, **wished: Any) -> dict[str, Any]:

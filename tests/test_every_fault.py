@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnistlab import experiment
 from mnistlab.errors import SpecError
-from mnistlab.spec import Draft
+from mnistlab.experiment import loader
+from mnistlab.experiment.spec import Draft
 
 GOOD: dict[str, Any] = {
     "name": "good",
@@ -72,14 +72,14 @@ def places_of(builtins):
     def judged(table: dict[str, Any]) -> list[str]:
         """Where a table has faults."""
         with pytest.raises(SpecError) as caught:
-            experiment.judge(Draft("x.toml", table), builtins)
+            loader.judge(Draft("x.toml", table), builtins)
         return sorted(fault.place for fault in caught.value.faults)
 
     return judged
 
 
 def test_the_file_to_be_broken_is_good_and_each_of_its_settings_can_be_broken(builtins):
-    experiment.judge(Draft("x.toml", copy.deepcopy(GOOD)), builtins)
+    loader.judge(Draft("x.toml", copy.deepcopy(GOOD)), builtins)
     bools_and_texts = {"confirm.racing", "confirm.refit", "data.idx.folder"}
     assert set(leaves(GOOD)) - set(OUTSIDE) == bools_and_texts
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from mnistlab import experiment, spec
 from mnistlab.errors import SpecError
-from mnistlab.experiment import Experiment
-from mnistlab.space import compose
+from mnistlab.experiment import loader, spec
+from mnistlab.experiment.loader import Experiment
+from mnistlab.experiment.space import compose
 from tests.tables import JARGON, near_valid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def load(builtins, tmp_path):
     def load_text(text: str, *overrides: str) -> Experiment:
         (tmp_path / "x.toml").write_text(text, encoding="utf-8")
-        return experiment.load(tmp_path / "x.toml", overrides, builtins)
+        return loader.load(tmp_path / "x.toml", overrides, builtins)
 
     return load_text
 
@@ -187,7 +187,7 @@ def test_a_valid_file_gives_spec_space_and_datasets(load):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda p: p.stem)
 def test_the_experiments_of_the_project_are_valid_and_come_back_from_their_record(path, builtins):
-    one = experiment.load(path, (), builtins)
+    one = loader.load(path, (), builtins)
     assert one.spec.name == path.stem
     again, faults = spec.validate(spec.Draft("run.json", dict(spec.spec_json(one.spec))))
     assert (again, faults) == (one.spec, [])
@@ -200,7 +200,7 @@ def test_whatever_stands_in_a_file_the_worst_is_a_report(table, builtins, monkey
     monkeypatch.setattr(tomllib, "loads", lambda _: table)
     (tmp_path / "x.toml").touch()
     try:
-        experiment.load(tmp_path / "x.toml", (), builtins)
+        loader.load(tmp_path / "x.toml", (), builtins)
     except SpecError as error:
         said = str(error)
     else:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab import experiment
 from mnistlab.api import Choice, Float, Int
 from mnistlab.errors import SpecError
-from mnistlab.forms import instead, typed
-from mnistlab.spec import Draft
+from mnistlab.experiment import loader
+from mnistlab.experiment.forms import instead, typed
+from mnistlab.experiment.spec import Draft
 
 WIDTH, RATE, KIND, ON, SIDES, SHARES = (
     Int(16, 512, log=True), Float(0.0, 0.5), Choice("a", "3"), Choice(True, False), Choice(3, 5), Choice(0.0, 1.0),
@@ -78,7 +78,7 @@ def test_a_text_that_would_be_right_without_its_quotes_says_so(value):
 def faults_of(builtins):
     def judged(table: dict[str, Any]) -> list[str]:
         with pytest.raises(SpecError) as caught:
-            experiment.judge(Draft("x.toml", {"name": "x", "data": {"dataset": "digits"}} | table), builtins)
+            loader.judge(Draft("x.toml", {"name": "x", "data": {"dataset": "digits"}} | table), builtins)
         return [str(fault) for fault in caught.value.faults]
 
     return judged

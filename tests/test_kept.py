@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import experiment
 from mnistlab import run as runner
 from mnistlab.api import DataPlace
-from mnistlab.dataset import find_data
 from mnistlab.driving import Drive
 from mnistlab.errors import DataError
-from mnistlab.kept import open_data
+from mnistlab.experiment import loader
+from mnistlab.experiment.dataset import find_data
+from mnistlab.experiment.recorded import open_data
 from mnistlab.plugins.registry import Registry
 from mnistlab.record import run_record
 from mnistlab.store import RunWriter
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, write_four: WriteFour) -> Path:
 def made(tmp_path: Path, folder: Path, nowhere: DataPlace, builtins: Registry) -> RunRecord:
     """A run that was begun with `--data-dir mine`."""
     (tmp_path / "x.toml").write_text(FILE)
-    wanted = experiment.load(tmp_path / "x.toml", (), builtins)
+    wanted = loader.load(tmp_path / "x.toml", (), builtins)
     data = find_data(wanted, replace(nowhere, data_dir=folder))
     machine, portion = Machine(cpus=1, gpus=0), Share(cpus=1, gpus=0.0, parallel=1)
     return RunRecord(path="runs/tiny-1", run=run_record(wanted, data, machine, portion, builtins, "mnistlab search"))
@@ -67,7 +67,7 @@ def test_the_workers_look_where_the_data_were_found(
 ) -> None:
     found = open_data(made, nowhere, builtins)
     options = runner.Options(runs=tmp_path, place=nowhere, address=None, command="mnistlab resume")
-    wanted = experiment.load(tmp_path / "x.toml", (), builtins)
+    wanted = loader.load(tmp_path / "x.toml", (), builtins)
     (tmp_path / "run").mkdir()
     writer = RunWriter(tmp_path / "run")
     run = Drive(wanted, options, builtins, writer, runner.Requests(), lambda _: None)

@@ -13,7 +13,7 @@ import torch
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.data import Division
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.kept import read_weights
+from mnistlab.experiment.recorded import read_weights
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_events, read_run
 from mnistlab.store.checkpoints import newest_checkpoint

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from mnistlab.errors import MnistlabError, PluginError
+from mnistlab.experiment.spec import read, validate
 from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.scaffold import create
-from mnistlab.spec import read, validate
 from mnistlab.util.filenames import is_plain
 
 

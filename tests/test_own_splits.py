@@ -14,8 +14,9 @@ import pytest
 
 from mnistlab.api import DatasetInfo, ImageShape, LabelledImages
 from mnistlab.data import default_place, part_of, split_indices
-from mnistlab.dataset import divided
-from mnistlab.kept import open_data
+from mnistlab.experiment.dataset import divided
+from mnistlab.experiment.recorded import open_data
+from mnistlab.experiment.spec import DataSpec
 from mnistlab.leaderboard import group, rank
 from mnistlab.leaderboard.compare import NotComparableError, compare
 from mnistlab.leaderboard.intervals import mean_interval, student
@@ -23,7 +24,6 @@ from mnistlab.leaderboard.racing import difference, own_splits
 from mnistlab.leaderboard.statistics import selection_gap
 from mnistlab.plugins.discovery import selection
 from mnistlab.plugins.registry import select
-from mnistlab.spec import DataSpec
 from mnistlab.store import read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import ReplicateResult, RunRecord, Split, replicate_from_json, to_json

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mnistlab import experiment
-from mnistlab.portfolio import first_looks
-from mnistlab.space import Space, suggest
+from mnistlab.experiment import loader
+from mnistlab.experiment.portfolio import first_looks
+from mnistlab.experiment.space import Space, suggest
 from tests.simulated.driving import registry
 
 SPACE = """
@@ -32,7 +32,7 @@ momentum = 0.9
 def space(tmp_path) -> Space:
     file = tmp_path / "x.toml"
     file.write_text(SPACE)
-    return bare(experiment.load(file, (), registry()).space)
+    return bare(loader.load(file, (), registry()).space)
 
 
 def bare(space: Space, **offers: Any) -> Space:

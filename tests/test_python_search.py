@@ -20,7 +20,7 @@ import pytest
 import mnistlab
 from mnistlab import events, python, run
 from mnistlab.errors import MnistlabError, SpecError
-from mnistlab.spec import parse_override
+from mnistlab.experiment.spec import parse_override
 from mnistlab.store import RunWriter, create_run
 from tests.test_leaderboard import record, replicates, trial
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import experiment, run
+from mnistlab import run
 from mnistlab.api import DataPlace
 from mnistlab.errors import DataError, MnistlabError, RunDirectoryError
+from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import select
 
@@ -24,7 +25,7 @@ def refused(folder: Path, kind: type[MnistlabError]) -> None:
     options = run.Options(runs=folder / "runs", place=place, address=None, command="x")
     with pytest.raises(kind):
         run.search(
-            experiment.load(folder / "x.toml", (), BUILT_IN), options, BUILT_IN, lambda _: nullcontext(lambda _: None)
+            loader.load(folder / "x.toml", (), BUILT_IN), options, BUILT_IN, lambda _: nullcontext(lambda _: None)
         )
 
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Config, Float, Int, Model
+from mnistlab.experiment.space import Space, _settle, compose, defaults, endless, grid, size, suggest, values
 from mnistlab.plugins.registry import Found, Offer, Plugin, Registry
-from mnistlab.space import Space, _settle, compose, defaults, endless, grid, size, suggest, values
 
 
 class Narrow(Config):

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnistlab.errors import SpecError
-from mnistlab.spec import MAX_BYTES, Draft, ExperimentSpec, parse_duration, parse_override, read, spec_json, validate
+from mnistlab.experiment.spec import (
+    MAX_BYTES,
+    Draft,
+    ExperimentSpec,
+    parse_duration,
+    parse_override,
+    read,
+    spec_json,
+    validate,
+)
 from tests.tables import FULL, JARGON, near_valid, toml_values
 
 MINIMAL: dict = {"name": "x", "model": {"cnn": {}}}

@@ -14,10 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Config, Float, Int, Model
-from mnistlab.identity import canonical, comparable
+from mnistlab.experiment.identity import canonical, comparable
+from mnistlab.experiment.points import closest, normalized, place, same, values
+from mnistlab.experiment.space import Branch, Parameter, Space, compose, grid, normalized_plan, size, suggest
 from mnistlab.plugins.registry import Found, Offer, Plugin, Registry
-from mnistlab.points import closest, normalized, place, same, values
-from mnistlab.space import Branch, Parameter, Space, compose, grid, normalized_plan, size, suggest
 from mnistlab.testing.points import sample
 from mnistlab.util.steps import Steps, exact
 

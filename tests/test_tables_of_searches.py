@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from mnistlab import experiment
-from mnistlab.space import suggest
+from mnistlab.experiment import loader
+from mnistlab.experiment.space import suggest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 TABLES = sorted((BENCHMARKS / "tables").glob("*.jsonl.xz"))
@@ -103,7 +103,7 @@ def test_defaults_are_replaced_by_those_of_plans_of_the_table(bench: Any) -> Non
     import priors
 
     table = bench.table("digits")
-    space = experiment.load(bench.TABLES / "space.toml", (), bench.registry()).space
+    space = loader.load(bench.TABLES / "space.toml", (), bench.registry()).space
     ranked = sorted(row.error for row in table.rows if row.error < 1)
     for place, wanted in ((0.0, ranked[0]), (0.9, ranked[round(0.9 * (len(ranked) - 1))])):
         assert priors.at(place)(table.rows).error == wanted

@@ -24,7 +24,7 @@ from machine import describe
 from scipy.stats import spearmanr
 
 from mnistlab.data.device import DeviceData
-from mnistlab.space import Plan
+from mnistlab.experiment.space import Plan
 from mnistlab.training import loop
 from mnistlab.training.causes import DivergedError
 from mnistlab.training.loop import Training

@@ -39,13 +39,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from machine import describe
 
-from mnistlab import experiment
 from mnistlab.api import Config, Dataset
 from mnistlab.data import default_place, open_train, prepare_dataset, split_indices
 from mnistlab.data.device import DeviceData, to_device
+from mnistlab.experiment import loader
+from mnistlab.experiment.space import Branch, Plan, Space, suggest
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.space import Branch, Plan, Space, suggest
 from mnistlab.testing.points import sample
 from mnistlab.training import loop as training
 from mnistlab.training.causes import DivergedError
@@ -84,7 +84,7 @@ def registry() -> Registry:
 @cache
 def space() -> Space:
     """Return the space of the tables."""
-    return experiment.load(HERE / "space.toml", (), registry()).space
+    return loader.load(HERE / "space.toml", (), registry()).space
 
 
 def plans(count: int) -> list[Plan]:

@@ -15,12 +15,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mnistlab import experiment
 from mnistlab.api import Scalar
-from mnistlab.identity import canonical
+from mnistlab.experiment import loader
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.space import Space
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.space import Space
 from tables.table import Table, read, tasks
 
 HERE = Path(__file__).parent
@@ -96,7 +96,7 @@ def with_each_optimizer(tables: Sequence[Table], count: int) -> list[Mapping[str
 def main() -> None:
     """Print the plans of each model, as `mnistlab/builtin/models/portfolios.py` holds them."""
     count, names = int(sys.argv[1]) if len(sys.argv) > 1 else 3, sys.argv[2:]
-    space = experiment.load(HERE / "space.toml", (), select(Selection(only_built_in=True))).space
+    space = loader.load(HERE / "space.toml", (), select(Selection(only_built_in=True))).space
     tables = [read(HERE / f"{name}.jsonl.xz", space) for name in names or tasks()]
     for model in space.models:
         of_it = [replace(one, rows=tuple(row for row in one.rows if row.flat["model"] == model.name)) for one in tables]

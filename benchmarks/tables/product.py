@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 from optuna.samplers import BaseSampler
 
-from mnistlab.earlier import Earlier
-from mnistlab.experiment import Experiment
+from mnistlab.experiment.earlier import Earlier
+from mnistlab.experiment.loader import Experiment
+from mnistlab.experiment.portfolio import looks_of
 from mnistlab.plugins.registry import Registry
-from mnistlab.portfolio import looks_of
 from mnistlab.store import RunWriter
 from mnistlab.store.results import TrialResult
 from mnistlab.tuning import driver, study

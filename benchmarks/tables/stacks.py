@@ -12,7 +12,7 @@ from optuna.pruners import MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
-from mnistlab.space import suggest
+from mnistlab.experiment.space import suggest
 from mnistlab.tuning import study
 from tables.clock import Clock, Ended, Searched
 from tables.table import FULL, Row, Snapped, Table, Training

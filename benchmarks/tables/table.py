@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from sklearn.ensemble import ExtraTreesRegressor
 
 from mnistlab.api import Choice, Scalar
-from mnistlab.space import Parameter, Plan, Space, suggest
+from mnistlab.experiment.space import Parameter, Plan, Space, suggest
 from mnistlab.tuning.samplers import Settings
 from mnistlab.util.text import settings
 

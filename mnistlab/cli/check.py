@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mnistlab.api import ImageShape
-    from mnistlab.earlier import Earlier
     from mnistlab.errors import Fault
-    from mnistlab.experiment import Experiment
+    from mnistlab.experiment.earlier import Earlier
+    from mnistlab.experiment.loader import Experiment
+    from mnistlab.experiment.space import Space
     from mnistlab.plugins.registry import Registry
-    from mnistlab.space import Space
 
 
 def check(
@@ -33,21 +33,21 @@ def check(
     import json
     from functools import partial
 
-    from mnistlab import experiment
-    from mnistlab.algorithms import held_back, trials_at_once
     from mnistlab.console.summary import result_console
     from mnistlab.data import default_place
-    from mnistlab.dataset import find_data, started_from
-    from mnistlab.earlier import text
     from mnistlab.environment import check_environment
+    from mnistlab.experiment import loader
+    from mnistlab.experiment.algorithms import held_back, trials_at_once
+    from mnistlab.experiment.dataset import find_data, started_from
+    from mnistlab.experiment.earlier import text
+    from mnistlab.experiment.portfolio import looks_of
+    from mnistlab.experiment.space import defaults, suggest
     from mnistlab.plugins.discovery import selection
-    from mnistlab.portfolio import looks_of
-    from mnistlab.space import defaults, suggest
     from mnistlab.tuning.machine import share, this_machine
 
     check_environment()
     changes, loaded = overrides(set_, search__like=listed(like)), selection(plugin or (), only_built_in=no_plugins)
-    wanted, registry = experiment.open_with(file, changes, loaded, partial(_taken, runs))
+    wanted, registry = loader.open_with(file, changes, loaded, partial(_taken, runs))
     out = result_console()
     out.print(f"{file} is valid: experiment '{wanted.spec.name}', seed {wanted.spec.seed}\n")
     out.print(_space_table(wanted.space))
@@ -78,7 +78,7 @@ def check(
         out.print(note, soft_wrap=True)
     taken = started_from(wanted, data)
     looks = looks_of(search, taken.earlier)
-    out.print(f"Proposals: {experiment.proposals_of(taken, looks, portion.parallel)}", soft_wrap=True)
+    out.print(f"Proposals: {loader.proposals_of(taken, looks, portion.parallel)}", soft_wrap=True)
     for run in taken.earlier:
         out.print(f"Like: {text(run)}", soft_wrap=True)
 
@@ -145,7 +145,7 @@ def _text(value: object) -> str:
 
 
 def _size(wanted: Experiment) -> str:
-    from mnistlab.space import size
+    from mnistlab.experiment.space import size
 
     count, search = size(wanted.space), wanted.spec.search
     points = "endless" if count is None else f"{count:,} points"

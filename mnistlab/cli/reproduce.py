@@ -52,10 +52,11 @@ def reproduce(
     from mnistlab import store
     from mnistlab.data import default_place
     from mnistlab.environment import check_environment
-    from mnistlab.kept import open_data
+    from mnistlab.experiment import versions
+    from mnistlab.experiment.recorded import open_data
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
-    from mnistlab.trained import again, chosen, opened
+    from mnistlab.trained import again, chosen
     from mnistlab.training import loop
 
     check_environment()
@@ -63,10 +64,10 @@ def reproduce(
     one = chosen.training_of(record, trial, replicate)
     registry = select(selection(plugin or (), only_built_in=no_plugins))
     plan = one.plan
-    if differing := opened.other_versions(record, plan, registry):
+    if differing := versions.other_versions(record, plan, registry):
         if not other_versions:
             raise PluginError("\n".join([*differing, "--other-versions goes on all the same"]))
-        plan = opened.with_versions_here(plan, registry)
+        plan = versions.with_versions_here(plan, registry)
     data = open_data(record, default_place(data_dir), registry, one.replicate)
     count = threads or again.threads_of(record)
     device = again.device_for(record, count, loop.set_up_process)

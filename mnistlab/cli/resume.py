@@ -118,7 +118,7 @@ def _go_on(
     from mnistlab.cli.search import announced, print_ranking, said
     from mnistlab.console.guard import held_back
     from mnistlab.console.ui import chosen, open_console
-    from mnistlab.spec import read
+    from mnistlab.experiment.spec import read
     from mnistlab.util.text import resume_command
 
     view = chosen(about.ui, about.color, about.executor)

@@ -63,7 +63,7 @@ def search(
     log: Log = None,
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
-    from mnistlab.spec import read, validate
+    from mnistlab.experiment.spec import read, validate
     from mnistlab.tuning.private import begun, import_for_workers
 
     changes = overrides(

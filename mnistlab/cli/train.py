@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from mnistlab.data.device import DeviceData
-    from mnistlab.dataset import Data
+    from mnistlab.experiment.dataset import Data
+    from mnistlab.experiment.space import Space
     from mnistlab.plugins.registry import Registry
-    from mnistlab.space import Space
 
 Epoch = tuple[int, Mapping[str, float]]
 
@@ -50,17 +50,17 @@ def train(
     ] = None,
 ) -> None:
     """Train the plan of all defaults of FILE (or what --set fixes) and print each epoch. The test set stays sealed."""
-    from mnistlab import experiment
     from mnistlab.data import default_place
     from mnistlab.data.seal import sealed
-    from mnistlab.dataset import find_data
     from mnistlab.environment import check_environment
+    from mnistlab.experiment import loader
+    from mnistlab.experiment.dataset import find_data
     from mnistlab.plugins.discovery import selection
     from mnistlab.util.text import plan_label
 
     check_environment()
     files = selection(plugin or (), only_built_in=no_plugins)
-    wanted, registry = experiment.open_with(file, overrides(set_, seed=seed), files)
+    wanted, registry = loader.open_with(file, overrides(set_, seed=seed), files)
     chosen = {"model": model, "optimizer": optimizer}
     plan = _plan(wanted.space, chosen)
     for taken in _taken(wanted.space, chosen):
@@ -94,7 +94,7 @@ def _plan(space: Space, chosen: Mapping[str, str | None]) -> dict[str, Any]:
     Raises:
         SpecError: if the experiment names no such model or optimizer.
     """
-    from mnistlab.space import suggest
+    from mnistlab.experiment.space import suggest
 
     wanted = {kind: name for kind, name in chosen.items() if name is not None}
     known = _alternatives(space)

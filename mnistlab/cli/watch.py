@@ -125,7 +125,7 @@ def status(
 
 def _moment(at: str | None) -> float | None:
     from mnistlab.errors import Fault, SpecError
-    from mnistlab.spec import parse_duration
+    from mnistlab.experiment.spec import parse_duration
 
     try:
         return None if at is None else cast("float", parse_duration(at))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from mnistlab.events import RunResumed, Stamped
+from mnistlab.experiment.spec import DataSpec
 from mnistlab.report.public import public_command
-from mnistlab.spec import DataSpec
 from mnistlab.store.results import RunRecord, TrialResult
 
 
@@ -48,7 +48,9 @@ def _overrides(run: Mapping[str, Any]) -> Iterator[str]:
     if asked.get("split", used["split"]) != used["split"]:
         yield f"data.split={used['split']}"
     wished, left_out = asked.get("validation", 0), used.get("left_out", 0)
-    if wished >= 1 and wished >= (used["train"] + used["validation"] + left_out) / 2:  # as `mnistlab.dataset` decides
+    if (
+        wished >= 1 and wished >= (used["train"] + used["validation"] + left_out) / 2
+    ):  # as `mnistlab.experiment.dataset` decides
         yield f"data.validation={DataSpec().validation!r}"
     if asked.get("train") is not None and not left_out:  # it was more than the other dataset has
         yield f"data.train={used['train']}"

@@ -14,8 +14,8 @@ import torch
 
 from mnistlab.api import DataPlace
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.dataset import Data
-from mnistlab.kept import open_data, parts_of, read_weights, weights_path
+from mnistlab.experiment.dataset import Data
+from mnistlab.experiment.recorded import open_data, parts_of, read_weights, weights_path
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnistlab.earlier import from_json, text
+from mnistlab.experiment.earlier import from_json, text
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.leaderboard.prose.ensemble import ensemble_notes
 from mnistlab.leaderboard.prose.notes import luck_notes

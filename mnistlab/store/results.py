@@ -162,7 +162,7 @@ class Split:
     """The split that a replicate has drawn for itself: how many images it trains and validates on, and leaves out.
 
     `sha256` is of their positions, as `split_sha256` in `run.json` is. The seed of the run and the replicate's number
-    draw it again (`mnistlab.dataset.fresh_division`).
+    draw it again (`mnistlab.experiment.dataset.fresh_division`).
     """
 
     sha256: str

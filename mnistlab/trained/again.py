@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.dataset import Data
+from mnistlab.experiment.dataset import Data
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.chosen import Chosen

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from mnistlab.api import DataPlace
 from mnistlab.data.device import as_unit, mean_and_std, upload
-from mnistlab.dataset import Data
 from mnistlab.errors import PluginError
-from mnistlab.kept import open_data, read_weights
+from mnistlab.experiment import versions
+from mnistlab.experiment.dataset import Data
+from mnistlab.experiment.recorded import open_data, read_weights
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import ReplicateResult
-from mnistlab.trained import framing, opened
+from mnistlab.trained import framing
 from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import (
     SCHEMA,
@@ -53,7 +54,7 @@ def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
         PluginError: if a plugin is missing or of another version.
         RunDirectoryError: if the weights are missing or damaged.
     """
-    if differing := opened.other_versions(chosen.record, chosen.plan, registry):
+    if differing := versions.other_versions(chosen.record, chosen.plan, registry):
         raise PluginError("\n".join(differing))
     first, *others = chosen.models
     data = open_data(chosen.record, place, registry, first)

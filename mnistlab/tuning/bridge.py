@@ -19,11 +19,11 @@ from optuna.trial import Trial, TrialState
 from ray.tune.search import Searcher
 
 from mnistlab.api import Scalar
-from mnistlab.earlier import Earlier, points
 from mnistlab.events import Emit, RungDecided
-from mnistlab.identity import canonical
-from mnistlab.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.earlier import Earlier, points
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import higher_is_better, trial_name
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.ladder import Ladder, Rung, worth

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnistlab.identity import comparable
+from mnistlab.experiment.identity import comparable
+from mnistlab.experiment.space import Plan, Space, default_plan, size
+from mnistlab.experiment.spec import ConfirmSpec, ExperimentSpec
 from mnistlab.leaderboard.racing import left_a_race, races_before
-from mnistlab.space import Plan, Space, default_plan, size
-from mnistlab.spec import ConfirmSpec, ExperimentSpec
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, baseline_name, untried
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.replicates import ReplicateTask

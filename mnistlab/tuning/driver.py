@@ -10,7 +10,7 @@ import optuna
 
 from mnistlab.errors import MachineError
 from mnistlab.events import Warned
-from mnistlab.identity import comparable
+from mnistlab.experiment.identity import comparable
 from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.results import TrialResult, higher_is_better
 from mnistlab.tuning.bridge import Bridge

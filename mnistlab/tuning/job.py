@@ -10,11 +10,11 @@ from typing import Any
 from ray.tune.schedulers import TrialScheduler
 
 from mnistlab.data import Division
-from mnistlab.earlier import Earlier
 from mnistlab.events import Emit
+from mnistlab.experiment.earlier import Earlier
+from mnistlab.experiment.space import Space
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.plugins.registry import Registry
-from mnistlab.space import Space
-from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.ladder import Rung

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from mnistlab.api import Choice
-from mnistlab.space import Branch, Space
-from mnistlab.spec import MOST_OF_BUDGET, ExperimentSpec
+from mnistlab.experiment.space import Branch, Space
+from mnistlab.experiment.spec import MOST_OF_BUDGET, ExperimentSpec
 from mnistlab.store.results import RunRecord, higher_is_better
 from mnistlab.tuning.past import Past
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mnistlab.earlier import Earlier, MisfitError, Result, fitted
 from mnistlab.errors import Fault, MnistlabError
-from mnistlab.identity import canonical
-from mnistlab.space import Space
+from mnistlab.experiment.earlier import Earlier, MisfitError, Result, fitted
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.space import Space
 from mnistlab.store import find_run, read_events, read_run
 from mnistlab.store.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.training.causes import cause_named

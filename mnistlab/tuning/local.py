@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab.errors import Fault, SpecError
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.training.precision import Draws, process_restored
 from mnistlab.tuning.answers import Answer
 from mnistlab.tuning.capture import Capture

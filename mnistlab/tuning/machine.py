@@ -11,7 +11,7 @@ import joblib
 import torch
 
 from mnistlab.errors import ResourceError
-from mnistlab.spec import ResourcesSpec
+from mnistlab.experiment.spec import ResourcesSpec
 
 Node = tuple[int, float]  # its CPUs and GPUs
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any, Protocol
 
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import State
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.losses import Loss

@@ -14,9 +14,9 @@ from ray.tune.experiment import Trial
 from mnistlab import events
 from mnistlab.api import TrialRecord
 from mnistlab.events import Emit
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.plugins.observers import Observers
 from mnistlab.plugins.registry import Registry
-from mnistlab.spec import ExperimentSpec
 from mnistlab.store import RunWriter
 from mnistlab.store.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.store.ends import end_event

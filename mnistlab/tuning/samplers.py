@@ -18,8 +18,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, nsgaii
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mnistlab.algorithms import batch, population
-from mnistlab.spec import Algorithm
+from mnistlab.experiment.algorithms import batch, population
+from mnistlab.experiment.spec import Algorithm
 from mnistlab.tuning.guided import Guided
 from mnistlab.tuning.scores import scores
 

@@ -25,9 +25,9 @@ from ray.tune.schedulers.pbt import (
 from mnistlab import events
 from mnistlab.api import Choice, Int, Scalar
 from mnistlab.events import Emit
-from mnistlab.points import closest, place, values
-from mnistlab.space import Parameter, Space
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.points import closest, place, values
+from mnistlab.experiment.space import Parameter, Space
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import higher_is_better
 from mnistlab.training.loop import optimizer_at
 from mnistlab.tuning.past import NOTHING, Past

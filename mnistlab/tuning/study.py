@@ -18,12 +18,12 @@ from optuna.trial import FrozenTrial, Trial, create_trial
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from mnistlab.api import Choice, Domain, Float, Scalar
-from mnistlab.earlier import Earlier
 from mnistlab.errors import RunWriteError
-from mnistlab.points import closest
-from mnistlab.portfolio import first_looks
-from mnistlab.space import Parameter, Space
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.earlier import Earlier
+from mnistlab.experiment.points import closest
+from mnistlab.experiment.portfolio import first_looks
+from mnistlab.experiment.space import Parameter, Space
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import higher_is_better
 from mnistlab.tuning.samplers import About, Settings, sampler
 from mnistlab.util.seeds import Stream, derive

@@ -17,7 +17,7 @@ from mnistlab.console.plain import heartbeat, line
 from mnistlab.console.signs import ASCII
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.status import as_record, how_it_ended
-from mnistlab.spec import parse_duration
+from mnistlab.experiment.spec import parse_duration
 from tests.console.conftest import run_started, stamp
 
 RUN = Path("runs/cnn-1")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mnistlab import events
 from mnistlab.data.idx import read_idx
 from mnistlab.errors import DataError, SpecError
-from mnistlab.spec import read, validate
+from mnistlab.experiment.spec import read, validate
 from mnistlab.store import RESULT_SCHEMA, read_events
 from mnistlab.store.fsck import check
 from mnistlab.store.jsonl import decode_line, encode_file, encode_line, is_as_written

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
 from mnistlab.api import DataPlace
 from mnistlab.events import Stamped
+from mnistlab.experiment import loader
 from mnistlab.plugins.registry import Registry
 from mnistlab.reopen import reopen_search
 from tests.tuning.conftest import loads, moody_on_the_path, registry, run_tiny, tiny
@@ -37,7 +38,7 @@ class Driven:
         return path
 
     def search(self) -> run.Finished:
-        return run.search(experiment.load(self.file, (), self.registry), self.options, self.registry, self._view)
+        return run.search(loader.load(self.file, (), self.registry), self.options, self.registry, self._view)
 
     def resume(self) -> run.Finished | None:
         with moody_on_the_path():

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from mnistlab import events as ev
-from mnistlab import experiment
 from mnistlab.api import DataPlace
-from mnistlab.dataset import find_data
+from mnistlab.experiment import loader
+from mnistlab.experiment.dataset import find_data
+from mnistlab.experiment.spec import Draft, spec_json
 from mnistlab.record import _dataset_record
 from mnistlab.report import run
 from mnistlab.report.again import search_command, trial_command
-from mnistlab.spec import Draft, spec_json
 from mnistlab.store.results import RunRecord
 from tests.report.runs import record
 
@@ -53,13 +53,13 @@ def test_the_command_of_a_run_that_fell_back_gives_the_same_images(
     path = tmp_path / "x.toml"
     path.write_text(TEXT.format(validation=validation, split=split, train=train), encoding="utf-8")
     place = DataPlace(data_dir=None, cache=tmp_path / "cache", offline=True)
-    first = experiment.load(path, (), builtins)
+    first = loader.load(path, (), builtins)
     data = find_data(first, place)
     assert data.fallback
     body = record(2).run | {"dataset": _dataset_record(first, data), "experiment": spec_json(first.spec)}
     words = typed(replace(record(2), run=body), f"mnistlab search {path}").split(" --set ")[1:]
 
-    again = find_data(experiment.load(path, words, builtins), place)
+    again = find_data(loader.load(path, words, builtins), place)
     assert not again.fallback
     assert (again.choice.record.name, again.division.digest()) == ("digits", data.division.digest())
     assert again.division.train.tolist() == data.division.train.tolist()
@@ -93,7 +93,7 @@ def test_the_table_of_the_dataset_that_was_asked_for_stays_a_used_one(builtins) 
     said = typed(fallen_back(dataset="idx", idx={"folder": "letters"}), "mnistlab search a.toml")
     assert said == "mnistlab search a.toml --set data.dataset=digits --set data.offline_fallback=idx"
     data = {"dataset": "digits", "offline_fallback": "idx", "idx": {"folder": "letters"}}
-    experiment.judge(Draft("a.toml", {"name": "x", "model": {"mlp": {}}, "data": data}), builtins)
+    loader.judge(Draft("a.toml", {"name": "x", "model": {"mlp": {}}, "data": data}), builtins)
 
 
 def test_an_amended_run_is_its_first_command_and_what_came_later() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mnistlab.identity import canonical
+from mnistlab.experiment.identity import canonical
 
 FINE = 2**20  # accuracies are multiples of 1/FINE, so that a loss of 1 - accuracy orders plans in exactly their reverse
 Kind = Literal["good", "nan", "plugin", "worker"]

@@ -21,10 +21,11 @@ from unittest.mock import patch
 import optuna
 from sklearn.datasets import load_digits
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
 from mnistlab.api import DataPlace
 from mnistlab.errors import MnistlabError
 from mnistlab.events import Stamped
+from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.reopen import reopen_search
@@ -248,7 +249,7 @@ class Drives:
 def _search(root: Path, case: Case, view: run.View) -> run.Finished:
     file = root / "x.toml"
     file.write_text(case.text)
-    return run.search(experiment.load(file, (), registry()), options_in(root), registry(), view)
+    return run.search(loader.load(file, (), registry()), options_in(root), registry(), view)
 
 
 def options_in(root: Path, command: str = "simulated") -> run.Options:

@@ -16,7 +16,7 @@ import cmaes
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from mnistlab import experiment
+from mnistlab.experiment import loader
 from mnistlab.tuning.bridge import Bridge
 from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
@@ -118,7 +118,7 @@ def searched(
     file = folder / "x.toml"
     training = "[training]\nepochs = 9\nbatch_size = 64\n"
     file.write_text(f'name = "x"\nseed = {seed}\n[data]\ndataset = "digits"\n{space}\n{training}[search]\n{search}')
-    wanted = experiment.load(file, (), registry())
+    wanted = loader.load(file, (), registry())
     study, cut = new_study(wanted.spec, wanted.space), Interruptions(lambda: "")
     bridge = Bridge(study, wanted.space, wanted.spec, parallel=parallel, interruptions=cut)
     judge = scheduler(wanted.spec, wanted.space, lambda: False)

@@ -15,8 +15,9 @@ import pytest
 import ray
 from ray.tune import Trainable
 
-from mnistlab import experiment, run
+from mnistlab import run
 from mnistlab.events import Stamped, TrialEpoch
+from mnistlab.experiment import loader
 from mnistlab.reopen import reopen_search
 from mnistlab.tuning import tune
 from mnistlab.tuning.cluster import cluster
@@ -86,7 +87,7 @@ def by_tune(folder: Path, case: Case, stop_after: int = 0) -> Path:
     file = folder / "x.toml"
     file.write_text(case.text)
     options = options_in(folder, "by Tune")
-    path = run.search(experiment.load(file, (), registry()), options, registry(), stopping_view(stop_after)).path
+    path = run.search(loader.load(file, (), registry()), options, registry(), stopping_view(stop_after)).path
     if stop_after:
         run.resume(reopen_search(path, options.place), options, stopping_view(0))
     return path

@@ -11,8 +11,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
 from mnistlab.errors import ExitCode, MachineError
+from mnistlab.experiment import loader
 from mnistlab.reopen import reopen_search
 from mnistlab.store import read_run
 from mnistlab.store.fsck import check
@@ -60,7 +61,7 @@ def drive(tmp_path: Path) -> Drive:
                 if there:
                     run.resume(reopen_search(there[0], options.place), options, lambda _: view)
                 else:
-                    run.search(experiment.load(file, (), registry()), options, registry(), lambda _: view)
+                    run.search(loader.load(file, (), registry()), options, registry(), lambda _: view)
             except MachineError as error:
                 done.error = error
         (done.path,) = (tmp_path / "runs").iterdir()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
+from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import selection
 from mnistlab.reopen import reopen_search
 from tests.simulated.controller import World
@@ -35,7 +36,7 @@ def test_an_observer_that_asks_for_the_test_images_is_refused_in_a_search_and_af
     plugin, file = tmp_path / "curious.py", tmp_path / "x.toml"
     plugin.write_text(CURIOUS)
     file.write_text(CASE.text)
-    opened, registry = experiment.open_with(file, (), selection([plugin]))
+    opened, registry = loader.open_with(file, (), selection([plugin]))
     options = options_in(tmp_path)
     told = list[events.Event]()
     view = nullcontext(lambda stamped: told.append(stamped.event))

@@ -15,8 +15,8 @@ import pytest
 from mnistlab import driving, events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
-from mnistlab.identity import canonical
-from mnistlab.spec import ExperimentSpec
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.tuning import driver, recorder
 from mnistlab.tuning.ladder import finalists

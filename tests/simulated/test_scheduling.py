@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab import events
-from mnistlab.identity import canonical
+from mnistlab.experiment.identity import canonical
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.store.results import RunRecord
 from mnistlab.tuning.driver import best_trials

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from typer.testing import CliRunner
 
-from mnistlab import experiment
 from mnistlab.cli.main import app
 from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
 from mnistlab.data.seal import opened
-from mnistlab.dataset import find_data
 from mnistlab.errors import MnistlabError
+from mnistlab.experiment import loader
+from mnistlab.experiment.dataset import find_data
+from mnistlab.experiment.space import defaults, suggest
 from mnistlab.plugins.discovery import selection
 from mnistlab.run import run_record
-from mnistlab.space import defaults, suggest
 from mnistlab.store import RunWriter, create_run
 from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.training import loop, weights
@@ -57,7 +57,7 @@ def finished_run(
     """Train, confirm and write a run as a search would; return its directory."""
     file = root / "x.toml"
     file.write_text(text)
-    asked, registry = experiment.open_with(file, (), selection(plugins, only_built_in=True))
+    asked, registry = loader.open_with(file, (), selection(plugins, only_built_in=True))
     place = default_place(data_dir)
     found = find_data(asked, place)
     path = create_run(root / "runs", asked.spec.name, datetime(2026, 11, 24, tzinfo=UTC))

@@ -13,10 +13,11 @@ import numpy as np
 import optuna
 import pytest
 
-from mnistlab import events, experiment
+from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.data.seal import sealed
-from mnistlab.dataset import find_data
+from mnistlab.experiment import loader
+from mnistlab.experiment.dataset import find_data
 from mnistlab.plugins.discovery import Selection, discover
 from mnistlab.plugins.registry import Registry, load
 from mnistlab.run import shared_of
@@ -157,7 +158,7 @@ def runner(request: pytest.FixtureRequest, registry: Registry, tiny: Path, folde
             request.getfixturevalue("ray_session")
         file = folder / "x.toml"
         file.write_text(f'name = "tiny"\n[data]\ndataset = "{dataset}"\nvalidation = 32\n' + text)
-        wanted = experiment.load(file, (), plugins)
+        wanted = loader.load(file, (), plugins)
         place = DataPlace(data_dir=tiny, cache=folder / "cache", offline=True)
         stream: list[events.Event] = []
         path = goes_on.path if goes_on else create_run(folder / "runs", "tiny", datetime.now(UTC))

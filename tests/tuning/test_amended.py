@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mnistlab import experiment
-from mnistlab.identity import canonical
+from mnistlab.experiment import loader
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.space import grid, suggest
 from mnistlab.plugins.registry import Registry
-from mnistlab.space import grid, suggest
 from mnistlab.store import read_run
 from mnistlab.store.results import trial_name
 from mnistlab.tuning.past import Past, PastTrial, Step
@@ -122,7 +122,7 @@ def test_a_grid_tries_every_point_that_was_added_and_none_again(
 ) -> None:
     tasks, more, asked = gone_on(tmp_path, registry, "grid", FINITE, addition, first=first, then=1000)
     assert len(tasks) == first
-    whole = experiment.load(tmp_path / "x.toml", (), registry).space
+    whole = loader.load(tmp_path / "x.toml", (), registry).space
     points = [canonical(suggest(whole, lambda one, point=point: point[one.path])) for point in grid(whole)]
     behind = plans(tasks) if addition != "transform" else []  # there every plan of now has one part more
     assert sorted([*behind, *plans(more)]) == sorted(points)

@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.exceptions import RaySystemError
 
-from mnistlab.spec import ResourcesSpec
+from mnistlab.experiment.spec import ResourcesSpec
 from mnistlab.tuning import cluster_gpus
 from mnistlab.tuning.machine import Gpu, Share, gpus_here, share
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, experiment
+from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, RunWriteError
+from mnistlab.experiment import loader
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.store.fsck import check
@@ -163,7 +164,7 @@ def test_a_study_that_another_program_has_locked_is_told_in_our_words(
     monkeypatch.setattr(study, "BUSY_SECONDS", 1.5)
     file = tmp_path / "x.toml"
     file.write_text('name = "x"\n[model.mlp]\n[optimizer.sgd]\n')
-    path, wanted = tmp_path / "study.db", experiment.load(file, (), registry)
+    path, wanted = tmp_path / "study.db", loader.load(file, (), registry)
     opened = open_study(path, wanted.spec, wanted.space)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN EXCLUSIVE")

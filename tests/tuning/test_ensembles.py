@@ -13,7 +13,7 @@ import torch
 from mnistlab import events
 from mnistlab.confirm import confirm
 from mnistlab.data.seal import opened
-from mnistlab.kept import read_weights
+from mnistlab.experiment.recorded import read_weights
 from mnistlab.store import read_lines, read_run
 from mnistlab.store.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.training import loop, weights

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistlab import experiment
+from mnistlab.experiment import loader
 from mnistlab.tuning.ladder import Ladder, Rung, budgets, finalists, numbered, rungs_of
 from tests.simulated.driving import registry
 
@@ -28,7 +28,7 @@ batch_size = {batch}
 def rungs(tmp_path: Path, images: int, search: str, batch: str) -> list[float]:
     file = tmp_path / "x.toml"
     file.write_text(FILE.format(batch=batch) + search)
-    found = experiment.load(file, (), registry())
+    found = loader.load(file, (), registry())
     return [rung.budget for rung in rungs_of(found.spec, found.space, images)]
 
 

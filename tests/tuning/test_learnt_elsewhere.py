@@ -12,10 +12,10 @@ from typing import Any
 import optuna
 import pytest
 
-from mnistlab import experiment
-from mnistlab.earlier import Earlier, Result
-from mnistlab.experiment import Experiment
-from mnistlab.space import suggest
+from mnistlab.experiment import loader
+from mnistlab.experiment.earlier import Earlier, Result
+from mnistlab.experiment.loader import Experiment
+from mnistlab.experiment.space import suggest
 from mnistlab.tuning.study import ask, enqueue, new_study
 from tests.simulated.driving import registry
 
@@ -53,7 +53,7 @@ def quiet() -> Iterator[None]:
 def wanted(folder: Path, algorithm: str, scheduler: str, seed: int = 0) -> Experiment:
     file = folder / "x.toml"
     file.write_text(f'{SPACE}algorithm = "{algorithm}"\nscheduler = "{scheduler}"\n')
-    return experiment.load(file, (f"seed={seed}",), registry())
+    return loader.load(file, (f"seed={seed}",), registry())
 
 
 def worth(point: Mapping[str, Any]) -> float:

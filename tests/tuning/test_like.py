@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, experiment, run
+from mnistlab import events, run
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.errors import SpecError
+from mnistlab.experiment import loader
+from mnistlab.experiment.space import suggest
+from mnistlab.experiment.spec import read
 from mnistlab.leaderboard import rank
 from mnistlab.reopen import reopen_search
 from mnistlab.report.records import overview
-from mnistlab.space import suggest
-from mnistlab.spec import read
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.store.results import RunRecord
 from mnistlab.tuning.like import earlier_of, taken
@@ -40,7 +41,7 @@ def searched(root: Path, case: Case, *changes: str, like: str = "") -> Path:
     root.mkdir(exist_ok=True)
     file.write_text(case.text.replace("[search]\n", f"[search]\n{like}\n"))
     with without_ray(case, root):
-        wanted = experiment.judge(read(file, changes), registry(), partial(taken, root / "runs"))
+        wanted = loader.judge(read(file, changes), registry(), partial(taken, root / "runs"))
         return run.search(wanted, options_in(root), registry(), lambda _: nullcontext(lambda _stamped: None)).path
 
 
@@ -81,7 +82,7 @@ def test_the_best_plan_of_an_earlier_run_is_looked_at_right_after_the_defaults(r
 
 def test_every_result_is_its_share_of_its_own_run(lent: Path) -> None:
     record = read_run(lent)
-    space = experiment.reopen("x", dict(record.run["experiment"]), registry().selection)[0].space
+    space = loader.reopen("x", dict(record.run["experiment"]), registry().selection)[0].space
     found, misfits = earlier_of(record, space, "val_accuracy")
     assert not misfits
     assert sorted(one.beats for one in found.results) == pytest.approx([(at + 0.5) / 12 for at in range(12)])
@@ -110,7 +111,7 @@ def test_a_run_that_was_killed_lends_what_waits_at_a_rung_too(tmp_path: Path) ->
 
 def test_a_plan_that_failed_beats_nothing_and_what_the_machine_did_says_nothing(lent: Path) -> None:
     record = read_run(lent)
-    space = experiment.reopen("x", dict(record.run["experiment"]), registry().selection)[0].space
+    space = loader.reopen("x", dict(record.run["experiment"]), registry().selection)[0].space
     first, second, *others = record.trials
     failed = replace(first, state="failed", cause="nan"), replace(second, state="failed", cause="device")
     found, _ = earlier_of(replace(record, trials=(*failed, *others)), space, "val_accuracy")
@@ -200,7 +201,7 @@ def faults(root: Path, *names: str, space: str = "", case: Case = CASE) -> list[
     file = root / "x.toml"
     file.write_text(text.replace("[search]\n", f"[search]\nlike = {json.dumps(list(names))}\n"))
     with pytest.raises(SpecError) as caught:
-        experiment.judge(read(file), registry(), partial(taken, root / "runs"))
+        loader.judge(read(file), registry(), partial(taken, root / "runs"))
     return [str(fault) for fault in caught.value.faults]
 
 
@@ -236,7 +237,7 @@ def test_a_run_of_which_no_plan_fits_says_why(root: Path, lent: Path) -> None:
     rest = CASE.text.split("[optimizer.sgd]")[1]
     file.write_text(f"{other}\n[optimizer.sgd]{rest}".replace("[search]\n", f'[search]\nlike = "{lent.name}"\n'))
     with pytest.raises(SpecError, match=r"model mlp is none of lenet \(12\)"):
-        experiment.judge(read(file), registry(), partial(taken, root / "runs"))
+        loader.judge(read(file), registry(), partial(taken, root / "runs"))
 
 
 def test_a_grid_takes_nothing(root: Path, lent: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mnistlab.errors import ResourceError
-from mnistlab.spec import ResourcesSpec
+from mnistlab.experiment.spec import ResourcesSpec
 from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Gpu, Machine, Share, doubts, gpus_here, share, this_machine
 
 

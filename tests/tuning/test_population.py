@@ -13,8 +13,8 @@ import pytest
 import torch
 from ray.tune.experiment import Trial
 
+from mnistlab.experiment.space import Space
 from mnistlab.plugins.registry import Registry
-from mnistlab.space import Space
 from mnistlab.store import RunWriter, create_run
 from mnistlab.store.checkpoints import write_checkpoint
 from mnistlab.training.weights import pack

@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from mnistlab import events, experiment
-from mnistlab.identity import canonical
+from mnistlab import events
+from mnistlab.experiment import loader
+from mnistlab.experiment.identity import canonical
 from mnistlab.plugins.registry import Registry
 from mnistlab.tuning.bridge import INSISTS, Bridge
 from mnistlab.tuning.outcome import Interruptions
@@ -35,7 +36,7 @@ class Asked:
     def __init__(self, folder: Path, registry: Registry, text: str, algorithm: str) -> None:
         file = folder / "x.toml"
         file.write_text('name = "tiny"\n' + text.replace('"grid"', f'"{algorithm}"'))
-        wanted = experiment.load(file, (), registry)
+        wanted = loader.load(file, (), registry)
         self.study, self.said = open_study(folder / "study.db", wanted.spec, wanted.space), list[str]()
         none = Interruptions(lambda: "")
         self.bridge = Bridge(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mnistlab import experiment
+from mnistlab.experiment import loader
 from mnistlab.store.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
 from mnistlab.training import loop
 from mnistlab.tuning import worker
@@ -84,7 +84,7 @@ def test_how_far_a_trial_came(more, epochs):
 
 def test_a_trial_that_needed_all_of_a_device_gets_it_again_when_it_is_promoted(tmp_path):
     (tmp_path / "x.toml").write_text('name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n[search]\ntrials = 8\n')
-    wanted = experiment.load(tmp_path / "x.toml", (), registry())
+    wanted = loader.load(tmp_path / "x.toml", (), registry())
     ladder = Ladder(numbered([1.0, 8.0]), factor=4)
     study, cut = new_study(wanted.spec, wanted.space), Interruptions(lambda: "")
     bridge = Bridge(study, wanted.space, wanted.spec, parallel=1, interruptions=cut, ladder=ladder)

@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mnistlab.algorithms import batch
+from mnistlab.experiment.algorithms import batch
 from mnistlab.tuning.scores import scores
 from tests.simulated import worker
 from tests.simulated.curves import Fate

@@ -10,8 +10,8 @@ import pytest
 
 from mnistlab.api import Choice, Domain, Float, Int, domains
 from mnistlab.builtin.optimizers.schedules import Scheduled
-from mnistlab.space import Branch, Parameter, Space
-from mnistlab.spec import ExperimentSpec, Table
+from mnistlab.experiment.space import Branch, Parameter, Space
+from mnistlab.experiment.spec import ExperimentSpec, Table
 from mnistlab.tuning.schedulers import Population, _brackets, _neighbour, _sample, scheduler
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mnistlab.confirm import confirm
-from mnistlab.identity import plan_sha256
+from mnistlab.experiment.identity import plan_sha256
 from mnistlab.store import read_lines, read_run
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistlab.api import Choice, Domain, Float, Int
-from mnistlab.identity import canonical
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.points import values
+from mnistlab.experiment.space import Branch, Parameter, Space
 from mnistlab.plugins.registry import Registry
-from mnistlab.points import values
-from mnistlab.space import Branch, Parameter, Space
 from mnistlab.store.results import TrialResult
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.past import Past

@@ -6,8 +6,8 @@ import torch
 from mnistlab_records.ema import AdamExponential, build, decay, kept_share
 from torch.utils.flop_counter import FlopCounterMode
 
-from mnistlab import experiment
 from mnistlab.api import ImageShape
+from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import EVERYTHING
 from mnistlab.training.loop import count_parameters
 from mnistlab.training.precision import autocast
@@ -204,7 +204,7 @@ def test_every_net_has_a_recipe():
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_fixes_everything_and_trains_the_published_net(path):
     text = path.read_text(encoding="utf-8")
-    wanted, _ = experiment.open_with(path, (), EVERYTHING)
+    wanted, _ = loader.open_with(path, (), EVERYTHING)
     assert wanted.spec.name == path.stem
     assert list(wanted.spec.model) == [path.stem]
     assert wanted.spec.search.trials == 1
@@ -217,7 +217,7 @@ def test_a_recipe_fixes_everything_and_trains_the_published_net(path):
 
 @pytest.mark.parametrize(("name", "gamma"), [("m3", 0.98), ("m5", 0.98), ("m7", 0.98), ("reference-net", 0.95)])
 def test_a_recipe_multiplies_the_rate_by_gamma_after_each_epoch(name, gamma):
-    wanted, _ = experiment.open_with(ROOT / "experiments" / "records" / f"{name}.toml", (), EVERYTHING)
+    wanted, _ = loader.open_with(ROOT / "experiments" / "records" / f"{name}.toml", (), EVERYTHING)
     config = AdamExponential(**wanted.spec.optimizer["adam-exponential"])
     epochs = wanted.space.epochs
     assert config.stairs == epochs

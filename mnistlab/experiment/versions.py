@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistlab.errors import PluginError
-from mnistlab.kept import parts_of, table_of
+from mnistlab.experiment.recorded import parts_of, table_of
 from mnistlab.plugins.registry import Kind, Registry
 from mnistlab.store.results import RunRecord
 

@@ -15,12 +15,12 @@ from typing import Any, cast
 
 from mnistlab.api import Choice, Domain, Scalar
 from mnistlab.errors import Fault, PluginError, SpecError, short
-from mnistlab.experiment import DatasetChoice, Experiment, allowed_by, judge
+from mnistlab.experiment.loader import DatasetChoice, Experiment, allowed_by, judge
+from mnistlab.experiment.points import normalized, same
+from mnistlab.experiment.space import Branch, Space
+from mnistlab.experiment.spec import OLD_DEFAULTS, Draft, ExperimentSpec, Table, spec_json, validate
 from mnistlab.plugins.discovery import Selection, canonical
 from mnistlab.plugins.registry import Kind, Registry, select
-from mnistlab.points import normalized, same
-from mnistlab.space import Branch, Space
-from mnistlab.spec import OLD_DEFAULTS, Draft, ExperimentSpec, Table, spec_json, validate
 
 Added = dict[str, Any]
 """By dotted key: the options that a list has more, or the settings of an additional table."""

@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from mnistlab.api import Choice, Domain, Float, Int, Scalar
 from mnistlab.errors import near_miss, nearest, short
-from mnistlab.forms import FLAG, instead, typed
-from mnistlab.points import normalized, same, steps_beside
+from mnistlab.experiment.forms import FLAG, instead, typed
+from mnistlab.experiment.points import normalized, same, steps_beside
 from mnistlab.util.steps import exact
 
 

@@ -16,11 +16,11 @@ from pydantic.fields import FieldInfo
 
 from mnistlab.api import Choice, Config, Domain, Float, Int, Scalar, domains
 from mnistlab.errors import Fault, PluginError, misspelt
-from mnistlab.explain import broken, explain, unknown_setting
-from mnistlab.forms import loose
-from mnistlab.narrowing import read_setting
+from mnistlab.experiment.explain import broken, explain, unknown_setting
+from mnistlab.experiment.forms import loose
+from mnistlab.experiment.narrowing import read_setting
+from mnistlab.experiment.points import default_in, normalized, same, values
 from mnistlab.plugins.registry import Kind, Offer, Registry
-from mnistlab.points import default_in, normalized, same, values
 
 Plan = dict[str, Any]
 Ask = Callable[["Parameter"], Scalar]

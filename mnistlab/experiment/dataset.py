@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from mnistlab.api import DataPlace, DatasetInfo, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, part_of, prepare_dataset, split_indices
-from mnistlab.earlier import compared, looked_at
 from mnistlab.errors import DataUnavailableError
-from mnistlab.experiment import DatasetChoice, Experiment
-from mnistlab.portfolio import most_looks
-from mnistlab.spec import DataSpec
+from mnistlab.experiment.earlier import compared, looked_at
+from mnistlab.experiment.loader import DatasetChoice, Experiment
+from mnistlab.experiment.portfolio import most_looks
+from mnistlab.experiment.spec import DataSpec
 from mnistlab.util.credentials import without_credentials
 from mnistlab.util.seeds import split_seeds
 

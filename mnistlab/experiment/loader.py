@@ -9,18 +9,16 @@ from typing import cast
 
 from pydantic import BaseModel, ValidationError
 
-from mnistlab import algorithms
-from mnistlab import spec as spec_file
 from mnistlab.api import Config, Dataset
-from mnistlab.earlier import Earlier
 from mnistlab.errors import Fault, PluginError, SpecError, closest, misspelt, near_miss
-from mnistlab.explain import TABLE, UNKNOWN, explain
-from mnistlab.forms import PLUGIN_TABLES, how_to_write
-from mnistlab.plugins.discovery import Selection, canonical
-from mnistlab.plugins.registry import Offer, Registry, select
-from mnistlab.portfolio import first_looks
-from mnistlab.space import Space, TrainingConfig, compose, endless, size
-from mnistlab.spec import (
+from mnistlab.experiment import algorithms
+from mnistlab.experiment import spec as spec_file
+from mnistlab.experiment.earlier import Earlier
+from mnistlab.experiment.explain import TABLE, UNKNOWN, explain
+from mnistlab.experiment.forms import PLUGIN_TABLES, how_to_write
+from mnistlab.experiment.portfolio import first_looks
+from mnistlab.experiment.space import Space, TrainingConfig, compose, endless, size
+from mnistlab.experiment.spec import (
     MAX_TRIALS,
     MOST_OF_BUDGET,
     OLD_DEFAULTS,
@@ -34,6 +32,8 @@ from mnistlab.spec import (
     SearchSpec,
     Table,
 )
+from mnistlab.plugins.discovery import Selection, canonical
+from mnistlab.plugins.registry import Offer, Registry, select
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSpec,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mnistlab.errors import Fault, misspelt, must_be_one_of, near_miss
-from mnistlab.forms import FLAG, NUMBER, STRING, WHOLE, example, how_to_write, instead
+from mnistlab.experiment.forms import FLAG, NUMBER, STRING, WHOLE, example, how_to_write, instead
 
 UNKNOWN, TABLE = "is not a setting", "must be a table"
 _RULES = {

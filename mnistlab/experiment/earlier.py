@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 from mnistlab.api import Choice, Domain, Scalar
 from mnistlab.errors import short
-from mnistlab.points import normalized
-from mnistlab.space import Branch, Parameter, Space, defaults, suggest
+from mnistlab.experiment.points import normalized
+from mnistlab.experiment.space import Branch, Parameter, Space, defaults, suggest
 from mnistlab.util.text import counted
 
 GOOD = 1 / 3  # share of a run's trials out of which the plans are that are looked at first

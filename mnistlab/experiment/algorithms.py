@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from mnistlab.api import Choice
-from mnistlab.space import Space, size
-from mnistlab.spec import Algorithm, ExperimentSpec, SearchSpec
+from mnistlab.experiment.space import Space, size
+from mnistlab.experiment.spec import Algorithm, ExperimentSpec, SearchSpec
 from mnistlab.util.text import counted
 
 # These learn from trials that ended.

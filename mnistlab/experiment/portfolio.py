@@ -11,11 +11,11 @@ from dataclasses import replace
 from itertools import chain, product, zip_longest
 
 from mnistlab.api import Choice, Scalar
-from mnistlab.earlier import Earlier, points
-from mnistlab.identity import canonical
-from mnistlab.points import closest, normalized
-from mnistlab.space import Branch, Parameter, Space, defaults, suggest
-from mnistlab.spec import SearchSpec
+from mnistlab.experiment.earlier import Earlier, points
+from mnistlab.experiment.identity import canonical
+from mnistlab.experiment.points import closest, normalized
+from mnistlab.experiment.space import Branch, Parameter, Space, defaults, suggest
+from mnistlab.experiment.spec import SearchSpec
 
 SHARE = 3  # of so many trials one, at most, is a look at what is known
 

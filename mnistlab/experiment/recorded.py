@@ -13,11 +13,11 @@ import numpy as np
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
-from mnistlab.dataset import Data, fresh_division
 from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
-from mnistlab.experiment import DatasetChoice
+from mnistlab.experiment.dataset import Data, fresh_division
+from mnistlab.experiment.loader import DatasetChoice
+from mnistlab.experiment.spec import DataSpec
 from mnistlab.plugins.registry import Kind, Registry
-from mnistlab.spec import DataSpec
 from mnistlab.store.results import ReplicateResult, RunRecord, Split
 
 

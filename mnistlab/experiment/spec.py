@@ -1,7 +1,7 @@
 """The experiment file: TOML in, a frozen `ExperimentSpec` out, and every fault of the file in one report.
 
 This module knows the fixed part of a file. The tables of models, optimizers, transforms and of training hold settings
-of plugins' config fields; `mnistlab.space` checks those against the plugins' domains.
+of plugins' config fields; `mnistlab.experiment.space` checks those against the plugins' domains.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from pydantic import (
 )
 
 from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
-from mnistlab.explain import explain
-from mnistlab.forms import example
+from mnistlab.experiment.explain import explain
+from mnistlab.experiment.forms import example
 from mnistlab.store.results import METRICS
 from mnistlab.util.filenames import is_device
 
@@ -46,7 +46,7 @@ OLD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 Table = dict[str, Any]
-Tables = dict[str, SkipValidation[Table]]  # `mnistlab.space` judges what stands in them
+Tables = dict[str, SkipValidation[Table]]  # `mnistlab.experiment.space` judges what stands in them
 Algorithm = Literal["auto", "tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
 Scheduler = Literal["halving", "asha", "hyperband", "median", "pbt", "none"]
 
