@@ -24,9 +24,9 @@ from machine import spread, table
 
 from mnistlab import store
 from mnistlab.leaderboard import group, rank_together
+from mnistlab.report.tables import csv_text, section
 from mnistlab.store.jsonl import encode_file
 from mnistlab.store.results import Cost, ReplicateResult, TestScore, TrialResult, to_json
-from mnistlab.tables import csv_text, section
 
 TRIALS, CONFIRMED, SEEDS, IMAGES, EPOCHS = 100, 3, 5, 10_000, 8
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from machine import spread, table
 
-from mnistlab.report.drawing import library
+from mnistlab.report.vega import library
 from mnistlab.store import RunWriter, create_run
 from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 

@@ -14,9 +14,9 @@ from mnistlab.leaderboard.compare import compare
 from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.leaderboard.statistics import Difference, Interval
+from mnistlab.report.tables import section
+from mnistlab.report.tables.columns import about, table_of
 from mnistlab.store.results import ReplicateResult, RunRecord
-from mnistlab.tables import section
-from mnistlab.tables.cells import about, table_of
 from tests.test_leaderboard import fail, plan, record, replicates, trial
 
 

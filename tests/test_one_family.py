@@ -23,10 +23,10 @@ from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.leaderboard.racing import ALPHA, LEAST, RISK, beaten, confidence_of, drops, level_of
 from mnistlab.leaderboard.statistics import holm
-from mnistlab.report import columns
-from mnistlab.report.records import methods
+from mnistlab.report import page_columns
+from mnistlab.report.prose import methods
+from mnistlab.report.tables import section, table_of
 from mnistlab.store.results import ReplicateResult, RunRecord
-from mnistlab.tables import section, table_of
 from tests.test_leaderboard import asked, planned, record, trial
 
 pytestmark = pytest.mark.simulated
@@ -217,7 +217,7 @@ def check_files(board: Leaderboard, records: Sequence[RunRecord]) -> None:
         assert {text.split()[2] for text in shared} == confirmed
         assert any(text.startswith("n= marks") for text in texts) == any(row.rank.endswith("=") for row in board.rows)
         assert any(text.startswith("Range: ") for text in texts) == any(row.ranks for row in board.rows)
-    shown = columns.table(board, columns.shown(board))
+    shown = page_columns.table(board, page_columns.shown(board))
     assert [ranked.cells[0][0] for ranked in shown] == [row.rank for row in board.rows]
     left = ", ".join(row.trial for row in board.rows if row.left_race)
     assert any(text.startswith("Out of the race") for text in below) == bool(left)

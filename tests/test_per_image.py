@@ -19,9 +19,9 @@ from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.compare import compare
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.leaderboard.racing import beaten, difference, images_of, outcomes
+from mnistlab.report.tables import csv_text, section
 from mnistlab.store import RunWriter, create_run, pack_per_image, per_image, read_run
 from mnistlab.store.results import ReplicateResult, RunRecord
-from mnistlab.tables import csv_text, section
 from tests.test_compare import run
 from tests.test_leaderboard import by_image, record, replicates, trial
 

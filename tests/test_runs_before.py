@@ -15,10 +15,10 @@ from mnistlab.console.state import ViewState, advance
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import rank, rank_together
 from mnistlab.leaderboard.prose.verdict import verdict
-from mnistlab.report.records import methods
+from mnistlab.report.prose import methods
+from mnistlab.report.tables.columns import about
 from mnistlab.store import key_of, note_opening, read_lines
 from mnistlab.store.openings import OPENINGS
-from mnistlab.tables.cells import about
 from tests import test_confirm_cut as cut
 from tests.report import runs
 from tests.test_confirm_cut import TRIALS, Run

@@ -20,10 +20,19 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mnistlab.leaderboard import rank
+from mnistlab.report.tables import (
+    Section,
+    csv_text,
+    json_text,
+    latex_text,
+    markdown_text,
+    parquet_bytes,
+    section,
+    table_of,
+)
+from mnistlab.report.tables.columns import NoSuchColumnError, Table
+from mnistlab.report.tables.data import frame
 from mnistlab.store.results import Cost, ReplicateResult
-from mnistlab.tables import Section, csv_text, json_text, latex_text, markdown_text, parquet_bytes, section, table_of
-from mnistlab.tables.cells import NoSuchColumnError, Table
-from mnistlab.tables.data import frame
 from tests.test_leaderboard import plan, record, replicates, trial
 
 # What a plugin may call itself, its settings and its errors.

@@ -14,8 +14,8 @@ from mnistlab.cli.output import write_output
 if TYPE_CHECKING:
     from mnistlab.errors import MnistlabError
     from mnistlab.leaderboard import Leaderboard
+    from mnistlab.report.tables import Section
     from mnistlab.store.results import RunRecord
-    from mnistlab.tables import Section
 
 SHOWN = 100  # rows of a ranking on the screen, unless --top says otherwise
 
@@ -73,7 +73,7 @@ def leaderboard(
 def _check_format(name: str, output: Path | None) -> None:
     """Refuse a format that is not known, or that can't be written where it is to go."""
     from mnistlab.errors import nearest
-    from mnistlab.tables import FORMATS
+    from mnistlab.report.tables import FORMATS
 
     if name not in FORMATS:
         raise typer.BadParameter(f"'{name}' is none of {', '.join(FORMATS)}. {nearest(name, FORMATS)}".strip())
@@ -106,7 +106,7 @@ def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple
 
 def _print(boards: Sequence[Leaderboard], sort: str, top: int | None, *, front: bool) -> None:
     from mnistlab.console.summary import print_leaderboard, result_console
-    from mnistlab.tables import section
+    from mnistlab.report.tables import section
 
     console = result_console()
     for board in boards:
@@ -137,7 +137,7 @@ def _export(
     from dataclasses import replace
 
     from mnistlab.console.summary import notes
-    from mnistlab.tables import TEXTS, parquet_bytes, section
+    from mnistlab.report.tables import TEXTS, parquet_bytes, section
 
     parts: list[Section] = []
     for board in boards:
@@ -156,7 +156,7 @@ def _table_text(boards: Sequence[Leaderboard], sort: str, top: int | None, *, fr
     from rich.console import Console
 
     from mnistlab.console.summary import PIPE_WIDTH, print_leaderboard
-    from mnistlab.tables import section
+    from mnistlab.report.tables import section
 
     console = Console(file=io.StringIO(), width=PIPE_WIDTH, color_system=None, markup=False)
     for board in boards:

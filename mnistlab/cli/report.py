@@ -14,8 +14,8 @@ from mnistlab.errors import ExitCode, MnistlabError, nearest
 
 if TYPE_CHECKING:
     from mnistlab.leaderboard import Leaderboard
-    from mnistlab.report.digits import Evaluated
-    from mnistlab.report.run import Ask, RunPage
+    from mnistlab.report.evaluation import Evaluated
+    from mnistlab.report.run_page import Ask, RunPage
     from mnistlab.store.results import RunRecord
 
 FORMATS = ("html", "md", "csv", "json", "parquet", "latex")
@@ -54,7 +54,7 @@ def report(
     """Write the RUNs as one file that can be sent: ranking, charts, mistakes, every trial. Nothing is fetched."""
     files = _files(output, format_)
     from mnistlab import store
-    from mnistlab.report.run import read
+    from mnistlab.report.run_page import read
 
     paths = [store.find_run(name, runs) for name in run]
     pages = read(paths, _asker(data_dir, plugin or (), no_plugins) if predictions else None)
@@ -94,7 +94,7 @@ def _asker(data_dir: Path | None, files: Sequence[Path], only_built_in: bool) ->
 
 def _write(kind: str, path: Path, pages: Sequence[RunPage]) -> None:
     """Write a page, or the table of the ranking in a format for programs and papers."""
-    from mnistlab.tables import parquet_bytes, section
+    from mnistlab.report.tables import parquet_bytes, section
 
     if kind == "parquet":
         write_output(path, parquet_bytes([section(page.board) for page in pages]))
@@ -104,7 +104,7 @@ def _write(kind: str, path: Path, pages: Sequence[RunPage]) -> None:
 
 def _text(kind: str, pages: Sequence[RunPage]) -> str:
     from mnistlab.report import page
-    from mnistlab.tables import TEXTS, section
+    from mnistlab.report.tables import TEXTS, section
 
     if kind in {"html", "md"}:
         return page.html(pages) if kind == "html" else page.markdown(pages)

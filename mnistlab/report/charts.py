@@ -9,8 +9,8 @@ import altair as alt
 
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.report import facts
-from mnistlab.report.columns import latency
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
+from mnistlab.report.page_columns import latency
+from mnistlab.report.vega import BLUE, GREY, ORANGE, STATES, Figure, by_state, data, figure, ladder
 from mnistlab.store.results import RunRecord
 from mnistlab.util.text import counted, metric_text, shortened
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import altair as alt
 import numpy as np
 
-from mnistlab.report import digits
+from mnistlab.report import evaluation
 from mnistlab.report.charts import LABEL, WIDTH
-from mnistlab.report.digits import Digit, Evaluated
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
+from mnistlab.report.evaluation import Digit, Evaluated
+from mnistlab.report.vega import BLUE, GREY, ORANGE, Figure, data, figure, ladder
 from mnistlab.util.text import counted, shortened
 
 HEAT = 5  # shades of the confusion matrix
@@ -45,12 +45,16 @@ class Mistakes:
 
 def mistakes(key: str, found: Evaluated) -> Mistakes:
     """Return what predictions come to; `key` begins the ids of the figures."""
-    counts, hardest, surest = digits.confusion(found), digits.hardest(found), digits.most_confidently_wrong(found)
+    counts, hardest, surest = (
+        evaluation.confusion(found),
+        evaluation.hardest(found),
+        evaluation.most_confidently_wrong(found),
+    )
     return Mistakes(
         said=_said(found),
         classes=tuple(shortened(name, LABEL) for name in found.classes),
         matrix=_matrix(counts),
-        common=tuple(digits.confusions(counts, found.classes)),
+        common=tuple(evaluation.confusions(counts, found.classes)),
         figures=(
             _recall(f"{key}-recall", found),
             _calibration(f"{key}-calibration", found),
@@ -98,7 +102,7 @@ def _matrix(counts: np.ndarray) -> tuple[tuple[Cell, ...], ...]:
 
 
 def _recall(name: str, found: Evaluated) -> Figure:
-    recalls = digits.recalls(found)
+    recalls = evaluation.recalls(found)
     values = [
         {
             "class": shortened(one.name, LABEL),
@@ -139,7 +143,7 @@ def _recall(name: str, found: Evaluated) -> Figure:
 
 
 def _calibration(name: str, found: Evaluated) -> Figure:
-    bins, error = digits.calibration(found)
+    bins, error = evaluation.calibration(found)
     values = [
         {"confidence": one.confidence, "accuracy": one.accuracy, "predictions": one.count, "size": math.sqrt(one.count)}
         for one in bins
@@ -160,7 +164,7 @@ def _calibration(name: str, found: Evaluated) -> Figure:
         name,
         alt.layer(line, curve, dots).properties(width=280, height=280),
         title="Calibration",
-        caption=f"Expected calibration error {100 * error:.2f} % ({digits.BINS} bins, "
+        caption=f"Expected calibration error {100 * error:.2f} % ({evaluation.BINS} bins, "
         f"{counted(found.models, 'model')}); larger marks hold more predictions. "
         "Below the dashed line the model is surer than it should be.",
         text=f"The expected calibration error is {100 * error:.2f} %.",
@@ -171,7 +175,7 @@ def _calibration(name: str, found: Evaluated) -> Figure:
 
 def _confidence(name: str, found: Evaluated) -> Figure:
     """Return how many predictions were right and how many wrong by how sure the model was, on a logarithmic axis."""
-    bins, _ = digits.calibration(found)
+    bins, _ = evaluation.calibration(found)
     values = [
         {"confidence": one.confidence, "what": what, "predictions": count}
         for one in bins

@@ -19,8 +19,8 @@ from mnistlab.experiment.recorded import open_data, parts_of, read_weights, weig
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.report.digits import Evaluated, Votes
-from mnistlab.report.public import places_of, without_folders
+from mnistlab.report.evaluation import Evaluated, Votes
+from mnistlab.report.redact import places_of, without_folders
 from mnistlab.store.results import ReplicateResult, RunRecord, Split
 from mnistlab.training import loop, weights
 from mnistlab.training.precision import process_restored

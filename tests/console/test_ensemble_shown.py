@@ -17,11 +17,11 @@ from mnistlab.console.tables import confirmation_text
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.python import SearchResult
-from mnistlab.report import run as report
-from mnistlab.report.data import as_data
+from mnistlab.report import run_page as report
+from mnistlab.report.as_json import as_data
+from mnistlab.report.tables.columns import Section
+from mnistlab.report.tables.data import json_text
 from mnistlab.store.results import Cost, EnsembleResult, RunRecord, TestScore
-from mnistlab.tables.cells import Section
-from mnistlab.tables.data import json_text
 from tests.report import runs
 from tests.test_leaderboard import order, record, replicates, trial
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mnistlab import events as ev
-from mnistlab.report import run
-from mnistlab.report.digits import Evaluated, Votes
+from mnistlab.report import run_page
+from mnistlab.report.evaluation import Evaluated, Votes
 from mnistlab.store.results import ReplicateResult, RunRecord, TestScore, TrialResult
 
 START = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
@@ -225,15 +225,15 @@ def evaluated(classes: tuple[str, ...] = tuple("0123456789"), images: int = 400,
 
 
 @cache
-def whole_page() -> run.RunPage:
+def whole_page() -> run_page.RunPage:
     """The page of a whole run whose models were asked: its charts take a second and more, so it is made once."""
     of = record()
-    return run.page("r0", of, stream(of), lambda *_: evaluated())
+    return run_page.page("r0", of, stream(of), lambda *_: evaluated())
 
 
 @cache
-def evil_page() -> run.RunPage:
+def evil_page() -> run_page.RunPage:
     """The page of a run whose every word is an attack, also once."""
     of = evil(24)
     classes = tuple(f"{EVIL}{number}" for number in range(10))
-    return run.page("r0", of, stream(of), lambda *_: evaluated(classes))
+    return run_page.page("r0", of, stream(of), lambda *_: evaluated(classes))

@@ -15,8 +15,8 @@ from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.experiment.spec import Draft, spec_json
 from mnistlab.record import _dataset_record
-from mnistlab.report import run
-from mnistlab.report.again import search_command, trial_command
+from mnistlab.report import run_page
+from mnistlab.report.rerun import search_command, trial_command
 from mnistlab.store.results import RunRecord
 from tests.report.runs import record
 
@@ -109,7 +109,7 @@ def test_an_amended_run_is_its_first_command_and_what_came_later() -> None:
     stream = tuple(ev.Stamped(seq=i, time=datetime(2026, 1, 1, tzinfo=UTC), t=1.0, event=e) for i, e in enumerate(told))
     said = "mnistlab search b.toml && mnistlab resume made-up --trials 9 && mnistlab resume made-up --amend b.toml"
     assert search_command(of, stream, "mnistlab search /home/me/b.toml") == said
-    assert run.page("r0", of, stream, began="mnistlab search /home/me/b.toml").command == said
+    assert run_page.page("r0", of, stream, began="mnistlab search /home/me/b.toml").command == said
 
 
 def test_a_trial_of_a_plugin_file_is_reproduced_with_the_run_s_own_copy_of_it() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from mnistlab.report import page, run
+from mnistlab.report import page, run_page
 from tests.report.runs import evaluated, evil_page, record, stream, whole_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, which drives the browser")
@@ -42,7 +42,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with fewer trials and yet every kind of thing: axe looks at each element of it."""
     of = record(10)
-    return written(tmp_path_factory, run.page("r0", of, stream(of), lambda *_: evaluated()))
+    return written(tmp_path_factory, run_page.page("r0", of, stream(of), lambda *_: evaluated()))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory, evil_page())
 
 
-def written(tmp_path_factory: pytest.TempPathFactory, shown: run.RunPage) -> Path:
+def written(tmp_path_factory: pytest.TempPathFactory, shown: run_page.RunPage) -> Path:
     file = tmp_path_factory.mktemp("report") / "report.html"
     file.write_text(page.html([shown]), encoding="utf-8")
     return file

@@ -7,7 +7,7 @@ import pytest
 
 from mnistlab.leaderboard import rank
 from mnistlab.leaderboard.statistics import MeanSd
-from mnistlab.report import columns, facts
+from mnistlab.report import facts, page_columns
 from mnistlab.store.results import RungResult, TrialResult
 from mnistlab.tuning.importance import importances
 from tests.report.runs import record, stream, trial
@@ -120,14 +120,14 @@ def test_importance_of_equal_values_is_refused() -> None:
 
 
 def test_a_score_tells_spread_and_seeds_where_there_are_some() -> None:
-    assert columns.score("val_accuracy", MeanSd(0.98441, 0.0019, 3)) == "98.44 ± 0.19 % (3)"
-    assert columns.score("val_accuracy", MeanSd(0.98441, None, 1)) == "98.44 %"
-    assert columns.score("val_loss", MeanSd(0.25, 0.5, 2)) == "0.25 ± 0.5 (2)"
-    assert columns.score("val_accuracy", None) == ""
+    assert page_columns.score("val_accuracy", MeanSd(0.98441, 0.0019, 3)) == "98.44 ± 0.19 % (3)"
+    assert page_columns.score("val_accuracy", MeanSd(0.98441, None, 1)) == "98.44 %"
+    assert page_columns.score("val_loss", MeanSd(0.25, 0.5, 2)) == "0.25 ± 0.5 (2)"
+    assert page_columns.score("val_accuracy", None) == ""
 
 
 def test_only_columns_with_something_in_them_are_shown() -> None:
-    titles = [column.title for column in columns.shown(rank(record()))]
+    titles = [column.title for column in page_columns.shown(rank(record()))]
     assert "Test accuracy" in titles
     assert "Seeds lost" not in titles
-    assert "Test accuracy" not in [column.title for column in columns.shown(rank(record(replicates=())))]
+    assert "Test accuracy" not in [column.title for column in page_columns.shown(rank(record(replicates=())))]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.report import page, run
+from mnistlab.report import page, run_page
 from tests.report.pages import Page
 
 pytestmark = pytest.mark.simulated
@@ -42,8 +42,8 @@ def without_drawings(source: str) -> str:
 
 
 @cache
-def pages(path: Path = RUN) -> list[run.RunPage]:
-    return run.read([path], lambda *_: "The models were not kept with this recording.")
+def pages(path: Path = RUN) -> list[run_page.RunPage]:
+    return run_page.read([path], lambda *_: "The models were not kept with this recording.")
 
 
 def drawn(path: Path = RUN) -> str:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mnistlab.report import page, run
+from mnistlab.report import page, run_page
 from tests.report.pages import Page
 from tests.report.runs import EVIL, evil, evil_page, whole_page
 
@@ -53,7 +53,7 @@ def test_data_and_specifications_read_back_as_they_were(source: str) -> None:
 
 
 def test_no_control_or_direction_sign_is_left_where_people_read(source: str) -> None:
-    for text in (source, page.markdown([run.page("r0", evil(4), ())])):
+    for text in (source, page.markdown([run_page.page("r0", evil(4), ())])):
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u202a-\u202e\u2066-\u2069]", text)
 
 

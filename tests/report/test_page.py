@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mnistlab.report import page, run
-from mnistlab.report.data import SCHEMA
+from mnistlab.report import page, run_page
+from mnistlab.report.as_json import SCHEMA
 from tests.report.pages import Page
 from tests.report.runs import evaluated, record, stream, whole_page
 
@@ -19,7 +19,7 @@ LIBRARY = "/* the library */"
 
 
 def drawn(of: Any, ask: Any = None, events: Any = None) -> tuple[str, Page]:
-    source = page.html([run.page("r0", of, stream(of) if events is None else events, ask)], script=LIBRARY)
+    source = page.html([run_page.page("r0", of, stream(of) if events is None else events, ask)], script=LIBRARY)
     return source, Page(source)
 
 
@@ -133,7 +133,7 @@ def test_images_tell_what_they_are_and_what_was_said(whole: tuple[str, Page]) ->
 def test_what_is_missing_is_said_in_words() -> None:
     said = "The weights of trial 0001 are no longer in the run directory."
     assert said in drawn(record(3), lambda *_: said)[1].text()
-    assert run.NOT_ASKED in drawn(record(3))[1].text()
+    assert run_page.NOT_ASKED in drawn(record(3))[1].text()
 
 
 def test_a_run_without_trials_is_a_page_too() -> None:
@@ -160,7 +160,7 @@ def test_a_run_that_minimises_a_loss_is_a_page_too() -> None:
 
 def test_several_runs_share_a_page_and_no_id() -> None:
     of = record(8)
-    pages = [run.page(key, of, stream(of)) for key in ("r0", "r1")]
+    pages = [run_page.page(key, of, stream(of)) for key in ("r0", "r1")]
     shown = Page(page.html(pages, script=LIBRARY))
     ids = [one.attributes["id"] for one in shown.elements if "id" in one.attributes]
     assert len(ids) == len(set(ids))
@@ -183,7 +183,7 @@ def test_markdown_holds_ranking_words_and_tables() -> None:
 
 def test_the_library_is_embedded_once_and_ends_no_element() -> None:
     of = record(count=3)
-    source = page.html([run.page("r0", of, ())])
+    source = page.html([run_page.page("r0", of, ())])
     assert source.count("window.vegaEmbed=") == 1
     assert source.count("</script>") == len(Page(source).all("script"))
     assert len(source.encode()) < 1_200_000
@@ -196,7 +196,7 @@ def test_the_library_is_embedded_once_and_ends_no_element() -> None:
 def test_a_report_stays_small_enough_to_be_sent(trials: int, images: int, size: int) -> None:
     """The limit of the short form is passed where each trial takes twice as much."""
     of = record(count=trials)
-    source = page.html([run.page("r0", of, stream(of), lambda *_: evaluated(images=images))])
+    source = page.html([run_page.page("r0", of, stream(of), lambda *_: evaluated(images=images))])
     assert len(source.encode()) <= size
 
 

@@ -11,10 +11,10 @@ import pytest
 from mnistlab.api import DataPlace
 from mnistlab.leaderboard import rank
 from mnistlab.plugins.discovery import Selection
-from mnistlab.report import page, run
-from mnistlab.report.data import as_data
+from mnistlab.report import page, run_page
+from mnistlab.report.as_json import as_data
 from mnistlab.report.predictions import evaluated
-from mnistlab.report.public import public_command, without_folders
+from mnistlab.report.redact import public_command, without_folders
 from mnistlab.store.results import RunRecord
 from tests.report.runs import record, stream
 
@@ -39,7 +39,7 @@ def told(where: str = f"{HERE}/runs/made-up") -> RunRecord:
 @pytest.mark.parametrize("said", [f"can't read {HERE}/runs/made-up/trials/0000/weights.safetensors: gone", ""])
 def test_a_whole_report_names_no_folder_of_a_machine(said: str) -> None:
     of = told()
-    pages = [run.page("r0", of, stream(of), (lambda *_: said) if said else None)]
+    pages = [run_page.page("r0", of, stream(of), (lambda *_: said) if said else None)]
     for text in (page.html(pages, script=""), page.markdown(pages), json.dumps(as_data(pages))):
         for word in ("secret", "/home", "/runs"):
             assert word not in text

@@ -18,7 +18,7 @@ from mnistlab.cli.watch import status
 from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.reopen import reopen_search
 from mnistlab.report import page
-from mnistlab.report.run import read
+from mnistlab.report.run_page import read
 from mnistlab.store import fsck, read_events
 from mnistlab.store.follow import follow_events, is_running
 from tests.simulated.driving import Case, Drives, Fault, options_in

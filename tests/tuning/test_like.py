@@ -23,7 +23,7 @@ from mnistlab.experiment.space import suggest
 from mnistlab.experiment.spec import read
 from mnistlab.leaderboard import rank
 from mnistlab.reopen import reopen_search
-from mnistlab.report.records import overview
+from mnistlab.report.prose import overview
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.store.results import RunRecord
 from mnistlab.tuning.like import earlier_of, taken

@@ -11,7 +11,7 @@ from mnistlab.leaderboard.prose.ensemble import ensemble_notes
 from mnistlab.leaderboard.prose.notes import luck_notes
 from mnistlab.leaderboard.prose.ties import rank_notes
 from mnistlab.leaderboard.rows import splits_of
-from mnistlab.report.again import trial_command
+from mnistlab.report.rerun import trial_command
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.util.text import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 

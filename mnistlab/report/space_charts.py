@@ -10,7 +10,7 @@ import altair as alt
 
 from mnistlab.report import facts
 from mnistlab.report.charts import LABEL, WIDE, WIDTH
-from mnistlab.report.drawing import BLUE, GREY, ORANGE, Figure, data, figure, ladder
+from mnistlab.report.vega import BLUE, GREY, ORANGE, Figure, data, figure, ladder
 from mnistlab.store.results import RunRecord
 from mnistlab.tuning.importance import RESAMPLES, Importance, importances
 from mnistlab.util.text import Scalar, counted, listed, scalar_text, shortened

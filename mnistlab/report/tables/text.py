@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mnistlab.tables.cells import Cell, Section, table_of, title
+from mnistlab.report.tables.columns import Cell, Section, table_of, title
 from mnistlab.util.text import ACCURACIES, shortened, visible
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")

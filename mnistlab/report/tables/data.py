@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, cast
 
-from mnistlab.tables.cells import Section, Table, about, table_of
+from mnistlab.report.tables.columns import Section, Table, about, table_of
 
 SCHEMA = "mnistlab.leaderboard/1"
 DTYPES = {"text": "string", "int": "Int64", "float": "Float64", "bool": "boolean"}

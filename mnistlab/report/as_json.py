@@ -11,7 +11,7 @@ from mnistlab.report import facts
 from mnistlab.store import results
 
 if TYPE_CHECKING:
-    from mnistlab.report.run import RunPage
+    from mnistlab.report.run_page import RunPage
 
 SCHEMA = "mnistlab.report/1"
 LEFT_OUT = frozenset({"val_correct", "test_correct"})  # an outcome for every image: the run directory has them

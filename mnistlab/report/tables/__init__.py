@@ -6,9 +6,9 @@ from plugins is inert in all of them.
 
 from __future__ import annotations
 
-from mnistlab.tables.cells import COLUMNS, Section, Table, direction, section, table_of
-from mnistlab.tables.data import json_text, parquet_bytes
-from mnistlab.tables.text import csv_text, latex_text, markdown_text
+from mnistlab.report.tables.columns import COLUMNS, Section, Table, direction, section, table_of
+from mnistlab.report.tables.data import json_text, parquet_bytes
+from mnistlab.report.tables.text import csv_text, latex_text, markdown_text
 
 TEXTS = {"md": markdown_text, "csv": csv_text, "json": json_text, "latex": latex_text}
 FORMATS = ("table", *TEXTS, "parquet")

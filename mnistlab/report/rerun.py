@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from mnistlab.events import RunResumed, Stamped
 from mnistlab.experiment.spec import DataSpec
-from mnistlab.report.public import public_command
+from mnistlab.report.redact import public_command
 from mnistlab.store.results import RunRecord, TrialResult
 
 

@@ -10,14 +10,15 @@ from mnistlab import store
 from mnistlab.events import Stamped
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.prose.verdict import verdict
-from mnistlab.report import charts, columns, facts, records, spaces
-from mnistlab.report.again import search_command
-from mnistlab.report.columns import Column, Ranked
-from mnistlab.report.digits import Evaluated
-from mnistlab.report.drawing import STATES, Figure
+from mnistlab.report import charts, facts, prose, space_charts
+from mnistlab.report import page_columns as columns
+from mnistlab.report.evaluation import Evaluated
 from mnistlab.report.mistakes import Mistakes, mistakes
-from mnistlab.report.public import places_of, public, without_folders
-from mnistlab.report.records import TrialPage
+from mnistlab.report.page_columns import Column, Ranked
+from mnistlab.report.prose import TrialPage
+from mnistlab.report.redact import places_of, public, without_folders
+from mnistlab.report.rerun import search_command
+from mnistlab.report.vega import STATES, Figure
 from mnistlab.store.results import RunRecord
 
 Ask = Callable[[RunRecord, Leaderboard], Evaluated | str]
@@ -39,7 +40,7 @@ class RunPage:
     stream: tuple[Stamped, ...]
     verdict: str
     command: str
-    overview: records.Pairs
+    overview: prose.Pairs
     columns: tuple[Column, ...]
     rows: tuple[Ranked, ...]
     states: tuple[str, ...]
@@ -91,18 +92,18 @@ def page(
         stream=stream,
         verdict=verdict(board),
         command=search_command(record, stream, began),
-        overview=records.overview(record, board),
+        overview=prose.overview(record, board),
         columns=shown,
         rows=tuple(columns.table(board, shown)),
         states=tuple(state for state in STATES if any(row.state == state for row in board.rows)),
-        anchors={trial.trial: records.trial_id(key, trial.number) for trial in record.plans},
+        anchors={trial.trial: prose.trial_id(key, trial.number) for trial in record.plans},
         course=_course(key, record, board, stream, measure),
         settings=_settings(key, record, measure),
         costs=tuple(charts.pareto_fronts(key, board, measure)),
         mistakes=found if isinstance(found, str) else mistakes(key, found),
-        trials=tuple(records.trial_pages(key, record, board)),
-        failures=records.failures_text(board),
-        methods=tuple(records.methods(record, board)),
+        trials=tuple(prose.trial_pages(key, record, board)),
+        failures=prose.failures_text(board),
+        methods=tuple(prose.methods(record, board)),
     )
 
 
@@ -131,8 +132,8 @@ def _settings(key: str, record: RunRecord, measure: facts.Measure) -> tuple[Figu
     if not compared.values:
         return ()
     drawn = (
-        *spaces.importance(key, record, compared, measure),
-        spaces.slices(key, record, compared, measure),
-        spaces.parallel(key, record, compared, measure),
+        *space_charts.importance(key, record, compared, measure),
+        space_charts.slices(key, record, compared, measure),
+        space_charts.parallel(key, record, compared, measure),
     )
     return tuple(one for one in drawn if one)
