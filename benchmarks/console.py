@@ -29,7 +29,7 @@ from pathlib import Path
 from machine import spread, table
 
 from mnistlab import events as ev
-from mnistlab.console.screen import Painter, Screen
+from mnistlab.console.dashboard.screen import Painter, Screen
 from mnistlab.console.state import ViewState, advance
 from mnistlab.store import RunWriter, read_events
 

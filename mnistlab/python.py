@@ -23,10 +23,10 @@ import pandas as pd
 
 from mnistlab import run, store
 from mnistlab.console import html
-from mnistlab.console.guard import held_back
 from mnistlab.console.notebook import notebook_output, open_notebook
-from mnistlab.console.summary import ended_text, ranking_text
-from mnistlab.console.ui import VARIABLE, chosen, open_console
+from mnistlab.console.ranking import ended_text, ranking_text
+from mnistlab.console.redirect import held_back
+from mnistlab.console.views import VARIABLE, chosen, open_console
 from mnistlab.data import default_place
 from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnistlab.console.summary import notes, ranking_text
+from mnistlab.console.ranking import notes, ranking_text
 from mnistlab.leaderboard import Gain, Leaderboard, rank, rank_together
 from mnistlab.leaderboard.compare import compare
 from mnistlab.leaderboard.gain import gain_text

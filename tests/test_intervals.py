@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from mnistlab.console.tables import mean_text
+from mnistlab.console.dashboard.tables import mean_text
 from mnistlab.leaderboard.intervals import UNKNOWN, Difference, Interval
 from mnistlab.leaderboard.statistics import (
     exact_difference,

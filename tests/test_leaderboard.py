@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnistlab.console.summary import notes
+from mnistlab.console.ranking import notes
 from mnistlab.leaderboard import Leaderboard, rank, rank_together
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.store import pack_per_image

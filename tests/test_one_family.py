@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnistlab.console.summary import notes
+from mnistlab.console.ranking import notes
 from mnistlab.leaderboard import Leaderboard, Row, rank, rank_together
 from mnistlab.leaderboard.entries import difference_of
 from mnistlab.leaderboard.family import Family, Standings, _worth_a_look, standings

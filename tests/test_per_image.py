@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
-from mnistlab.console.summary import notes
-from mnistlab.console.tables import mean_text
+from mnistlab.console.dashboard.tables import mean_text
+from mnistlab.console.ranking import notes
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.compare import compare

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnistlab.console.summary import notes
+from mnistlab.console.ranking import notes
 from mnistlab.leaderboard import Gain, rank, rank_together
 from mnistlab.leaderboard.family import Standings, standings
 from mnistlab.leaderboard.gain import gain_text

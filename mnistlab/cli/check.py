@@ -33,7 +33,7 @@ def check(
     import json
     from functools import partial
 
-    from mnistlab.console.summary import result_console
+    from mnistlab.console.ranking import result_console
     from mnistlab.data import default_place
     from mnistlab.environment import check_environment
     from mnistlab.experiment import loader

@@ -26,7 +26,7 @@ def compare(
     runs: Runs = RUNS,
 ) -> None:
     """Compare two confirmed trials, of one run or of two, over the same seeds and images."""
-    from mnistlab.console.summary import result_console
+    from mnistlab.console.ranking import result_console
     from mnistlab.console.text import encodable, visible
     from mnistlab.leaderboard.compare import compare as compared
 

@@ -39,8 +39,8 @@ def confirm(
     """Train the best plans of a finished RUN on fresh seeds that they lack, then open the test set for those models."""
     from mnistlab import store
     from mnistlab.cli.search import announced, print_ranking
-    from mnistlab.console.guard import held_back
-    from mnistlab.console.ui import chosen, open_console
+    from mnistlab.console.redirect import held_back
+    from mnistlab.console.views import chosen, open_console
     from mnistlab.util.text import resume_command
 
     view, path = chosen(ui, color, executor), store.find_run(run, runs)

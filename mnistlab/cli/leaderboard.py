@@ -105,7 +105,7 @@ def _read(names: Sequence[str] | None, runs: Path, dataset: str | None) -> tuple
 
 
 def _print(boards: Sequence[Leaderboard], sort: str, top: int | None, *, front: bool) -> None:
-    from mnistlab.console.summary import print_leaderboard, result_console
+    from mnistlab.console.ranking import print_leaderboard, result_console
     from mnistlab.report.tables import section
 
     console = result_console()
@@ -121,9 +121,9 @@ def _without_champion(board: Leaderboard) -> tuple[str, list[str]]:
     from functools import reduce
 
     from mnistlab import store
-    from mnistlab.console.onward import left_undone
+    from mnistlab.console.next_steps import left_undone
+    from mnistlab.console.ranking import ended_text
     from mnistlab.console.state import ViewState, advance
-    from mnistlab.console.summary import ended_text
 
     if board.champion is not None or not board.path:
         return "", []
@@ -136,7 +136,7 @@ def _export(
 ) -> None:
     from dataclasses import replace
 
-    from mnistlab.console.summary import notes
+    from mnistlab.console.ranking import notes
     from mnistlab.report.tables import TEXTS, parquet_bytes, section
 
     parts: list[Section] = []
@@ -155,7 +155,7 @@ def _table_text(boards: Sequence[Leaderboard], sort: str, top: int | None, *, fr
 
     from rich.console import Console
 
-    from mnistlab.console.summary import PIPE_WIDTH, print_leaderboard
+    from mnistlab.console.ranking import PIPE_WIDTH, print_leaderboard
     from mnistlab.report.tables import section
 
     console = Console(file=io.StringIO(), width=PIPE_WIDTH, color_system=None, markup=False)

@@ -101,7 +101,7 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. A mistake of the user's is one message and an exit code, never a traceback."""
     if None in (sys.stdin, sys.stdout, sys.stderr):  # started without one of them, as by `2>&-`
-        from mnistlab.console.guard import open_what_is_closed
+        from mnistlab.console.redirect import open_what_is_closed
 
         open_what_is_closed()
     if arguments is None:

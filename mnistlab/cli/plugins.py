@@ -26,7 +26,7 @@ def list_(json_: Json = False) -> None:
     """List the installed plugins from their metadata. Nothing of them is imported."""
     import json
 
-    from mnistlab.console.summary import result_console
+    from mnistlab.console.ranking import result_console
     from mnistlab.plugins.discovery import discover, selection
     from mnistlab.plugins.registry import judge
 
@@ -70,7 +70,7 @@ def info(
     """
     import json
 
-    from mnistlab.console.summary import result_console
+    from mnistlab.console.ranking import result_console
     from mnistlab.plugins.registry import canonical
 
     registry = _registry(plugin, only_built_in=no_plugins)
@@ -152,7 +152,7 @@ def check(
     Doubts are told apart from faults: another API version, a name that two plugins use, metadata that let in the next
     major version of mnistlab or name no licence.
     """
-    from mnistlab.console.summary import result_console
+    from mnistlab.console.ranking import result_console
     from mnistlab.errors import ExitCode
     from mnistlab.plugins.audit import doubts
 

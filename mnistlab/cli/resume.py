@@ -116,8 +116,8 @@ def _go_on(
 ) -> None:
     from mnistlab import store
     from mnistlab.cli.search import announced, print_ranking, said
-    from mnistlab.console.guard import held_back
-    from mnistlab.console.ui import chosen, open_console
+    from mnistlab.console.redirect import held_back
+    from mnistlab.console.views import chosen, open_console
     from mnistlab.experiment.spec import read
     from mnistlab.util.text import resume_command
 
@@ -185,7 +185,7 @@ def _nothing_left(found: Reopened, finished: Finished | None, *, again: bool) ->
 
 
 def _why(found: Reopened, *, again: bool) -> str:
-    from mnistlab.console.onward import more_time, time_is_up
+    from mnistlab.console.next_steps import more_time, time_is_up
     from mnistlab.store import read_events
     from mnistlab.util.text import counted
 

@@ -71,8 +71,8 @@ def search(
     )
     _, faults = validate(read(file, changes))  # a file that is not there is told before what takes seconds to import
     with nullcontext() if faults else begun(executor, address):  # faults are told with those of the plugins' part
-        from mnistlab.console.guard import held_back  # numpy comes with it: what is imported earlier has its threads
-        from mnistlab.console.ui import chosen, open_console
+        from mnistlab.console.redirect import held_back  # numpy comes with it: what is imported earlier has its threads
+        from mnistlab.console.views import chosen, open_console
         from mnistlab.util.text import resume_command
 
         view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
@@ -133,9 +133,9 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
     from functools import reduce
 
     from mnistlab import store
-    from mnistlab.console.onward import left_undone
+    from mnistlab.console.next_steps import left_undone
+    from mnistlab.console.ranking import ended_text, print_leaderboard, result_console
     from mnistlab.console.state import ViewState, advance
-    from mnistlab.console.summary import ended_text, print_leaderboard, result_console
     from mnistlab.leaderboard import rank
 
     if not (path / "run.json").exists():

@@ -17,7 +17,7 @@ from mnistlab.cli.output import write_output
 
 if TYPE_CHECKING:
     from mnistlab.console.state import ViewState
-    from mnistlab.console.ui import Ui
+    from mnistlab.console.views import Ui
     from mnistlab.events import Stamped
 
 POLL_SECONDS = 0.25
@@ -29,7 +29,7 @@ def watch(run: RunName = None, runs: Runs = RUNS, ui: View = "auto", color: Colo
 
     Without RUN, the newest one.
     """
-    from mnistlab.console.ui import chosen, open_view
+    from mnistlab.console.views import chosen, open_view
     from mnistlab.events import RunFinished
     from mnistlab.store import follow
 
@@ -60,7 +60,7 @@ def replay(
 ) -> None:
     """Show a run again as it was, --speed times faster. Without RUN, the newest one."""
     from mnistlab import store
-    from mnistlab.console.ui import chosen, open_view
+    from mnistlab.console.views import chosen, open_view
     from mnistlab.errors import Fault, SpecError
     from mnistlab.store import follow
 

@@ -12,12 +12,12 @@ from html import escape
 
 from rich.text import Text
 
-from mnistlab.console import sections, tables
-from mnistlab.console.eta import Estimate
-from mnistlab.console.look import Look
-from mnistlab.console.signs import UNICODE
+from mnistlab.console.dashboard import sections, tables
+from mnistlab.console.dashboard.eta import Estimate
+from mnistlab.console.dashboard.glyphs import UNICODE
+from mnistlab.console.dashboard.viewport import Look
+from mnistlab.console.ranking import notes, ranking_table
 from mnistlab.console.state import Ended, RunningTrial, ViewState
-from mnistlab.console.summary import notes, ranking_table
 from mnistlab.console.text import visible
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.util.text import metric_text, plan_label, seconds_text

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mnistlab.console.eta import SteadyEstimate
-from mnistlab.console.guard import guarded
+from mnistlab.console.dashboard.eta import SteadyEstimate
 from mnistlab.console.html import dashboard
+from mnistlab.console.redirect import guarded
 from mnistlab.console.state import ViewState, advance
 from mnistlab.events import Stamped
 

@@ -7,7 +7,7 @@ from functools import singledispatch
 from typing import cast
 
 from mnistlab import events as ev
-from mnistlab.console.onward import left_undone
+from mnistlab.console.next_steps import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
 from mnistlab.console.text import visible
 from mnistlab.console.trainings import epochs_of

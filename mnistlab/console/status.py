@@ -7,14 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from mnistlab.console.eta import estimate
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
-from mnistlab.console.onward import left_undone
-from mnistlab.console.picture import THEMES, svg
-from mnistlab.console.signs import signs_for
+from mnistlab.console.dashboard.eta import estimate
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import signs_for
+from mnistlab.console.dashboard.svg import THEMES, svg
+from mnistlab.console.dashboard.viewport import Look
+from mnistlab.console.next_steps import left_undone
+from mnistlab.console.ranking import ended_text
 from mnistlab.console.state import ViewState
-from mnistlab.console.summary import ended_text
 from mnistlab.console.terminal import size_of
 from mnistlab.console.text import visible
 from mnistlab.errors import Fault, SpecError, must_be_one_of

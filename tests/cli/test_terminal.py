@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mnistlab import events
 from mnistlab.cli.search import TOP
-from mnistlab.console.summary import print_leaderboard
+from mnistlab.console.ranking import print_leaderboard
 from mnistlab.leaderboard import rank
 from mnistlab.store import read_events, read_lines, read_run
 from tests.cli.starting import IMAGES, MNISTLAB, of_ours, run_of, settings, wait_for, wait_until

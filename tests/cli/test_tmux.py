@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.console.frame import frame
-from mnistlab.console.look import DRIVER_HINT, Look
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.viewport import DRIVER_HINT, Look
 from mnistlab.console.state import ViewState, advance
 from mnistlab.store import read_events
 from tests.cli.starting import MNISTLAB, wait_until
@@ -90,7 +90,7 @@ def tmux(folder: Path) -> Iterator[Callable[[str], Tmux]]:
 PROGRAM = """
 import sys, time
 from rich.text import Text
-from mnistlab.console.screen import Painter
+from mnistlab.console.dashboard.screen import Painter
 from mnistlab.console.terminal import size_of
 
 painter, number = Painter(sys.stderr), 0

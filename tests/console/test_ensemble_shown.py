@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mnistlab import events as ev
+from mnistlab.console.dashboard.tables import confirmation_text
 from mnistlab.console.plain import line
+from mnistlab.console.ranking import notes
 from mnistlab.console.state import ViewState, advance
-from mnistlab.console.summary import notes
-from mnistlab.console.tables import confirmation_text
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.prose.verdict import verdict
 from mnistlab.python import SearchResult

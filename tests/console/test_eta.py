@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from mnistlab import events as ev
-from mnistlab.console.eta import STEADY, Estimate, SteadyEstimate, estimate
+from mnistlab.console.dashboard.eta import STEADY, Estimate, SteadyEstimate, estimate
 from mnistlab.console.state import ViewState, advance
 from mnistlab.store import read_lines
 

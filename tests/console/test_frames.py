@@ -8,10 +8,10 @@ import pytest
 from rich.cells import cell_len
 
 from mnistlab import events as ev
-from mnistlab.console.eta import Estimate
-from mnistlab.console.frame import frame as lines_of
-from mnistlab.console.look import Look
-from mnistlab.console.signs import ASCII, UNICODE, signs_for
+from mnistlab.console.dashboard.eta import Estimate
+from mnistlab.console.dashboard.frame import frame as lines_of
+from mnistlab.console.dashboard.glyphs import ASCII, UNICODE, signs_for
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState, advance
 
 SIZES = [(width, height) for width in (40, 60, 80, 120, 200) for height in (8, 24, 60)]

@@ -15,11 +15,11 @@ import pytest
 from rich.cells import cell_len
 from rich.text import Text
 
-from mnistlab.console.eta import estimate
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
-from mnistlab.console.picture import THEMES, svg
-from mnistlab.console.signs import ASCII, UNICODE
+from mnistlab.console.dashboard.eta import estimate
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import ASCII, UNICODE
+from mnistlab.console.dashboard.svg import THEMES, svg
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.status import picture_of
 from mnistlab.events import Stamped, from_json

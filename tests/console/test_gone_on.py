@@ -10,11 +10,11 @@ import pytest
 
 from mnistlab import events as ev
 from mnistlab.console import html
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
-from mnistlab.console.onward import left_undone
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import ASCII
+from mnistlab.console.dashboard.viewport import Look
+from mnistlab.console.next_steps import left_undone
 from mnistlab.console.plain import heartbeat, line
-from mnistlab.console.signs import ASCII
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.status import as_record, how_it_ended
 from mnistlab.experiment.spec import parse_duration

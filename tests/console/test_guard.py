@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.console.guard import guarded
+from mnistlab.console.redirect import guarded
 from mnistlab.errors import MnistlabError
 
 pytestmark = pytest.mark.e2e
@@ -37,7 +37,7 @@ WAYS = {
 
 PROGRAM = """
 import ctypes, logging, os, pathlib, subprocess, sys, threading, warnings
-from mnistlab.console.guard import guarded, held_back, open_what_is_closed
+from mnistlab.console.redirect import guarded, held_back, open_what_is_closed
 
 kept, library, old = sys.stdout, ctypes.CDLL(None), logging.getLogger("old")
 if sys.stderr is not None:

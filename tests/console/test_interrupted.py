@@ -7,10 +7,10 @@ from functools import reduce
 import pytest
 
 from mnistlab import events as ev
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import ASCII
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.plain import counts_text, line
-from mnistlab.console.signs import ASCII
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.status import as_record
 from tests.console.conftest import metrics

@@ -21,7 +21,7 @@ import os, signal, subprocess, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from mnistlab import events as ev
-from mnistlab.console.ui import Ui, open_console
+from mnistlab.console.views import Ui, open_console
 from mnistlab.util.last_words import note_loss, note_ray
 from tests.console.conftest import run_started
 

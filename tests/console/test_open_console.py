@@ -12,8 +12,8 @@ import pytest
 
 from mnistlab import events as ev
 from mnistlab.console import lines as lines_module
-from mnistlab.console.guard import Streams
-from mnistlab.console.ui import Ui, choose_ui, open_console, open_view
+from mnistlab.console.redirect import Streams
+from mnistlab.console.views import Ui, choose_ui, open_console, open_view
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.events import to_json
 

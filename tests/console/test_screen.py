@@ -14,10 +14,10 @@ import pytest
 from rich.text import Text
 
 from mnistlab import events as ev
-from mnistlab.console import screen as screen_module
-from mnistlab.console.look import DRIVER_HINT
-from mnistlab.console.screen import LONGEST, Painter, Screen, pause_after
-from mnistlab.console.ui import Ui
+from mnistlab.console.dashboard import screen as screen_module
+from mnistlab.console.dashboard.screen import LONGEST, Painter, Screen, pause_after
+from mnistlab.console.dashboard.viewport import DRIVER_HINT
+from mnistlab.console.views import Ui
 from tests.console.conftest import stamp
 from tests.terminals import Cropping, Terminal, Wrapping
 

@@ -7,7 +7,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from mnistlab.console.summary import ended_text, print_leaderboard, ranking_table, result_console
+from mnistlab.console.ranking import ended_text, print_leaderboard, ranking_table, result_console
 from mnistlab.events import RunFinished
 from mnistlab.store.results import ReplicateResult
 

@@ -11,8 +11,8 @@ import threading
 
 import pytest
 
-from mnistlab.console.guard import Streams
-from mnistlab.console.ui import Ui, open_view
+from mnistlab.console.redirect import Streams
+from mnistlab.console.views import Ui, open_view
 
 pytestmark = pytest.mark.e2e
 
@@ -20,7 +20,7 @@ PROGRAM = """
 import sys, time
 from datetime import UTC, datetime
 from mnistlab import events as ev
-from mnistlab.console.ui import Ui, open_view
+from mnistlab.console.views import Ui, open_view
 from tests.console.conftest import run_started
 
 with open_view(Ui(sys.argv[1], color=True, fps=4.0)) as handle:

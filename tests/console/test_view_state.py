@@ -4,12 +4,12 @@ from functools import reduce
 
 from mnistlab import events as ev
 from mnistlab.console import html
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
-from mnistlab.console.signs import ASCII
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import ASCII
+from mnistlab.console.dashboard.tables import confirmation_text
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import LEADERS, WARNINGS, ViewState, advance
 from mnistlab.console.status import as_record
-from mnistlab.console.tables import confirmation_text
 
 
 def fold(recording: list[ev.Stamped]) -> ViewState:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from mnistlab.console import sections, tables
-from mnistlab.console.eta import Estimate
-from mnistlab.console.look import Look
+from mnistlab.console.dashboard import sections, tables
+from mnistlab.console.dashboard.eta import Estimate
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState
 from mnistlab.util.text import seconds_text
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO, cast, get_args
 
-from mnistlab.console.guard import Streams, guarded
+from mnistlab.console.dashboard.viewport import DRIVER_HINT
 from mnistlab.console.lines import Lines, in_words
-from mnistlab.console.look import DRIVER_HINT
+from mnistlab.console.redirect import Streams, guarded
 from mnistlab.console.terminal import left_in_order, size_of
 from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
@@ -104,7 +104,7 @@ def open_console(
     stands know them, and nothing of them is said again. Should this process be killed meanwhile, the terminal is given
     back and told `again`, the command that goes on with the run; before a run without a past has begun there is none.
     """
-    from mnistlab.console.screen import GIVE_BACK  # noqa: PLC0415 - most of a second, and `chosen` comes first
+    from mnistlab.console.dashboard.screen import GIVE_BACK  # noqa: PLC0415 - most of a second, and `chosen` comes first
 
     again, past = again or resume_command(log.parent), list(past)
     with (
@@ -159,7 +159,7 @@ def _screen(
     ui: Ui, stream: TextIO, clock: Callable[[], float], hint: str, past: Iterable[Stamped]
 ) -> Generator[Handle]:
     """Draw a dashboard; at the end it goes, and a line that says how the run ended takes its place."""
-    from mnistlab.console.screen import Painter, Screen  # noqa: PLC0415
+    from mnistlab.console.dashboard.screen import Painter, Screen  # noqa: PLC0415
 
     painter = Painter(stream, color=ui.color, whole_screen=ui.kind == "full")
     screen = Screen(painter, stream, clock, hint, 1 / ui.fps)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from mnistlab.console.look import Look
-from mnistlab.console.signs import Signs
+from mnistlab.console.dashboard.glyphs import Signs
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
 from mnistlab.leaderboard.statistics import mean_interval
 from mnistlab.store.results import FIXED

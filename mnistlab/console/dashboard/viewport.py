@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from mnistlab.console.signs import UNICODE, Signs
+from mnistlab.console.dashboard.glyphs import UNICODE, Signs
 
 DRIVER_HINT = "Ctrl-C: stop after the running epochs; mnistlab resume goes on; twice: at once"
 

@@ -8,8 +8,8 @@ from datetime import UTC
 from rich.cells import cell_len
 from rich.text import Text
 
-from mnistlab.console.eta import Estimate
-from mnistlab.console.look import Look
+from mnistlab.console.dashboard.eta import Estimate
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState
 from mnistlab.util.text import counted, metric_text, scheduler_text, seconds_text
 

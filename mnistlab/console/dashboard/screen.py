@@ -21,10 +21,10 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from mnistlab.console.eta import SteadyEstimate
-from mnistlab.console.frame import frame
-from mnistlab.console.look import Look
-from mnistlab.console.signs import Signs, signs_for
+from mnistlab.console.dashboard.eta import SteadyEstimate
+from mnistlab.console.dashboard.frame import frame
+from mnistlab.console.dashboard.glyphs import Signs, signs_for
+from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.terminal import in_front, never_stop_for_output, set_echo, size_of
 from mnistlab.console.text import encodable, visible
