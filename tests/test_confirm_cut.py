@@ -29,7 +29,7 @@ from mnistlab.leaderboard.racing import outcomes
 from mnistlab.store import RunWriter, read_lines, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import REFIT, RunRecord, Split, TestScore, TrialResult
-from mnistlab.trained.chosen import model_of, training_of
+from mnistlab.trained.selection import model_of, training_of
 from mnistlab.tuning.confirmation import work_of
 from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask
 from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer

@@ -16,7 +16,7 @@ from mnistlab.errors import ExitCode, MnistlabError, nearest
 
 if TYPE_CHECKING:
     from mnistlab.plugins.registry import Registry
-    from mnistlab.trained.leave import Leaving
+    from mnistlab.trained.export import Leaving
     from mnistlab.trained.portable import Agreement
 
 
@@ -62,7 +62,9 @@ def export(
     from mnistlab.environment import check_environment
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
-    from mnistlab.trained import card, chosen, leave
+    from mnistlab.trained import card
+    from mnistlab.trained import export as leave
+    from mnistlab.trained import selection as chosen
 
     check_environment()
     record = store.read_run(store.find_run(run, runs))
@@ -96,7 +98,8 @@ def _check_output(output: Path, *, force: bool) -> None:
 
 def _written(leaving: Leaving, output: Path, registry: Registry) -> tuple[bytes, Agreement]:
     """Return the file's content, once what it says after it was read back is what the model said before."""
-    from mnistlab.trained import formats, leave, portable
+    from mnistlab.trained import export as leave
+    from mnistlab.trained import formats, portable
 
     data = formats.write(leaving.module, leaving.about, output.suffix)
     back = formats.read(data, output.name, lambda: registry)

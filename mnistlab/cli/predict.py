@@ -106,13 +106,14 @@ def _bytes(path: Path) -> bytes:
 def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry, *, ensemble: bool) -> Exported:
     from mnistlab import store
     from mnistlab.data import default_place
-    from mnistlab.trained import chosen, leave
+    from mnistlab.trained import export
+    from mnistlab.trained import selection as chosen
     from mnistlab.trained.formats import Exported
     from mnistlab.trained.portable import ask_of
 
     record = store.read_run(store.find_run(name, runs))
     one = chosen.ensemble_of(record, None) if ensemble else chosen.model_of(record, None, None)
-    leaving = leave.from_run(one, default_place(data_dir), registry)
+    leaving = export.from_run(one, default_place(data_dir), registry)
     return Exported(leaving.about, ask_of(leaving.module))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from mnistlab.store.results import RunRecord
-    from mnistlab.trained.again import Again, Epoch
+    from mnistlab.trained.reproduce import Again, Epoch
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.", show_default=False)]
 Trial = Annotated[
@@ -56,7 +56,8 @@ def reproduce(
     from mnistlab.experiment.recorded import open_data
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
-    from mnistlab.trained import again, chosen
+    from mnistlab.trained import reproduce as again
+    from mnistlab.trained import selection as chosen
     from mnistlab.training import loop
 
     check_environment()
@@ -117,7 +118,7 @@ def _line(epoch: Epoch, total: int) -> str:
 
 def _tell_differences(record: RunRecord, ready: Again, device: torch.device, threads: int, plugins: list[str]) -> None:
     """Say what is another here than it was in the run, which is where numbers may differ."""
-    from mnistlab.trained import again
+    from mnistlab.trained import reproduce as again
 
     found = [*plugins, *again.differences(record, again.machine_here(device, threads))]
     if found:

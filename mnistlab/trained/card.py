@@ -10,8 +10,8 @@ from typing import Any
 
 from mnistlab.leaderboard import Row
 from mnistlab.leaderboard.statistics import Interval, MeanSd, wilson
-from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import About, Agreement
+from mnistlab.trained.selection import Chosen
 from mnistlab.util.text import counted, listed, metric_text
 
 _LOADING = {

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from mnistlab.errors import DataError, MnistlabError
 from mnistlab.plugins.registry import Registry
-from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.portable import About, Ask, CannotExportError, Logits, Pixels, Together, about_from, ask_of, build
+from mnistlab.trained.pt2_check import check_pt2
 
 MAX_MODEL_BYTES = 2 << 30  # what ONNX can hold in one file
 KEY = "mnistlab"  # of the metadata

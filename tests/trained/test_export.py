@@ -19,10 +19,10 @@ from torch import nn
 from mnistlab.api import ImageShape, Prediction
 from mnistlab.errors import DataError
 from mnistlab.plugins.registry import installed
-from mnistlab.trained import formats, guard
-from mnistlab.trained.guard import check_pt2
-from mnistlab.trained.leave import refuse_other
+from mnistlab.trained import formats, pt2_check
+from mnistlab.trained.export import refuse_other
 from mnistlab.trained.portable import About, CannotExportError, Portable, agreement, ask_of, probabilities
+from mnistlab.trained.pt2_check import check_pt2
 from tests.trained.conftest import plan_of
 from tests.trained.runs import change, finished_run, typed
 
@@ -342,14 +342,14 @@ SIZE = "Symbol('s34', positive=True, integer=True)"
     ],
 )
 def test_a_size_that_would_be_evaluated_for_ever_is_refused(text):
-    assert not guard._harmless(text)
+    assert not pt2_check._harmless(text)
 
 
 @pytest.mark.parametrize(
     "text", [SIZE, f"Mul(Integer(3136), {SIZE})", f"Pow({SIZE}, Integer(2))", "Mul(Integer(4), Pow(s34, Integer(-1)))"]
 )
 def test_a_size_as_exports_write_it_passes(text):
-    assert guard._harmless(text)
+    assert pt2_check._harmless(text)
 
 
 def graph_with(path: Path, **changes: Any) -> bytes:
@@ -382,8 +382,8 @@ def test_a_graph_that_asks_for_all_memory_or_for_code_is_refused(changes, leave)
 
 
 def test_a_graph_of_endless_steps_is_refused():
-    assert list(guard._graph_faults({"nodes": [0] * 100_001})) == ["a graph of more than 100000 steps"]
-    assert list(guard._graph_faults({"nodes": [0] * 1_000})) == []
+    assert list(pt2_check._graph_faults({"nodes": [0] * 100_001})) == ["a graph of more than 100000 steps"]
+    assert list(pt2_check._graph_faults({"nodes": [0] * 1_000})) == []
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from mnistlab.plugins.registry import installed
 from mnistlab.store import read_run
 from mnistlab.store.jsonl import encode_line
 from mnistlab.trained import formats
-from mnistlab.trained.guard import check_pt2
 from mnistlab.trained.portable import Portable, Together, agreement, ask_of, probabilities
+from mnistlab.trained.pt2_check import check_pt2
 from tests.trained.conftest import plan_of
 from tests.trained.drawing import drawn
 from tests.trained.runs import typed

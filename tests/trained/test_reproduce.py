@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mnistlab.store.results import RunRecord
-from mnistlab.trained.again import compare, differences
+from mnistlab.trained.reproduce import compare, differences
 from tests.trained.runs import change, finished_run, typed
 
 pytestmark = pytest.mark.simulated

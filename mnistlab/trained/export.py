@@ -19,7 +19,6 @@ from mnistlab.experiment.recorded import open_data, read_weights
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import ReplicateResult
 from mnistlab.trained import framing
-from mnistlab.trained.chosen import Chosen
 from mnistlab.trained.portable import (
     SCHEMA,
     About,
@@ -32,6 +31,7 @@ from mnistlab.trained.portable import (
     ask_of,
     build,
 )
+from mnistlab.trained.selection import Chosen
 from mnistlab.util.text import plan_label
 
 

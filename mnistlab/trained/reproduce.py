@@ -15,7 +15,7 @@ from mnistlab.data.device import DeviceData, to_device
 from mnistlab.experiment.dataset import Data
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
-from mnistlab.trained.chosen import Chosen
+from mnistlab.trained.selection import Chosen
 from mnistlab.training import loop, weights
 from mnistlab.training.causes import cause_of
 
