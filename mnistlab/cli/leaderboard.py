@@ -53,7 +53,7 @@ def leaderboard(
     """
     import gc
 
-    from mnistlab.cli.troubles import tell
+    from mnistlab.cli.errors import tell
     from mnistlab.leaderboard import group, rank_together
 
     gc.disable()  # ten thousand records that all stay to the end: looking through them takes a third of the time

@@ -119,7 +119,7 @@ def _run(arguments: list[str] | None) -> None:
     try:
         app(arguments, prog_name="mnistlab")
     except MnistlabError as error:
-        from mnistlab.cli.troubles import tell
+        from mnistlab.cli.errors import tell
 
         tell(error)
         sys.exit(int(error.exit_code))
