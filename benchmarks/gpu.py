@@ -37,8 +37,8 @@ from mnistlab.plugins.registry import installed
 from mnistlab.store import read_events, read_run
 from mnistlab.training import loop
 from mnistlab.training.precision import reproducible
-from mnistlab.tuning.cluster import cluster
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.ray.cluster import cluster
+from mnistlab.tuning.resources import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_GPU, FAILED = 2, 1
@@ -232,7 +232,7 @@ WARNING = """
 import sys, torch
 from pathlib import Path
 from mnistlab.training.precision import deterministic
-from mnistlab.tuning.capture import Capture, hear_nondeterminism
+from mnistlab.tuning.worker.output import Capture, hear_nondeterminism
 capture = Capture(Path(sys.argv[1])); capture.start(); hear_nondeterminism(); torch.set_default_device(sys.argv[2])
 with deterministic():
     for _ in range(3):
@@ -243,7 +243,7 @@ Path(sys.argv[1] + ".said").write_text(str(log.count("put_ does not have a deter
 MEMORY = """
 import torch
 from mnistlab.tuning import gpu
-from mnistlab.tuning.worker import give_back_memory
+from mnistlab.tuning.worker.trial import give_back_memory
 block = torch.empty(1 << 30, dtype=torch.uint8, device="cuda"); del block
 kept = torch.cuda.memory_reserved(); give_back_memory(); left = torch.cuda.memory_reserved()
 total = torch.cuda.get_device_properties(0).total_memory; gpu.limit_memory(0.25)
@@ -305,7 +305,7 @@ def _told_by_tasks() -> tuple[list[tuple[int, tuple[str, ...], str]], int]:
 
 
 def _who() -> tuple[int, tuple[str, ...], str]:
-    from mnistlab.tuning import gpu
+    from mnistlab.tuning.worker import gpu
 
     mine = gpu.given()
     gpu.keep_to(mine)

@@ -21,14 +21,13 @@ from typing import cast
 
 import pandas as pd
 
-from mnistlab import run, store
+from mnistlab import store
 from mnistlab.console import html
 from mnistlab.console.notebook import notebook_output, open_notebook
 from mnistlab.console.ranking import ended_text, ranking_text
 from mnistlab.console.redirect import held_back
 from mnistlab.console.views import VARIABLE, chosen, open_console
 from mnistlab.data import default_place
-from mnistlab.environment import check_environment
 from mnistlab.errors import ExitCode, Fault, SpecError
 from mnistlab.events import RunFinished, Stamped
 from mnistlab.experiment import loader
@@ -37,6 +36,8 @@ from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.plugins.discovery import selection
 from mnistlab.store.results import EnsembleResult, RunRecord
+from mnistlab.tuning import run
+from mnistlab.tuning.environment import check_environment
 from mnistlab.tuning.like import taken
 from mnistlab.tuning.trackers import check_trackers
 from mnistlab.util.credentials import without_credentials

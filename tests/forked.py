@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 import torch
 import torch._dynamo  # every fork that trains would import it with its first optimizer
 
-from mnistlab import run as _imported_before  # noqa: F401 - and what a search imports with it
 from mnistlab.cli.main import main
 from mnistlab.tuning import driver as _imported_too  # noqa: F401
-from mnistlab.tuning import private
+from mnistlab.tuning import run as _imported_before  # noqa: F401 - and what a search imports with it
+from mnistlab.tuning.ray import private
 from tests.conftest import started_in
 
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

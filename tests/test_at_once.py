@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.cli.check import check
 from mnistlab.experiment import loader
-from mnistlab.reopen import reopen_search
 from mnistlab.store import read_events
-from mnistlab.tuning import machine
+from mnistlab.tuning import resources, run
+from mnistlab.tuning.context import Search
 from mnistlab.tuning.executors import EXECUTORS
-from mnistlab.tuning.job import Search
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.reopen import reopen_search
+from mnistlab.tuning.resources import Machine
 from tests.simulated.driving import registry
 
 TEXT = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'
@@ -109,7 +109,7 @@ def test_a_resume_with_more_trials_follows_the_same_rule(tmp_path: Path, given: 
 def test_check_says_how_many_trials_are_held_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(machine, "this_machine", lambda: Machine(26, 0))
+    monkeypatch.setattr(resources, "this_machine", lambda: Machine(26, 0))
     (tmp_path / "x.toml").write_text(TEXT)
     check(tmp_path / "x.toml", no_plugins=True)
     shown = capsys.readouterr().out.splitlines()

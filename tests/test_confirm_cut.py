@@ -15,10 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnistlab import confirm as confirmation
-from mnistlab import opening
 from mnistlab.api import Int
-from mnistlab.confirm import confirm, go_on
 from mnistlab.data import Division
 from mnistlab.errors import DamagedError, DataError, RunWriteError
 from mnistlab.events import ConfirmationStarted, Event, PlanDropped, RefitFinished, ReplicateFinished, Warned
@@ -30,9 +27,12 @@ from mnistlab.store import RunWriter, read_lines, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import REFIT, RunRecord, Split, TestScore, TrialResult
 from mnistlab.trained.selection import model_of, training_of
-from mnistlab.tuning.confirmation import work_of
-from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask
-from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, TestAnswer
+from mnistlab.tuning import confirm as confirmation
+from mnistlab.tuning import opening
+from mnistlab.tuning.confirm import confirm, go_on
+from mnistlab.tuning.confirm_work import work_of
+from mnistlab.tuning.worker.ensemble import EnsembleAnswer, EnsembleTask
+from mnistlab.tuning.worker.replicate import ReplicateAnswer, ReplicateTask, TestAnswer
 
 pytestmark = pytest.mark.simulated
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from mnistlab import opening
 from mnistlab.events import Warned
 from mnistlab.leaderboard import rank
 from mnistlab.store import RunWriter
 from mnistlab.store.jsonl import encode_line
-from mnistlab.tuning.ensembles import EnsembleAnswer
-from mnistlab.tuning.replicates import TestAnswer, TestTask
+from mnistlab.tuning import opening
+from mnistlab.tuning.worker.ensemble import EnsembleAnswer
+from mnistlab.tuning.worker.replicate import TestAnswer, TestTask
 from tests import test_confirm_cut as cut
 from tests.test_confirm_cut import TRIALS
 

@@ -11,12 +11,12 @@ from typing import Any, cast
 import pytest
 
 from mnistlab import events
-from mnistlab.driving import Drive, ticker, to_the_end, why_none
 from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.experiment.spec import SearchSpec
 from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.outcome import common_failure
-from mnistlab.tuning.pulse import ClusterLostError
+from mnistlab.tuning.ray.heartbeat import ClusterLostError
+from mnistlab.tuning.session import Drive, ticker, to_the_end, why_none
 from mnistlab.util.signals import Requests
 
 SHORT = (
@@ -125,7 +125,7 @@ def test_each_turn_of_a_drivers_loop_asks_whether_ray_is_there(tmp_path: Path, m
     def gone() -> None:
         raise ClusterLostError("Ray's raylet ended", "mnistlab resume x")
 
-    monkeypatch.setattr("mnistlab.driving.check_pulse", gone)
+    monkeypatch.setattr("mnistlab.tuning.session.check_pulse", gone)
     run = SimpleNamespace(writer=SimpleNamespace(path=tmp_path))
     with pytest.raises(ClusterLostError):
         ticker(cast("Drive", run))()

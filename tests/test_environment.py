@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from mnistlab.environment import BrokenInstallationError, check_environment
+from mnistlab.tuning.environment import BrokenInstallationError, check_environment
 
 FAILS = 'raise RuntimeError("operator torchvision::nms\\n   does not exist")\n'
 

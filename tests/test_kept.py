@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import run as runner
 from mnistlab.api import DataPlace
-from mnistlab.driving import Drive
 from mnistlab.errors import DataError
 from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.experiment.recorded import open_data
 from mnistlab.plugins.registry import Registry
-from mnistlab.record import run_record
 from mnistlab.store import RunWriter
 from mnistlab.store.results import RunRecord
-from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning import run as runner
+from mnistlab.tuning.record import run_record
+from mnistlab.tuning.resources import Machine, Share
+from mnistlab.tuning.session import Drive
 from tests.conftest import WriteFour
 
 FILE = """

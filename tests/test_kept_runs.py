@@ -20,7 +20,7 @@ from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.fsck import check
 from mnistlab.training import loop
 from mnistlab.training.weights import unpack
-from mnistlab.tuning.past import past_of
+from mnistlab.tuning.history import past_of
 
 KEPT = sorted((Path(__file__).parent / "assets").glob("run-of-format-*-cut-off"))
 SHAPE = ImageShape(1, 8, 8, 2)  # of the images that they were trained on: a class for each half that may be bright

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import mnistlab
-from mnistlab import events, python, run
+from mnistlab import events, python
 from mnistlab.errors import MnistlabError, SpecError
 from mnistlab.experiment.spec import parse_override
 from mnistlab.store import RunWriter, create_run
+from mnistlab.tuning import run
 from tests.test_leaderboard import record, replicates, trial
 
 HOSTILE = "<script>boom</script>\x1b[31m"

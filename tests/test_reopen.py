@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mnistlab import __version__, events
-from mnistlab import run as runner
 from mnistlab.api import DataPlace
 from mnistlab.errors import PluginError, RunDirectoryError, SpecError
-from mnistlab.reopen import Reopened, reopen_search
 from mnistlab.store import RunWriter, read_run
 from mnistlab.store.results import TrialResult
+from mnistlab.tuning import run as runner
+from mnistlab.tuning.reopen import Reopened, reopen_search
 
 ASSET = Path(__file__).parent / "assets" / "run-of-format-1"
 FILE = """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import run
 from mnistlab.api import DataPlace
 from mnistlab.errors import DataError, MnistlabError, RunDirectoryError
 from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import select
+from mnistlab.tuning import run
 
 BUILT_IN = select(Selection(only_built_in=True))
 TEXT = 'name = "x"\n[data]\ndataset = "digits"\n[model.mlp]\n'

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from mnistlab.driving import cut_short
 from mnistlab.events import Event, StopAsked
+from mnistlab.tuning.session import cut_short
 from mnistlab.util import signals
 from mnistlab.util.signals import TERM_SECONDS, Requests, hear_early, signals_as, signals_held
 

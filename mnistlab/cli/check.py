@@ -35,7 +35,6 @@ def check(
 
     from mnistlab.console.ranking import result_console
     from mnistlab.data import default_place
-    from mnistlab.environment import check_environment
     from mnistlab.experiment import loader
     from mnistlab.experiment.algorithms import held_back, trials_at_once
     from mnistlab.experiment.dataset import find_data, started_from
@@ -43,7 +42,8 @@ def check(
     from mnistlab.experiment.portfolio import looks_of
     from mnistlab.experiment.space import defaults, suggest
     from mnistlab.plugins.discovery import selection
-    from mnistlab.tuning.machine import share, this_machine
+    from mnistlab.tuning.environment import check_environment
+    from mnistlab.tuning.resources import share, this_machine
 
     check_environment()
     changes, loaded = overrides(set_, search__like=listed(like)), selection(plugin or (), only_built_in=no_plugins)

@@ -47,10 +47,10 @@ def confirm(
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=view.kind in {"live", "full"}):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
             from mnistlab.data import default_place
-            from mnistlab.environment import check_environment
-            from mnistlab.reopen import reopen_run
-            from mnistlab.run import Options, add_confirmation
-            from mnistlab.tuning.confirmation import left_of
+            from mnistlab.tuning.confirm_work import left_of
+            from mnistlab.tuning.environment import check_environment
+            from mnistlab.tuning.reopen import reopen_run
+            from mnistlab.tuning.run import Options, add_confirmation
 
             check_environment()
             place = default_place(data_dir)

@@ -59,12 +59,12 @@ def export(
         raise ChoiceError("--ensemble takes all replicates, and --replicate one: leave one of them out")
     from mnistlab import store
     from mnistlab.data import default_place
-    from mnistlab.environment import check_environment
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
     from mnistlab.trained import card
     from mnistlab.trained import export as leave
     from mnistlab.trained import selection as chosen
+    from mnistlab.tuning.environment import check_environment
 
     check_environment()
     record = store.read_run(store.find_run(run, runs))

@@ -73,9 +73,9 @@ def _model(
     name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path, ensemble: bool
 ) -> Exported:
     """Return the model that `name` stands for."""
-    from mnistlab.environment import check_environment
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
+    from mnistlab.tuning.environment import check_environment
 
     check_environment()
 

@@ -51,7 +51,6 @@ def reproduce(
     """
     from mnistlab import store
     from mnistlab.data import default_place
-    from mnistlab.environment import check_environment
     from mnistlab.experiment import versions
     from mnistlab.experiment.recorded import open_data
     from mnistlab.plugins.discovery import selection
@@ -59,6 +58,7 @@ def reproduce(
     from mnistlab.trained import reproduce as again
     from mnistlab.trained import selection as chosen
     from mnistlab.training import loop
+    from mnistlab.tuning.environment import check_environment
 
     check_environment()
     record = store.read_run(store.find_run(run, runs))

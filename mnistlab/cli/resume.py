@@ -27,8 +27,8 @@ from mnistlab.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mnistlab.reopen import Reopened
-    from mnistlab.run import Finished
+    from mnistlab.tuning.reopen import Reopened
+    from mnistlab.tuning.run import Finished
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run directory, or its name in --runs.")]
 Trials = Annotated[
@@ -129,10 +129,10 @@ def _go_on(
         read(amend)  # a file that is not there is told before what takes seconds to import
     with announced(f"mnistlab: reading {path}, its plugins and its data", drawn=drawn):
         with held_back():  # seconds long: torch and Ray come with it; and plugins may print when they are imported
-            from mnistlab import run as runner
             from mnistlab.data import default_place
-            from mnistlab.environment import check_environment
-            from mnistlab.reopen import reopen_search
+            from mnistlab.tuning import run as runner
+            from mnistlab.tuning.environment import check_environment
+            from mnistlab.tuning.reopen import reopen_search
             from mnistlab.tuning.trackers import check_trackers
 
             check_environment()

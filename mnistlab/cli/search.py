@@ -64,7 +64,7 @@ def search(
 ) -> None:
     """Search the space of FILE, confirm the best plans on fresh seeds and print the ranking."""
     from mnistlab.experiment.spec import read, validate
-    from mnistlab.tuning.private import begun, import_for_workers
+    from mnistlab.tuning.ray.private import begun, import_for_workers
 
     changes = overrides(
         set_, search__trials=trials, search__time_budget=time_budget, seed=seed, search__like=listed(like)

@@ -13,16 +13,16 @@ from mnistlab.events import Warned
 from mnistlab.experiment.identity import comparable
 from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.results import TrialResult, higher_is_better
-from mnistlab.tuning.bridge import Bridge
+from mnistlab.tuning.context import Parts, Search
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import Parts, Search
+from mnistlab.tuning.history import NOTHING, Past, PastTrial
 from mnistlab.tuning.ladder import Ladder, factor_of
-from mnistlab.tuning.losses import Retries
 from mnistlab.tuning.outcome import Interruptions, Outcome, given_up, machine_failure
-from mnistlab.tuning.past import NOTHING, Past, PastTrial
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
+from mnistlab.tuning.retries import Retries
 from mnistlab.tuning.schedulers import scheduler
+from mnistlab.tuning.searcher import Bridge
 from mnistlab.tuning.study import open_study
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.util.signals import signals_held

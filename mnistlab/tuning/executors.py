@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mnistlab.errors import SpecError, must_be_one_of
-from mnistlab.tuning.job import Executor
-from mnistlab.tuning.local import LOCAL
-from mnistlab.tuning.tune import RAY_TUNE
+from mnistlab.tuning.context import Executor
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.ray.executor import RAY_TUNE
 from mnistlab.util.text import EXECUTOR_NAMES
 
 EXECUTORS: dict[str, Executor] = dict(zip(EXECUTOR_NAMES, (RAY_TUNE, LOCAL), strict=True))

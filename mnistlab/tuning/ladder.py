@@ -17,7 +17,7 @@ from mnistlab.api import Choice
 from mnistlab.experiment.space import Branch, Space
 from mnistlab.experiment.spec import MOST_OF_BUDGET, ExperimentSpec
 from mnistlab.store.results import RunRecord, higher_is_better
-from mnistlab.tuning.past import Past
+from mnistlab.tuning.history import Past
 
 FACTOR = 4  # budgets grow by about so much from rung to rung, unless the experiment says otherwise
 STEPS = 45  # of the optimizer, in a training that says something of its plan

@@ -18,7 +18,7 @@ from mnistlab.experiment.space import Space
 from mnistlab.store import find_run, read_events, read_run
 from mnistlab.store.results import RunRecord, TrialResult, higher_is_better, to_json
 from mnistlab.training.causes import cause_named
-from mnistlab.tuning.past import past_of
+from mnistlab.tuning.history import past_of
 from mnistlab.tuning.scores import scores
 from mnistlab.util.text import counted
 

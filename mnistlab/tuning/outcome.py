@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import State
 from mnistlab.training.causes import cause_named
-from mnistlab.tuning.losses import Loss
-from mnistlab.tuning.past import Past
+from mnistlab.tuning.history import Past
+from mnistlab.tuning.retries import Loss
 
 FIRST_TRIALS, TOO_MANY = 8, 5
 IN_A_ROW, NEARLY_ALL, BY_CHANCE = (16, 24, 32), 7 / 8, 1e-5

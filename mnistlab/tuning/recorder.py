@@ -21,13 +21,13 @@ from mnistlab.store import RunWriter
 from mnistlab.store.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.store.ends import end_event
 from mnistlab.store.results import RungResult, TrialResult, higher_is_better, trial_name
-from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
-from mnistlab.tuning.machine import Share
+from mnistlab.tuning.history import Past, PastTrial
 from mnistlab.tuning.outcome import Interruptions, Outcome, ends_rung, outcome_of
-from mnistlab.tuning.past import Past, PastTrial
 from mnistlab.tuning.refusals import Refusals
-from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.tuning.resources import Share
+from mnistlab.tuning.retries import Leftover, Loss, Retries, log_of, loss_of
+from mnistlab.tuning.searcher import Bridge
+from mnistlab.tuning.tune_compat import Unsaved
 from mnistlab.util.signals import signals_held
 from mnistlab.util.text import plan_label
 

@@ -30,8 +30,8 @@ from mnistlab.experiment.space import Parameter, Space
 from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import higher_is_better
 from mnistlab.training.loop import optimizer_at
-from mnistlab.tuning.past import NOTHING, Past
-from mnistlab.tuning.unsaved import Unsaved
+from mnistlab.tuning.history import NOTHING, Past
+from mnistlab.tuning.tune_compat import Unsaved
 
 _TIME = "epoch"
 RESAMPLE = 0.25  # share of the changes that draw anew instead of moving nearby (Jaderberg 2017, section 4)

@@ -13,12 +13,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mnistlab.errors import MachineError
 from mnistlab.training.causes import cause_named
-from mnistlab.tuning.answers import Answer, Progress
+from mnistlab.tuning.context import GoneError, Search, Streams
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import GoneError, Search, Streams
-from mnistlab.tuning.losses import Loss, Retries, log_of, loss_of
 from mnistlab.tuning.outcome import TOO_MANY_IN_A_ROW
-from mnistlab.tuning.worker import Shared
+from mnistlab.tuning.retries import Loss, Retries, log_of, loss_of
+from mnistlab.tuning.worker.messages import Answer, Progress
+from mnistlab.tuning.worker.trial import Shared
 
 
 class Named(Protocol):

@@ -9,8 +9,8 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from mnistlab.tuning.history import PastTrial
 from mnistlab.tuning.ladder import Rung
-from mnistlab.tuning.past import PastTrial
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import pytest
 from mnistlab.data import default_place
 from mnistlab.errors import DataError, MnistlabError, PluginError, RunDirectoryError
 from mnistlab.events import RunFinished
-from mnistlab.reopen import differences, reopen_run
 from mnistlab.store import read_events, read_lines, read_run
+from mnistlab.tuning.reopen import differences, reopen_run
 from tests.cli.starting import end, run_of, start
 from tests.conftest import Ran
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.events import Stamped
 from mnistlab.experiment import loader
 from mnistlab.plugins.registry import Registry
-from mnistlab.reopen import reopen_search
+from mnistlab.tuning import run
+from mnistlab.tuning.reopen import reopen_search
 from tests.tuning.conftest import loads, moody_on_the_path, registry, run_tiny, tiny
 
 __all__ = ["loads", "registry", "run_tiny", "tiny"]  # fixtures

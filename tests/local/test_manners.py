@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.tuning.capture import Capture
+from mnistlab.tuning.worker.output import Capture
 
 pytestmark = pytest.mark.simulated
 

@@ -19,8 +19,8 @@ import torch
 from mnistlab import events
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.store import read_run
-from mnistlab.tuning import local
-from mnistlab.tuning.local import CANT
+from mnistlab.tuning import local_executor
+from mnistlab.tuning.local_executor import CANT
 from tests.local.conftest import AtStep, Drive, Driven
 from tests.tuning.test_resume import all_found, space
 from tests.tuning.test_search import moods
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.simulated
 
 @pytest.fixture(autouse=True)
 def looks_around_at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(local_executor, "TICK_SECONDS", 0.0)
 
 
 def raises(number: signal.Signals, times: int = 1) -> Callable[[], None]:

@@ -16,10 +16,12 @@ from mnistlab import events
 from mnistlab.errors import DataError, ExitCode, RunWriteError
 from mnistlab.store import RunWriter, read_run
 from mnistlab.store.fsck import check
-from mnistlab.tuning import leaving, local, worker
+from mnistlab.tuning import local_executor
 from mnistlab.tuning.disk import DiskLowError
-from mnistlab.tuning.local import LOCAL
-from mnistlab.tuning.nodes import NoNodeError
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.ray.nodes import NoNodeError
+from mnistlab.tuning.worker import leaving
+from mnistlab.tuning.worker import trial as worker
 from mnistlab.util.seeds import Stream, derive
 from tests.local.conftest import AtStep, Drive
 from tests.tuning.conftest import RunTiny, mood_of
@@ -135,7 +137,7 @@ def test_what_the_driver_meets_while_a_trial_trains_is_not_blamed_on_the_plan(
         return append(writer, event)
 
     monkeypatch.setattr(RunWriter, "append", refuse)
-    monkeypatch.setattr(local, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(local_executor, "TICK_SECONDS", 0.0)
     at_step(2, lambda: signal.raise_signal(signal.SIGUSR1))
     one = drive(moods("slow", "good", scheduler="none"))
     with pytest.raises(RunWriteError, match="No space left"):

@@ -14,10 +14,10 @@ from mnistlab.api import DataPlace
 from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.experiment.spec import Draft, spec_json
-from mnistlab.record import _dataset_record
 from mnistlab.report import run_page
 from mnistlab.report.rerun import search_command, trial_command
 from mnistlab.store.results import RunRecord
+from mnistlab.tuning.record import _dataset_record
 from tests.report.runs import record
 
 TEXT = """

@@ -1,6 +1,6 @@
 """Ray Tune's loop without Ray: a discrete-event simulation over a fake clock, as an `Executor` of a search.
 
-The loop is the product's own (`mnistlab.tuning.loop`); what is simulated is when what happens, and the workers.
+The loop is the product's own (`mnistlab.tuning.local_loop`); what is simulated is when what happens, and the workers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from mnistlab.tuning.job import Executor, Parts, Search
-from mnistlab.tuning.leaving import MARK, LastWords
-from mnistlab.tuning.local import LOCAL
-from mnistlab.tuning.loop import Happening, Loop, LoopTrial, Steps
-from mnistlab.tuning.losses import Leftover
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.context import Executor, Parts, Search
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.local_loop import Happening, Loop, LoopTrial, Steps
+from mnistlab.tuning.resources import Machine
+from mnistlab.tuning.retries import Leftover
+from mnistlab.tuning.worker.leaving import MARK, LastWords
 from tests.simulated.worker import Worker, WorkerDiedError
 
 

@@ -21,17 +21,18 @@ from unittest.mock import patch
 import optuna
 from sklearn.datasets import load_digits
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.errors import MnistlabError
 from mnistlab.events import Stamped
 from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
-from mnistlab.reopen import reopen_search
 from mnistlab.store import durable
+from mnistlab.tuning import run
 from mnistlab.tuning.executors import EXECUTORS
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.reopen import reopen_search
+from mnistlab.tuning.resources import Machine
 from tests.simulated.controller import World, simulated
 
 ALGORITHMS = ("tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2")

@@ -17,10 +17,10 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from mnistlab.experiment import loader
-from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.machine import Share
 from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.resources import Share
 from mnistlab.tuning.schedulers import scheduler
+from mnistlab.tuning.searcher import Bridge
 from mnistlab.tuning.study import new_study
 from tests.simulated import worker
 from tests.simulated.controller import Controller, World

@@ -15,14 +15,14 @@ import pytest
 import ray
 from ray.tune import Trainable
 
-from mnistlab import run
 from mnistlab.events import Stamped, TrialEpoch
 from mnistlab.experiment import loader
-from mnistlab.reopen import reopen_search
-from mnistlab.tuning import tune
-from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning import run
 from mnistlab.tuning.executors import EXECUTORS
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.ray import executor
+from mnistlab.tuning.ray.cluster import cluster
+from mnistlab.tuning.reopen import reopen_search
+from mnistlab.tuning.resources import Machine
 from tests.simulated.checks import outcome
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, Drives, options_in, registry
@@ -76,7 +76,7 @@ def in_ray(simulated: list[dict[str, Any]]) -> Iterator[None]:
     with (
         cluster(None, one),
         patch.dict(EXECUTORS, ray=replace(EXECUTORS["ray"], joined=lambda *_: nullcontext(one))),
-        patch.object(tune, "PlanTrainable", SimulatedTrainable),
+        patch.object(executor, "PlanTrainable", SimulatedTrainable),
     ):
         yield
 

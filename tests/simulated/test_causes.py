@@ -11,12 +11,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.errors import ExitCode, MachineError
 from mnistlab.experiment import loader
-from mnistlab.reopen import reopen_search
 from mnistlab.store import read_run
 from mnistlab.store.fsck import check
+from mnistlab.tuning import run
+from mnistlab.tuning.reopen import reopen_search
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, options_in, registry, without_ray
 

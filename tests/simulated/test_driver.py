@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.experiment import loader
 from mnistlab.plugins.discovery import selection
-from mnistlab.reopen import reopen_search
+from mnistlab.tuning import run
+from mnistlab.tuning.reopen import reopen_search
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, options_in, without_ray
 

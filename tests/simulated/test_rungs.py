@@ -12,13 +12,13 @@ from unittest.mock import patch
 
 import pytest
 
-from mnistlab import driving, events
+from mnistlab import events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.experiment.identity import canonical
 from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store import fsck, read_events, read_run
-from mnistlab.tuning import driver, recorder
+from mnistlab.tuning import driver, recorder, session
 from mnistlab.tuning.ladder import finalists
 from mnistlab.tuning.outcome import Outcome
 from tests.simulated.checks import running_in_study
@@ -173,7 +173,7 @@ def test_a_trial_that_waits_counts_as_one_that_could_be_trained(tmp_path: Path) 
 
     drives = Drives(tmp_path, case(0, trials=8))
     drives.to_the_end()
-    with patch.object(driver, "given_up", given_up), patch.object(driving, "given_up", given_up):
+    with patch.object(driver, "given_up", given_up), patch.object(session, "given_up", given_up):
         drives.more("search.trials=12")
     told = [one.event for one in read_events(drives.path)]
     paused = [event for event in told if isinstance(event, events.TrialPaused)]

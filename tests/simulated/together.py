@@ -13,14 +13,14 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mnistlab import run
 from mnistlab.cli.watch import status
 from mnistlab.errors import ExitCode, RunDirectoryError
-from mnistlab.reopen import reopen_search
 from mnistlab.report import page
 from mnistlab.report.run_page import read
 from mnistlab.store import fsck, read_events
 from mnistlab.store.follow import follow_events, is_running
+from mnistlab.tuning import run
+from mnistlab.tuning.reopen import reopen_search
 from tests.simulated.driving import Case, Drives, Fault, options_in
 
 

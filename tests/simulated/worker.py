@@ -1,4 +1,4 @@
-"""A simulated worker: it answers as `mnistlab.tuning.worker.PlanTrainable` does, without training anything."""
+"""A simulated worker: it answers as `mnistlab.tuning.worker.trial.PlanTrainable` does, without training anything."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mnistlab.tuning.leaving import LeftError
+from mnistlab.tuning.worker.leaving import LeftError
 from tests.simulated.curves import fate, measured
 
 

@@ -21,11 +21,11 @@ from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.experiment.space import defaults, suggest
 from mnistlab.plugins.discovery import selection
-from mnistlab.run import run_record
 from mnistlab.store import RunWriter, create_run
 from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.training import loop, weights
-from mnistlab.tuning.machine import Machine, Share
+from mnistlab.tuning.resources import Machine, Share
+from mnistlab.tuning.run import run_record
 from mnistlab.util.seeds import replicate_seed, trial_seed
 from mnistlab.util.text import plan_label
 

@@ -20,17 +20,17 @@ from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.plugins.discovery import Selection, discover
 from mnistlab.plugins.registry import Registry, load
-from mnistlab.run import shared_of
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.results import TrialResult
-from mnistlab.tuning.cluster import cluster
+from mnistlab.tuning.context import Executor, Search
 from mnistlab.tuning.driver import run_search
-from mnistlab.tuning.job import Executor, Search
-from mnistlab.tuning.local import LOCAL
-from mnistlab.tuning.machine import Machine, Share, room
-from mnistlab.tuning.nodes import Nodes
-from mnistlab.tuning.past import NOTHING, past_of
-from mnistlab.tuning.tune import RAY_TUNE
+from mnistlab.tuning.history import NOTHING, past_of
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.ray.cluster import cluster
+from mnistlab.tuning.ray.executor import RAY_TUNE
+from mnistlab.tuning.ray.nodes import Nodes
+from mnistlab.tuning.resources import Machine, Share, room
+from mnistlab.tuning.run import shared_of
 from tests.conftest import PACKAGES
 
 DISTS = Path(__file__).parent / "dists"

@@ -16,7 +16,7 @@ from mnistlab.experiment.space import grid, suggest
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_run
 from mnistlab.store.results import trial_name
-from mnistlab.tuning.past import Past, PastTrial, Step
+from mnistlab.tuning.history import Past, PastTrial, Step
 from mnistlab.util.text import settings
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_repeats import Asked

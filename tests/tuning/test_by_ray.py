@@ -24,11 +24,11 @@ from mnistlab.plugins.registry import Registry, select
 from mnistlab.store import read_events, read_lines, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import TrialResult
-from mnistlab.tuning.job import Search
-from mnistlab.tuning.local import LOCAL
-from mnistlab.tuning.replicates import ReplicateAnswer, ReplicateTask, train_replicate
-from mnistlab.tuning.tune import RAY_TUNE
-from mnistlab.tuning.worker import Here, Shared
+from mnistlab.tuning.context import Search
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.ray.executor import RAY_TUNE
+from mnistlab.tuning.worker.replicate import ReplicateAnswer, ReplicateTask, train_replicate
+from mnistlab.tuning.worker.trial import Here, Shared
 from tests.tuning.conftest import MACHINE, Ran, RunTiny, mood_of, starts
 from tests.tuning.test_confirm import CONFIRM
 from tests.tuning.test_lost_replicates import anew, confirmed_as

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mnistlab.tuning.capture import MAX_CHUNK
+from mnistlab.tuning.worker.output import MAX_CHUNK
 from tests.forked import python
 
 pytestmark = pytest.mark.simulated
@@ -16,7 +16,7 @@ import ctypes, json, os, subprocess, sys, traceback
 answer = os.fdopen(os.dup(1), "w")
 from pathlib import Path
 from tempfile import mkdtemp
-from mnistlab.tuning.capture import MAX_CHUNK, Capture
+from mnistlab.tuning.worker.output import MAX_CHUNK, Capture
 capture = Capture(Path(mkdtemp()) / "logs" / "first.log")
 sys.stdout.reconfigure(line_buffering=True)  # as in Ray's workers
 print("before")

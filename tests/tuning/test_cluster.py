@@ -10,8 +10,8 @@ import pytest
 import ray
 
 from mnistlab.errors import ResourceError
-from mnistlab.tuning.cluster import cluster
-from mnistlab.tuning.machine import Machine
+from mnistlab.tuning.ray.cluster import cluster
+from mnistlab.tuning.resources import Machine
 
 pytestmark = pytest.mark.ray
 

@@ -10,8 +10,8 @@ import ray
 from ray.exceptions import RaySystemError
 
 from mnistlab.experiment.spec import ResourcesSpec
-from mnistlab.tuning import cluster_gpus
-from mnistlab.tuning.machine import Gpu, Share, gpus_here, share
+from mnistlab.tuning.ray import cluster_gpus
+from mnistlab.tuning.resources import Gpu, Share, gpus_here, share
 
 A100, T4 = Gpu("NVIDIA A100", 80.0), Gpu("Tesla T4", 15.0)
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from mnistlab import events
-from mnistlab.confirm import confirm, go_on
 from mnistlab.errors import RunDirectoryError
 from mnistlab.leaderboard import Row, rank
 from mnistlab.leaderboard.racing import outcomes
 from mnistlab.store import read_lines, read_run
 from mnistlab.store.results import REFIT, RunRecord, State, TrialResult
-from mnistlab.tuning.confirmation import left_of, work_of
+from mnistlab.tuning.confirm import confirm, go_on
+from mnistlab.tuning.confirm_work import left_of, work_of
 from mnistlab.tuning.driver import Search, best_trials
 from mnistlab.util.seeds import replicate_seed
 from tests.tuning.conftest import RunTiny

@@ -16,7 +16,7 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import Cost
 from mnistlab.training import loop
 from mnistlab.training.cost import cost_of, count_macs, device_name
-from mnistlab.tuning import replicates, worker
+from mnistlab.tuning.worker import replicate, trial
 from tests.test_training import part
 
 
@@ -65,8 +65,8 @@ def test_a_model_that_can_not_be_measured_is_no_failure(begun: loop.Training, ca
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("not in this shape")
 
-    assert replicates._measured(replace(begun, module=OneAtATime())) is None
-    assert worker._counted(replace(begun, module=OneAtATime())) is None
+    assert replicate._measured(replace(begun, module=OneAtATime())) is None
+    assert trial._counted(replace(begun, module=OneAtATime())) is None
     assert "not in this shape" in capsys.readouterr().err
 
 

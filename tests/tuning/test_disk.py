@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mnistlab import events
-from mnistlab.confirm import confirm
 from mnistlab.errors import ExitCode, RunWriteError
 from mnistlab.experiment import loader
 from mnistlab.plugins.registry import Registry
@@ -19,11 +18,12 @@ from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.tuning import disk, study
+from mnistlab.tuning.confirm import confirm
+from mnistlab.tuning.context import Executor, Search
 from mnistlab.tuning.disk import DiskLowError, shortage
-from mnistlab.tuning.job import Executor, Search
-from mnistlab.tuning.local import LOCAL
+from mnistlab.tuning.local_executor import LOCAL
+from mnistlab.tuning.ray.executor import RAY_TUNE
 from mnistlab.tuning.study import open_study
-from mnistlab.tuning.tune import RAY_TUNE
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from mnistlab import events
-from mnistlab.confirm import confirm
 from mnistlab.data.seal import opened
 from mnistlab.experiment.recorded import read_weights
 from mnistlab.store import read_lines, read_run
 from mnistlab.store.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.training import loop, weights
-from mnistlab.tuning.ensembles import EnsembleAnswer, EnsembleTask, evaluate_ensemble
-from mnistlab.tuning.job import Search
-from mnistlab.tuning.replicates import ReplicateTask, TestTask, images_of_test
-from mnistlab.tuning.worker import Here, Shared, ready
+from mnistlab.tuning.confirm import confirm
+from mnistlab.tuning.context import Search
+from mnistlab.tuning.worker.ensemble import EnsembleAnswer, EnsembleTask, evaluate_ensemble
+from mnistlab.tuning.worker.replicate import ReplicateTask, TestTask, images_of_test
+from mnistlab.tuning.worker.trial import Here, Shared, ready
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_confirm import CONFIRM, again
 from tests.tuning.test_search import moods

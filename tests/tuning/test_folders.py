@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from mnistlab.errors import ResourceError
-from mnistlab.tuning import folders
-from mnistlab.tuning.folders import private_folder
+from mnistlab.tuning.ray import tempdir
+from mnistlab.tuning.ray.tempdir import private_folder
 
 pytestmark = pytest.mark.simulated
 
 DRIVER = """
 import sys, time
-from mnistlab.tuning.folders import private_folder
+from mnistlab.tuning.ray.tempdir import private_folder
 with private_folder() as folder:
     print(folder, flush=True)
     time.sleep(600)
@@ -92,7 +92,7 @@ def test_what_is_not_such_a_folder_is_left_alone(base: Path, tmp_path: Path, kin
     own = tmp_path / "own"
     own.mkdir()
     (own / "kept").write_text("kept")
-    (own / folders.LOCK).touch()
+    (own / tempdir.LOCK).touch()
     found = base / "mnistlab-abcdefgh"
     if kind == "a link":
         found.symlink_to(own)
@@ -100,7 +100,7 @@ def test_what_is_not_such_a_folder_is_left_alone(base: Path, tmp_path: Path, kin
         found.mkdir()
         (found / "kept").write_text("kept")
     if kind == "a linked lock":
-        (found / folders.LOCK).symlink_to(own / folders.LOCK)
+        (found / tempdir.LOCK).symlink_to(own / tempdir.LOCK)
     with private_folder():
         pass
     assert (found / "kept").read_text() == "kept"
@@ -117,15 +117,15 @@ def test_without_a_place_that_is_short_enough_it_says_so(monkeypatch: pytest.Mon
 def test_a_folder_that_another_search_removes_before_it_is_locked_is_made_anew(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock, swept = folders.fcntl.flock, list[Path]()
+    lock, swept = tempdir.fcntl.flock, list[Path]()
 
     def sweep_first(descriptor: int, how: int) -> None:
         if not swept:
             swept.extend(base.iterdir())
-            folders._sweep(base)
+            tempdir._sweep(base)
         lock(descriptor, how)
 
-    monkeypatch.setattr(folders.fcntl, "flock", sweep_first)
+    monkeypatch.setattr(tempdir.fcntl, "flock", sweep_first)
     with private_folder() as folder:
         assert len(swept) == 1
         assert not swept[0].exists()

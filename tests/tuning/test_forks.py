@@ -10,7 +10,7 @@ pytestmark = pytest.mark.simulated
 
 BODY = """
 import os, socket, tempfile
-from mnistlab.tuning.forks import keep_from_children
+from mnistlab.tuning.worker.forks import keep_from_children
 
 keep_from_children()
 path = tempfile.mkdtemp() + "/raylet"

@@ -16,12 +16,13 @@ import torch
 
 from mnistlab.training import loop
 from mnistlab.training.causes import cause_named
-from mnistlab.tuning import gpu, worker
-from mnistlab.tuning.capture import NotCaptured
-from mnistlab.tuning.gpu import Given
-from mnistlab.tuning.leaving import LastWords
-from mnistlab.tuning.losses import Loss, Retries
-from mnistlab.tuning.watch import Watch
+from mnistlab.tuning.retries import Loss, Retries
+from mnistlab.tuning.worker import gpu
+from mnistlab.tuning.worker import trial as worker
+from mnistlab.tuning.worker.gpu import Given
+from mnistlab.tuning.worker.leaving import LastWords
+from mnistlab.tuning.worker.output import NotCaptured
+from mnistlab.tuning.worker.watchdog import Watch
 
 GIB = 2**30
 
@@ -178,7 +179,7 @@ import os, sys, warnings
 import torch
 from pathlib import Path
 from mnistlab.training.precision import deterministic
-from mnistlab.tuning.capture import Capture, hear_nondeterminism
+from mnistlab.tuning.worker.output import Capture, hear_nondeterminism
 capture = Capture(Path(sys.argv[1]))
 capture.start()
 for trial in range(2):

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistlab.tuning import private
-from mnistlab.tuning.private import Head, Up
+from mnistlab.tuning.ray import private
+from mnistlab.tuning.ray.private import Head, Up
 
 ONCE = {"RAY_JOB_ID": "01000000", "RAY_RAYLET_PID": "7"}
 START = "import json, sys, time\nsay = lambda what: print(json.dumps(what), flush=True)\n"
@@ -71,7 +71,7 @@ def test_a_ray_that_is_not_up_yet_is_killed(heads: Heads, tmp_path: Path) -> Non
 
 
 def test_a_part_of_ray_is_alive_until_its_end_whoever_waits_for_it() -> None:
-    from mnistlab.tuning import joined
+    from mnistlab.tuning.ray import joined
 
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         part = joined.Part(process.pid)

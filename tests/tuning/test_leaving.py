@@ -15,13 +15,22 @@ import pytest
 import torch
 
 from mnistlab.errors import DataError, MissingPluginError
-from mnistlab.tuning import leaving, replicates, worker
-from mnistlab.tuning.capture import NotCaptured
-from mnistlab.tuning.leaving import MARK, LackError, LastWords, device_is_lost, judged, lacking, last_words, leave
-from mnistlab.tuning.losses import Leftover, Loss, log_of, loss_of
-from mnistlab.tuning.trainable import PlanTrainable
-from mnistlab.tuning.watch import Watch
-from mnistlab.tuning.worker import NoRoomError, Worker
+from mnistlab.tuning.ray.trainable import PlanTrainable
+from mnistlab.tuning.retries import Leftover, Loss, log_of, loss_of
+from mnistlab.tuning.worker import leaving, replicate, trial
+from mnistlab.tuning.worker.leaving import (
+    MARK,
+    LackError,
+    LastWords,
+    device_is_lost,
+    judged,
+    lacking,
+    last_words,
+    leave,
+)
+from mnistlab.tuning.worker.output import NotCaptured
+from mnistlab.tuning.worker.trial import NoRoomError, Worker
+from mnistlab.tuning.worker.watchdog import Watch
 
 ASSERT = torch.AcceleratorError("CUDA error: device-side assert triggered")
 
@@ -116,9 +125,9 @@ def test_what_a_worker_could_not_get_ready_names_the_cause(
         return name
 
     for name in ("select", "device_of", "data_for"):
-        monkeypatch.setattr(worker, name, lambda *_, name=name: get(name))
+        monkeypatch.setattr(trial, name, lambda *_, name=name: get(name))
     with pytest.raises(LackError) if cause else nullcontext() as caught:
-        assert worker.ready(cast("Any", SimpleNamespace(plugins=None, here=None))) == ("select", "data_for")
+        assert trial.ready(cast("Any", SimpleNamespace(plugins=None, here=None))) == ("select", "data_for")
     assert not cause or judged(cast("Any", caught).value) == cause
 
 
@@ -232,12 +241,12 @@ def test_a_replicates_process_is_given_no_other_task_after_such_a_failure(
         raise error
 
     nothing = SimpleNamespace(begin=lambda _: None, remove=lambda: None, take=lambda: "")
-    monkeypatch.setattr(replicates, "_watched", lambda *_: (nothing, nothing))
-    monkeypatch.setattr(replicates, "_trained", fails)
+    monkeypatch.setattr(replicate, "_watched", lambda *_: (nothing, nothing))
+    monkeypatch.setattr(replicate, "_trained", fails)
     shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False, here=None)
     answers = list[Any]()
     with suppress(LeftError):
-        answers += replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
+        answers += replicate.train_replicate(shared, replicate.ReplicateTask("0001", 1, 0, {}))
     assert (answers == []) is leaves
     assert (last_words(log.read_text()) is not None) is leaves
 
@@ -252,8 +261,8 @@ def test_a_checkpoint_that_the_disk_refuses_ends_the_process(
     one._failure, one._training = None, SimpleNamespace(epoch=1)
     one._watch = SimpleNamespace(over=nullcontext)
     process: Any = SimpleNamespace(_worker=one)
-    monkeypatch.setattr(worker.training, "state", lambda _: {})
-    monkeypatch.setattr(worker.weights, "pack", lambda _: b"state")
+    monkeypatch.setattr(trial.training, "state", lambda _: {})
+    monkeypatch.setattr(trial.weights, "pack", lambda _: b"state")
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(LeftError):
         PlanTrainable.save_checkpoint(process, str(tmp_path))

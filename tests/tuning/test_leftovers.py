@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnistlab.tuning import leftovers
+from mnistlab.tuning.worker import leftovers
 
 pytestmark = pytest.mark.simulated
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mnistlab import events, run
+from mnistlab import events
 from mnistlab.console.plain import line
 from mnistlab.console.state import ViewState, advance
 from mnistlab.errors import SpecError
@@ -22,11 +22,12 @@ from mnistlab.experiment import loader
 from mnistlab.experiment.space import suggest
 from mnistlab.experiment.spec import read
 from mnistlab.leaderboard import rank
-from mnistlab.reopen import reopen_search
 from mnistlab.report.prose import overview
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.store.results import RunRecord
+from mnistlab.tuning import run
 from mnistlab.tuning.like import earlier_of, taken
+from mnistlab.tuning.reopen import reopen_search
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, Drives, Fault, options_in, registry, without_ray
 

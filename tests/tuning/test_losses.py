@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mnistlab.tuning.losses import Leftover, Loss, Retries, log_of, loss_of
+from mnistlab.tuning.retries import Leftover, Loss, Retries, log_of, loss_of
 from tests.tuning import ray_texts
 
 DUMP = "printed before\nTimeout (0:00:02)!\nThread 0x00007f (most recent call first):\n"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mnistlab import events
-from mnistlab.confirm import confirm
 from mnistlab.store.results import TrialResult
-from mnistlab.tuning.job import Search
-from mnistlab.tuning.tune import RAY_TUNE
+from mnistlab.tuning.confirm import confirm
+from mnistlab.tuning.context import Search
+from mnistlab.tuning.ray.executor import RAY_TUNE
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_confirm import CONFIRM
 from tests.tuning.test_search import moods

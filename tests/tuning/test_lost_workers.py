@@ -17,7 +17,7 @@ from ray.tune.experiment import trial as tune_trial
 from mnistlab import events
 from mnistlab.store import read_events
 from mnistlab.store.fsck import check
-from mnistlab.tuning.tune import RAY_TUNE
+from mnistlab.tuning.ray.executor import RAY_TUNE
 from tests.tuning.conftest import RunTiny, mood_of, starts
 from tests.tuning.test_search import moods
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mnistlab.errors import ResourceError
 from mnistlab.experiment.spec import ResourcesSpec
-from mnistlab.tuning.machine import GPU_GIB_PER_TRIAL, Gpu, Machine, Share, doubts, gpus_here, share, this_machine
+from mnistlab.tuning.resources import GPU_GIB_PER_TRIAL, Gpu, Machine, Share, doubts, gpus_here, share, this_machine
 
 
 def wish(**settings: object) -> ResourcesSpec:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from mnistlab.errors import ExitCode
-from mnistlab.tuning.leaving import LastWords
-from mnistlab.tuning.losses import Loss, Retries
-from mnistlab.tuning.nodes import Nodes, selector
+from mnistlab.tuning.ray.nodes import Nodes, selector
+from mnistlab.tuning.retries import Loss, Retries
+from mnistlab.tuning.worker.leaving import LastWords
 
 
 @dataclass

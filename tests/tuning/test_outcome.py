@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mnistlab.store.results import TrialResult
-from mnistlab.tuning.losses import Loss
 from mnistlab.tuning.outcome import Interruptions, Outcome, common_failure, machine_failure, outcome_of
+from mnistlab.tuning.retries import Loss
 
 HALF = {"epoch": 1, "epochs": 2, "val_accuracy": 0.5}
 WHOLE = HALF | {"epoch": 2}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from mnistlab import events
-from mnistlab.tuning.past import Past, past_of
+from mnistlab.tuning.history import Past, past_of
 
 PREPARING = events.RunPreparing(run="x", step="starting Ray")
 FINISHED = events.RunFinished(outcome="done", exit_code=0, counts={}, seconds=1.0)

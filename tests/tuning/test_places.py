@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from mnistlab.tuning import places
-from mnistlab.tuning.places import PLACE_SECONDS, ClusterLostError, Places
+from mnistlab.tuning.ray import placement
+from mnistlab.tuning.ray.placement import PLACE_SECONDS, ClusterLostError, Places
 
 HALF = PLACE_SECONDS / 2
 
@@ -20,11 +20,13 @@ class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.head, self.states = 100.0, True, ["PENDING", "REMOVED"]
         self.looks = Places("mnistlab resume runs/x")
-        monkeypatch.setattr(places, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(places, "ray_worker", SimpleNamespace(_global_node=SimpleNamespace(is_head=self.is_head)))
-        monkeypatch.setattr(places.ray, "util", SimpleNamespace(placement_group_table=self.table))
+        monkeypatch.setattr(placement, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(
+            placement, "ray_worker", SimpleNamespace(_global_node=SimpleNamespace(is_head=self.is_head))
+        )
+        monkeypatch.setattr(placement.ray, "util", SimpleNamespace(placement_group_table=self.table))
         self.disarmed = 0
-        monkeypatch.setattr(places, "disarm", self.disarm)
+        monkeypatch.setattr(placement, "disarm", self.disarm)
 
     def disarm(self) -> None:
         self.disarmed += 1

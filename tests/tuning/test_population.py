@@ -19,7 +19,7 @@ from mnistlab.store import RunWriter, create_run
 from mnistlab.store.checkpoints import write_checkpoint
 from mnistlab.training.weights import pack
 from mnistlab.tuning import driver
-from mnistlab.tuning.past import Past, PastTrial, Step
+from mnistlab.tuning.history import Past, PastTrial, Step
 from mnistlab.tuning.schedulers import Population
 from tests.tuning.test_repeats import Asked
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnistlab.tuning import pulse
-from mnistlab.tuning.pulse import SILENCE_SECONDS, ClusterLostError, check_pulse, felt
+from mnistlab.tuning.ray import heartbeat
+from mnistlab.tuning.ray.heartbeat import SILENCE_SECONDS, ClusterLostError, check_pulse, felt
 
 
 class Head:
@@ -21,8 +21,8 @@ class Head:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.answers, self.now = True, 1000.0
-        monkeypatch.setattr(pulse, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=lambda _: None))
-        monkeypatch.setattr(pulse.ray_worker, "global_worker", SimpleNamespace(gcs_client=self))
+        monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=lambda _: None))
+        monkeypatch.setattr(heartbeat.ray_worker, "global_worker", SimpleNamespace(gcs_client=self))
 
     def internal_kv_get(self, key: bytes, namespace: None, timeout: float) -> None:
         assert timeout < SILENCE_SECONDS
@@ -32,7 +32,7 @@ class Head:
 
 def test_a_head_that_is_silent_for_a_while_is_given_time_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Head(monkeypatch)
-    asking = pulse._Asking()
+    asking = heartbeat._Asking()
     head.now += 1000  # nobody asked: that is no silence
     assert asking.silence() == ""
     head.answers = False
@@ -44,7 +44,7 @@ def test_a_head_that_is_silent_for_a_while_is_given_time_and_then_given_up(monke
 
 def test_each_answer_ends_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Head(monkeypatch)
-    asking = pulse._Asking()
+    asking = heartbeat._Asking()
     for _ in range(5):
         head.answers = False
         head.now += SILENCE_SECONDS - 1
@@ -55,7 +55,7 @@ def test_each_answer_ends_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_call_during_which_the_driver_was_stopped_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     head = Head(monkeypatch)
-    asking = pulse._Asking()
+    asking = heartbeat._Asking()
     head.answers = False
     head.now += 10 * SILENCE_SECONDS  # Ctrl-Z, and `fg` after a while
     assert asking.silence() == ""
@@ -67,8 +67,8 @@ def test_a_call_during_which_the_driver_was_stopped_is_no_silence(monkeypatch: p
 def parts(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What a look at Ray's processes finds dead; the tests' own process is not to end for it."""
     found = SimpleNamespace(dead="")
-    monkeypatch.setattr(pulse, "_dead_parts", lambda: found.dead)
-    monkeypatch.setattr(pulse, "disarm", lambda: None)
+    monkeypatch.setattr(heartbeat, "_dead_parts", lambda: found.dead)
+    monkeypatch.setattr(heartbeat, "disarm", lambda: None)
     return found
 
 
@@ -76,8 +76,8 @@ def test_after_the_search_has_let_go_of_ray_what_ends_it_is_no_reason(
     parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = list[dict[str, int]]()
-    monkeypatch.setattr(pulse, "_processes", lambda: {"raylet": 4711})
-    monkeypatch.setattr(pulse, "note_ray", lambda processes: told.append(dict(processes)))
+    monkeypatch.setattr(heartbeat, "_processes", lambda: {"raylet": 4711})
+    monkeypatch.setattr(heartbeat, "note_ray", lambda processes: told.append(dict(processes)))
     with felt(private=True, again=""):
         assert told == [{"raylet": 4711}]
     assert told == [{"raylet": 4711}, {}]
@@ -88,12 +88,12 @@ def test_a_driver_that_waits_deaf_for_what_is_gone_is_ended_with_one_message(
     parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], told: bool
 ) -> None:
     ended = list[str]()
-    monkeypatch.setattr(pulse, "LEAVE_SECONDS", 0.0)
-    monkeypatch.setattr(pulse, "note_loss", lambda _: told)  # whether the last words will say it
-    monkeypatch.setattr(pulse, "_thread", SimpleNamespace(interrupt_main=lambda _: None))
-    monkeypatch.setattr(pulse, "_leave", lambda: ended.append("left"))
+    monkeypatch.setattr(heartbeat, "LEAVE_SECONDS", 0.0)
+    monkeypatch.setattr(heartbeat, "note_loss", lambda _: told)  # whether the last words will say it
+    monkeypatch.setattr(heartbeat, "_thread", SimpleNamespace(interrupt_main=lambda _: None))
+    monkeypatch.setattr(heartbeat, "_leave", lambda: ended.append("left"))
     parts.dead = "Ray's raylet ended"
-    pulse.Pulse(private=True, again="mnistlab resume runs/x").run()
+    heartbeat.Pulse(private=True, again="mnistlab resume runs/x").run()
     said = capsys.readouterr().err
     assert ended == ["left"]
     assert said.startswith("mnistlab: Ray's raylet ended") != told
@@ -101,7 +101,7 @@ def test_a_driver_that_waits_deaf_for_what_is_gone_is_ended_with_one_message(
 
 
 def test_what_ends_while_ray_is_shut_down_is_no_loss(parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = pulse.Pulse(private=True, again="")
+    looks = heartbeat.Pulse(private=True, again="")
 
     def ended_meanwhile() -> str:
         looks.stop()

@@ -19,11 +19,11 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter
 from mnistlab.store.checkpoints import write_checkpoint
 from mnistlab.store.results import TrialResult
-from mnistlab.tuning.losses import Leftover, Retries
+from mnistlab.tuning.history import PastTrial
 from mnistlab.tuning.outcome import Interruptions
-from mnistlab.tuning.past import PastTrial
 from mnistlab.tuning.recorder import Recorder, _Open
 from mnistlab.tuning.refusals import Refusals
+from mnistlab.tuning.retries import Leftover, Retries
 from tests.tuning.test_repeats import CONTINUOUS, Asked
 
 

@@ -17,8 +17,8 @@ from mnistlab import events
 from mnistlab.experiment import loader
 from mnistlab.experiment.identity import canonical
 from mnistlab.plugins.registry import Registry
-from mnistlab.tuning.bridge import INSISTS, Bridge
 from mnistlab.tuning.outcome import Interruptions
+from mnistlab.tuning.searcher import INSISTS, Bridge
 from mnistlab.tuning.study import open_study
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods

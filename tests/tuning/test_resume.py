@@ -18,7 +18,7 @@ from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.jsonl import encode_line
 from mnistlab.store.results import TrialResult
 from mnistlab.tuning import driver
-from mnistlab.tuning.past import past_of
+from mnistlab.tuning.history import past_of
 from tests.faults.test_going_on import flip, running
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods

@@ -12,14 +12,14 @@ import pytest
 from mnistlab.experiment import loader
 from mnistlab.store.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
 from mnistlab.training import loop
-from mnistlab.tuning import worker
-from mnistlab.tuning.bridge import Bridge
-from mnistlab.tuning.capture import NotCaptured
+from mnistlab.tuning.history import PastTrial
 from mnistlab.tuning.ladder import Ladder, Rung, numbered
 from mnistlab.tuning.outcome import Interruptions, ends_rung, outcome_of
-from mnistlab.tuning.past import PastTrial
+from mnistlab.tuning.searcher import Bridge
 from mnistlab.tuning.study import new_study
 from mnistlab.tuning.work import task_of
+from mnistlab.tuning.worker import trial
+from mnistlab.tuning.worker.output import NotCaptured
 from tests.simulated.driving import registry
 
 REPORT: dict[str, Any] = {"epoch": 2, "epochs": 2, "val_accuracy": 0.9}
@@ -103,9 +103,9 @@ def test_what_lower_rungs_took_counts_into_the_limit_of_a_trial(monkeypatch: pyt
     watch: Any = SimpleNamespace(
         begin=lambda limit, spent=0.0: begun.append((limit, spent)), over=nullcontext, step=lambda: None
     )
-    monkeypatch.setattr(worker, "ready", lambda _: (None, None))
+    monkeypatch.setattr(trial, "ready", lambda _: (None, None))
     monkeypatch.setattr(loop, "begin", lambda *_: SimpleNamespace(history=[{"seconds": 1.0}]))
     shared: Any = SimpleNamespace(trial_seconds=9.0, checkpoint_seconds=1.0)
     task = task_of({}, 1, "", rung=Rung(1, 2.0), spent=3.5)["task"]
-    worker.Worker(shared, NotCaptured(), watch).begin(task)
+    trial.Worker(shared, NotCaptured(), watch).begin(task)
     assert begun[-1] == (9.0, 4.5)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mnistlab.confirm import confirm
 from mnistlab.experiment.identity import plan_sha256
 from mnistlab.store import read_lines, read_run
+from mnistlab.tuning.confirm import confirm
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import ray
 
-from mnistlab import run
 from mnistlab.errors import ExitCode, ResourceError
+from mnistlab.tuning import run
 from mnistlab.tuning.sharing import look, require_shared
 
 NODES = {"a1": "10.0.0.2", "b2": "10.0.0.3", "c3": "10.0.0.4"}

@@ -22,7 +22,7 @@ from mnistlab.experiment.space import Branch, Parameter, Space
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import TrialResult
 from mnistlab.tuning.driver import best_trials
-from mnistlab.tuning.past import Past
+from mnistlab.tuning.history import Past
 from mnistlab.tuning.samplers import About, sampler
 from mnistlab.tuning.schedulers import _neighbour, _sample
 from mnistlab.tuning.study import _be_quiet, ask, enqueue, settings_of

@@ -15,13 +15,14 @@ import torch
 from ray.exceptions import WorkerCrashedError
 
 from mnistlab.errors import ExitCode, MachineError
-from mnistlab.tuning import remote, replicates
-from mnistlab.tuning.answers import Answer, Progress
-from mnistlab.tuning.leaving import MARK
-from mnistlab.tuning.losses import BROKEN_FOR
-from mnistlab.tuning.machine import Share
-from mnistlab.tuning.nodes import Nodes, NoNodeError
+from mnistlab.tuning.ray import remote
+from mnistlab.tuning.ray.nodes import Nodes, NoNodeError
+from mnistlab.tuning.resources import Share
+from mnistlab.tuning.retries import BROKEN_FOR
 from mnistlab.tuning.tasks import run_tasks
+from mnistlab.tuning.worker import replicate
+from mnistlab.tuning.worker.leaving import MARK
+from mnistlab.tuning.worker.messages import Answer, Progress
 
 DUMP = "Timeout (0:00:02)!\nThread 0x00007f (most recent call first):\n"
 CRASH = WorkerCrashedError()
@@ -250,10 +251,10 @@ def test_a_gpu_s_memory_is_given_back_before_the_answer(monkeypatch: pytest.Monk
         raise torch.OutOfMemoryError("no more")
 
     nothing = SimpleNamespace(begin=lambda _: None, remove=lambda: None, take=lambda: "")
-    monkeypatch.setattr(replicates, "_watched", lambda *_: (nothing, nothing))
-    monkeypatch.setattr(replicates, "_trained", out_of_memory)
+    monkeypatch.setattr(replicate, "_watched", lambda *_: (nothing, nothing))
+    monkeypatch.setattr(replicate, "_trained", out_of_memory)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(all(one() is None for one in trained)))
     shared: Any = SimpleNamespace(trial_seconds=None, more_nodes=False, here=None)
-    *_, answer = replicates.train_replicate(shared, replicates.ReplicateTask("0001", 1, 0, {}))
+    *_, answer = replicate.train_replicate(shared, replicate.ReplicateTask("0001", 1, 0, {}))
     assert (answer.cause, freed) == ("memory", [True])

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mnistlab.tuning import forking as forking_module
-from mnistlab.tuning import start_worker, template
+from mnistlab.tuning.ray import forking as forking_module
+from mnistlab.tuning.ray import start_worker, template
 from tests.cli.starting import wait_until
 
 WORKER = """

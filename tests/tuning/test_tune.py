@@ -8,7 +8,7 @@ import pytest
 from ray import tune
 from ray.air._internal import usage
 
-from mnistlab.tuning import tune as ours
+from mnistlab.tuning.ray import executor as ours
 
 
 class Seen(tune.Callback):

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from mnistlab.tuning import watch
-from mnistlab.tuning.watch import was_ended
+from mnistlab.tuning.worker import watchdog
+from mnistlab.tuning.worker.watchdog import was_ended
 from tests.forked import python
 
 pytestmark = pytest.mark.simulated
 
 PREPARE = """
 import sys, time
-from mnistlab.tuning.watch import Watch
+from mnistlab.tuning.worker.watchdog import Watch
 watch = Watch(sys.stdout.fileno(), stall=0.5)
 """
 
@@ -62,9 +62,9 @@ def test_the_steps_of_a_trial_say_nothing_of_those_of_the_next_one(monkeypatch: 
     clock = SimpleNamespace(
         dump_traceback_later=lambda seconds, **_: allowed.append(seconds), cancel_dump_traceback_later=lambda: None
     )
-    monkeypatch.setattr(watch, "faulthandler", clock)
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: now))
-    watched = watch.Watch(1, stall=60.0)
+    monkeypatch.setattr(watchdog, "faulthandler", clock)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: now))
+    watched = watchdog.Watch(1, stall=60.0)
     watched.begin(None)
     with watched.over():
         now += 30.0

@@ -23,9 +23,9 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.stopper import Stopper
 
-from mnistlab.tuning import workers
-from mnistlab.tuning.tune import RAY_TUNE
-from mnistlab.tuning.workers import KeepingController, workers_kept
+from mnistlab.tuning.ray import workers
+from mnistlab.tuning.ray.executor import RAY_TUNE
+from mnistlab.tuning.ray.workers import KeepingController, workers_kept
 from tests.tuning.conftest import RunTiny
 from tests.tuning.tune_loop import NEVER, Actors, Loop, loop
 
@@ -54,7 +54,7 @@ def test_a_worker_that_starts_slowly_takes_trials_as_soon_as_it_is_up(tmp_path: 
 
 @pytest.mark.parametrize("pausing", [False, True], ids=["asha", "pbt"])
 def test_tune_by_itself_drops_it_each_time(tmp_path: Path, pausing: bool) -> None:
-    """Once a new Ray fails this, `mnistlab.tuning.workers` may not be needed any more."""
+    """Once a new Ray fails this, `mnistlab.tuning.ray.workers` may not be needed any more."""
     told = loop(TuneController, tmp_path, workers=2, trials=12, starting=after(1.0, 5.0), pausing=pausing).run()
     assert len(told.dropped) == len(told.started) - 1 >= 3
 
@@ -259,7 +259,7 @@ def private_names() -> set[str]:
 @pytest.mark.parametrize("name", sorted(private_names()))
 def test_tune_has_what_is_used_of_it(tmp_path: Path, name: str) -> None:
     there = loop(TuneController, tmp_path, workers=1, trials=1, starting=lambda: 1.0).controller
-    assert hasattr(there, name), f"TuneController has no {name} any more: see mnistlab/tuning/workers.py"
+    assert hasattr(there, name), f"TuneController has no {name} any more: see mnistlab/tuning/ray/workers.py"
 
 
 def test_tune_makes_its_loop_by_the_name_that_is_replaced() -> None:

@@ -23,7 +23,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import SearchAlgorithm
 from ray.tune.stopper import Stopper
 
-from mnistlab.tuning.surroundings import environment
+from mnistlab.tuning.ray.surroundings import environment
 
 Seconds = Callable[[], float]
 NEVER = 1e9  # seconds
