@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnistlab.python import SearchResult, open_run, search
+    from mnistlab.python_api import SearchResult, open_run, search
 
 __version__ = "0.1.0"
 
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> object:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="IProgress not found")  # as does tqdm
-            return getattr(import_module("mnistlab.python"), name)
+            return getattr(import_module("mnistlab.python_api"), name)
     finally:
         logging.disable(before)
 

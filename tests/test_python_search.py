@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import mnistlab
-from mnistlab import events, python
+from mnistlab import events, python_api
 from mnistlab.errors import MnistlabError, SpecError
 from mnistlab.experiment.spec import parse_override
 from mnistlab.store import RunWriter, create_run
@@ -229,7 +229,7 @@ def test_every_value_arrives_as_it_was_given(value: Any, monkeypatch: pytest.Mon
         seen.extend(overrides)
         return run.Finished(finished, end())
 
-    monkeypatch.setattr(python, "run_file", run_file)
+    monkeypatch.setattr(python_api, "run_file", run_file)
     mnistlab.search("x.toml", set={"a.b": value, "n": np.int64(7), "f": np.float32(0.5), "p": Path("d/e")})
     expected = list(value) if isinstance(value, tuple) else value
     assert [parse_override(text) for text in seen] == [
@@ -355,5 +355,5 @@ from mnistlab import search
 print(search.__module__, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "mnistlab.python True"]
+    assert done.stdout.splitlines() == ["[]", "mnistlab.python_api True"]
     assert done.stderr == ""

@@ -79,7 +79,7 @@ def search(
         with announced(reading, drawn=view.kind in {"live", "full"}):
             with held_back():  # seconds long: torch and Ray are imported
                 import_for_workers()
-                from mnistlab.python import run_file
+                from mnistlab.python_api import run_file
 
             finished = run_file(
                 file,

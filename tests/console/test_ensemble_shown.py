@@ -16,7 +16,7 @@ from mnistlab.console.ranking import notes
 from mnistlab.console.state import ViewState, advance
 from mnistlab.leaderboard import Leaderboard, rank
 from mnistlab.leaderboard.prose.verdict import verdict
-from mnistlab.python import SearchResult
+from mnistlab.python_api import SearchResult
 from mnistlab.report import run_page as report
 from mnistlab.report.as_json import as_data
 from mnistlab.report.tables.columns import Section
