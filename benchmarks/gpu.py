@@ -242,7 +242,7 @@ Path(sys.argv[1] + ".said").write_text(str(log.count("put_ does not have a deter
 """
 MEMORY = """
 import torch
-from mnistlab.tuning import gpu
+from mnistlab.tuning.worker import gpu
 from mnistlab.tuning.worker.trial import give_back_memory
 block = torch.empty(1 << 30, dtype=torch.uint8, device="cuda"); del block
 kept = torch.cuda.memory_reserved(); give_back_memory(); left = torch.cuda.memory_reserved()

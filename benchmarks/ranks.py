@@ -28,7 +28,7 @@ from mnistlab.leaderboard.power import smallest_difference
 from mnistlab.leaderboard.racing import ALPHA, LEAST, beaten, confidence_of
 from mnistlab.leaderboard.statistics import holm
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
-from tests import test_one_family as simulated
+from tests.leaderboard import test_one_family as simulated
 
 METRIC, IMAGES, ERRORS = "val_accuracy", 2000, 0.02
 POINT = 0.01

@@ -1,8 +1,9 @@
 """Images per second of three loops that train the same network on one core: the usual one, ours, the best by hand.
 
 The network is a 24/32-channel two-layer CNN (train_mnist_fast's). The usual loop is a DataLoader with torchvision's
-ToTensor and Normalize at batch 64, as in pytorch/examples; ours is `mnistlab.training.loop` at batch 256; the hand-written
-one does the same work as ours with nothing in between. The three take turns, and ratios are taken within a round.
+ToTensor and Normalize at batch 64, as in pytorch/examples; ours is `mnistlab.training.loop` at batch 256; the
+hand-written one does the same work as ours with nothing in between. The three take turns, and ratios are taken within a
+round.
 
 Usage: MNISTLAB_DATA=FOLDER python benchmarks/training_loop.py [ROUNDS] [IMAGES]
 """

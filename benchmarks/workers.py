@@ -24,19 +24,22 @@ from mnistlab.store import read_events
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = "from mnistlab.__main__ import main; main()"
-TUNES = f"import contextlib; from mnistlab.tuning import tune; tune.workers_kept = contextlib.nullcontext; {OURS}"
+TUNES = f"""import contextlib
+from mnistlab.tuning.ray import executor
+executor.workers_kept = contextlib.nullcontext
+{OURS}"""
 # The first worker makes the file that the others find. Ray sends the class along, as it is defined in no module.
 DELAYED = """
 import os, time
-from mnistlab.tuning import tune
-class PlanTrainable(tune.PlanTrainable):
+from mnistlab.tuning.ray import executor
+class PlanTrainable(executor.PlanTrainable):
     def setup(self, *arguments, **options):
         try:
             os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             time.sleep({delay})
         super().setup(*arguments, **options)
-tune.PlanTrainable = PlanTrainable
+executor.PlanTrainable = PlanTrainable
 """
 ENDS = {"trial_finished", "trial_pruned", "trial_interrupted", "trial_failed", "trial_waiting"}
 

@@ -21,7 +21,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import gpu
 
     monkeypatch.setattr(gpu, "STEPS", tuple(step for step in gpu.STEPS if step.__name__ not in WITH_RAY))
-    monkeypatch.setattr(gpu.training, "set_up_process", lambda *_, **__: torch.device("cpu"))
+    monkeypatch.setattr(gpu.loop, "set_up_process", lambda *_, **__: torch.device("cpu"))
     assert "gpu" in sys.modules
     return gpu
 

@@ -27,8 +27,8 @@ def compare(
 ) -> None:
     """Compare two confirmed trials, of one run or of two, over the same seeds and images."""
     from mnistlab.console.ranking import result_console
-    from mnistlab.console.text import encodable, visible
     from mnistlab.leaderboard.compare import compare as compared
+    from mnistlab.util.text import encodable, visible
 
     first, trial_a = _open(a, runs)
     second, trial_b = _open(b, runs, other=(a.removesuffix(f":{trial_a}"), first))

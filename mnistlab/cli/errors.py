@@ -26,6 +26,6 @@ def _run_of(path: Path) -> Path | None:
 
 def _harmless(text: str) -> str:
     """Return a message with the control characters of whatever it quotes written out: a terminal obeys none of them."""
-    from mnistlab.console.text import visible
+    from mnistlab.util.text import visible
 
     return "\n".join(visible(line) for line in text.split("\n"))

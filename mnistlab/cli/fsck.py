@@ -52,7 +52,7 @@ def _find(name: str, runs: Path) -> Path:
 
 
 def _lines(report: Report, done: tuple[str, ...]) -> list[str]:
-    from mnistlab.console.text import visible
+    from mnistlab.util.text import visible
 
     seen = f"{report.files} files, {report.events} events, {report.results} results, {report.weights} weights"
     faults = sum(one.level == "fault" for one in report.findings)

@@ -218,7 +218,7 @@ def _registry(files: list[Path] | None, *, only_built_in: bool = False) -> Regis
 
 
 def _harmless(text: str) -> str:
-    from mnistlab.console.text import visible
+    from mnistlab.util.text import visible
 
     return visible(text)
 

@@ -50,8 +50,8 @@ def predict(
     Of a run it is the champion's first replicate. A picture that can't be used is said and the others go on; the exit
     code then is 5.
     """
-    from mnistlab.console.text import visible
     from mnistlab.trained.picture import PictureError
+    from mnistlab.util.text import visible
 
     found = _model(model, data_dir, plugin or [], no_plugins=no_plugins, runs=runs, ensemble=ensemble)
     trouble = ExitCode.DONE
@@ -140,7 +140,7 @@ def _answer(model: Exported, path: Path) -> tuple[dict[str, Any], Prepared]:
 
 def _lines(answer: Mapping[str, Any]) -> str:
     """Return an answer for people: the class, how likely the first few are, and what was done to the picture."""
-    from mnistlab.console.text import visible
+    from mnistlab.util.text import visible
 
     best = list(answer["probabilities"].items())[:SHOWN]
     chances = ", ".join(f"{name} {chance:.1%}" for name, chance in best)

@@ -107,7 +107,7 @@ def announced(text: str, *, drawn: bool) -> Generator[None]:
     if not drawn:
         yield
         return
-    from mnistlab.console.text import visible
+    from mnistlab.util.text import visible
 
     _show(visible(text))
     try:

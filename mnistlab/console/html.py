@@ -18,9 +18,8 @@ from mnistlab.console.dashboard.glyphs import UNICODE
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.ranking import notes, ranking_table
 from mnistlab.console.state import Ended, RunningTrial, ViewState
-from mnistlab.console.text import visible
 from mnistlab.leaderboard import Leaderboard
-from mnistlab.util.text import metric_text, plan_label, seconds_text
+from mnistlab.util.text import metric_text, plan_label, seconds_text, visible
 
 HINT = "Interrupt the kernel: stop after the running epochs; every result is kept; twice: stop at once"
 RUNNING, ROWS = 12, 16  # trials at work that are shown at most, and with those that ended last

@@ -9,9 +9,8 @@ from functools import reduce
 
 from mnistlab.console.plain import heartbeat, line
 from mnistlab.console.state import ViewState, advance
-from mnistlab.console.text import visible
 from mnistlab.events import Stamped
-from mnistlab.util.text import seconds_text
+from mnistlab.util.text import seconds_text, visible
 
 SILENCE = 55.0  # seconds; the heartbeats of a search, which its events bring, come a little earlier
 GLANCE = 1.0  # seconds between two looks at whether one is due

@@ -9,7 +9,6 @@ from typing import cast
 from mnistlab import events as ev
 from mnistlab.console.next_steps import left_undone
 from mnistlab.console.state import FREQUENT, ViewState
-from mnistlab.console.text import visible
 from mnistlab.console.trainings import epochs_of
 from mnistlab.util.text import (
     Scalar,
@@ -21,6 +20,7 @@ from mnistlab.util.text import (
     scalar_text,
     scheduler_text,
     seconds_text,
+    visible,
 )
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from mnistlab.console.plain import counts_text
-from mnistlab.console.text import encodable, visible
 from mnistlab.events import RunFinished
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.prose.ensemble import ensemble_notes
@@ -25,7 +24,7 @@ from mnistlab.leaderboard.prose.verdict import interval_text, verdict
 from mnistlab.leaderboard.rows import state_text
 from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.store.results import ReplicateResult
-from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, seconds_text, shortened
+from mnistlab.util.text import ACCURACIES, counted, encodable, listed, metric_text, seconds_text, shortened, visible
 
 PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
-from mnistlab.console.text import encodable, visible
 from mnistlab.store import open_to_write
+from mnistlab.util.text import encodable, visible
 
 Name = Literal["stdout", "stderr"]
 

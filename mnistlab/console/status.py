@@ -16,8 +16,8 @@ from mnistlab.console.next_steps import left_undone
 from mnistlab.console.ranking import ended_text
 from mnistlab.console.state import ViewState
 from mnistlab.console.terminal import size_of
-from mnistlab.console.text import visible
 from mnistlab.errors import Fault, SpecError, must_be_one_of
+from mnistlab.util.text import visible
 
 SCHEMA = "mnistlab.status/1"
 WIDTH, HEIGHT = 120, 200

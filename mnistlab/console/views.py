@@ -16,11 +16,10 @@ from mnistlab.console.dashboard.viewport import DRIVER_HINT
 from mnistlab.console.lines import Lines, in_words
 from mnistlab.console.redirect import Streams, guarded
 from mnistlab.console.terminal import left_in_order, size_of
-from mnistlab.console.text import encodable
 from mnistlab.errors import Fault, SpecError, must_be_one_of
 from mnistlab.events import RunFinished, RunStarted, Stamped, to_json
 from mnistlab.util.last_words import last_words, note_begun
-from mnistlab.util.text import EXECUTOR_NAMES, resume_command
+from mnistlab.util.text import EXECUTOR_NAMES, encodable, resume_command
 
 Kind = Literal["auto", "live", "full", "plain", "json", "quiet"]
 Color = Literal["auto", "always", "never"]

@@ -60,7 +60,7 @@ class Difference:
 
     @property
     def exact(self) -> bool:
-        """Return whether the difference is known without any doubt (see `mnistlab.leaderboard.paired.exact_difference`)."""
+        """Return whether the difference is known without any doubt (see `exact_difference` in `paired.py`)."""
         return self.interval.low == self.interval.high
 
     @property

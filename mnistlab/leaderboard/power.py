@@ -45,10 +45,9 @@ def smallest_difference(
     """Return the smallest true difference that a comparison over `seeds` seeds tells from 0 with the chance `power`.
 
     `images` is the standard error that the choice of the images adds to the mean difference: more seeds do not lower
-    it. Both parts are joined by their root sum of squares, as the interval joins them
-    (`mnistlab.leaderboard.statistics.paired_difference`), which is also wider by `one_image` than what the images say. `overlap` is
-    that of the splits that seeds have drawn for themselves, which is added to 1 / seeds
-    (`mnistlab.leaderboard.intervals.standard_error`).
+    it. Both parts are joined by their root sum of squares, as the interval joins them (`paired_difference` in
+    `paired.py`), which is also wider by `one_image` than what the images say. `overlap` is that of the splits that
+    seeds have drawn for themselves, which is added to 1 / seeds (`standard_error` in `intervals.py`).
 
     Raises:
         ValueError: unless seeds >= 2, spread > 0, images >= 0, 0 < level < 1 and level < power < 1.

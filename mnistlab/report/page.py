@@ -17,10 +17,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mnistlab import __version__
-from mnistlab.console.text import visible
 from mnistlab.report.as_json import as_data
 from mnistlab.report.run_page import RunPage
 from mnistlab.report.vega import library
+from mnistlab.util.text import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~$&@:^])")
 _SCRIPT = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})

@@ -15,8 +15,7 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from mnistlab.console.text import visible
-from mnistlab.util.text import shortened
+from mnistlab.util.text import shortened, visible
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the one that Altair writes, 6.4 for example
 

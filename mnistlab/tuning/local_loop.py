@@ -137,7 +137,7 @@ class Loop(ABC):
         return True
 
     def _add_actors(self) -> None:
-        """As `_maybe_add_actors` in `mnistlab.tuning.ray.workers`: the scheduler's choice, then what waits or pauses."""
+        """As `_maybe_add_actors` in `tuning/ray/workers.py`: the scheduler's choice, then what waits or pauses."""
         chosen: Any = self._parts.scheduler.choose_trial_to_run(self)  # pyright: ignore[reportArgumentType]
         waiting = [trial for trial in self._trials if trial.status == Trial.PENDING]
         paused = [trial for trial in self._trials if trial.status == Trial.PAUSED]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import mnistlab
 from mnistlab import events
 from mnistlab.data import images_digest
 from mnistlab.experiment import earlier
@@ -208,7 +209,7 @@ def _machine_record(machine: Machine, portion: Share) -> Mapping[str, Any]:
 
 def _code_digest() -> str:
     """Return the sha256 of this package's own source files, in the order of their names."""
-    root, whole = Path(__file__).parent, hashlib.sha256()
+    root, whole = Path(mnistlab.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         whole.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()

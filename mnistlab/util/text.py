@@ -17,6 +17,7 @@ Plan = Mapping[str, Any]
 ACCURACIES = frozenset({"val_accuracy", "train_accuracy", "test_accuracy"})
 EXECUTOR_NAMES = ("ray", "local")  # the first carries out a search unless another is named; see tuning/executors.py
 NAMES = frozenset({"model", "optimizer"})  # the settings that `names` tells already
+ASCII = str.maketrans({"±": "+/-", "·": "|", "…": "...", "×": "x", "−": "-"})
 
 
 def settings(plan: Plan) -> dict[str, Scalar]:
@@ -200,6 +201,16 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Return `text` as a stream of `encoding` can carry it: signs spelt in ASCII, other letters escaped."""
+    try:
+        text.encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        plain = text.translate(ASCII)
+        return plain.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+    return text
 
 
 def _dotted(prefix: str, config: Mapping[str, Any]) -> dict[str, Scalar]:

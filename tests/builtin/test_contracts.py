@@ -21,7 +21,8 @@ import importlib
 MODULES = [importlib.import_module(name) for name in {names}]
 def each(hook):
     return lambda: [record for module in MODULES for record in getattr(module, hook, tuple)() or ()]
-globals().update({{hook: each(hook) for hook in dir(importlib.import_module("mnistlab.plugins.hookspecs")) if "mnistlab_" in hook}})
+hooks = dir(importlib.import_module("mnistlab.plugins.hookspecs"))
+globals().update({{hook: each(hook) for hook in hooks if "mnistlab_" in hook}})
 """
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import DISTS, RunCli
-from tests.test_discovery import FILE
+from tests.plugins.test_discovery import FILE
 
 
 def test_plugins_on_the_path_are_there_for_one_command(run_here: RunCli) -> None:

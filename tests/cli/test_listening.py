@@ -179,7 +179,7 @@ def test_the_agent_that_makes_environments_refuses_strangers(running: Running) -
 
 UNSWITCHED = """
 from mnistlab.errors import ResourceError
-from mnistlab.tuning import cluster, surroundings
+from mnistlab.tuning.ray import cluster, surroundings
 from mnistlab.tuning.resources import Machine
 del surroundings.PRIVATE["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"]
 try:

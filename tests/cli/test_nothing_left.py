@@ -14,7 +14,7 @@ from mnistlab.cli.search import print_ranking
 from mnistlab.store import RunWriter, read_run
 from mnistlab.store.results import TrialResult
 from tests.conftest import RunCli
-from tests.test_reopen import FILE
+from tests.tuning.test_reopen import FILE
 
 pytestmark = pytest.mark.simulated
 

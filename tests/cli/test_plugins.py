@@ -8,7 +8,7 @@ import pytest
 
 import mnistlab
 from tests.conftest import DISTS
-from tests.test_discovery import FILE
+from tests.plugins.test_discovery import FILE
 
 
 def on_path(*names: str) -> str:

@@ -22,8 +22,8 @@ from mnistlab.report.as_json import as_data
 from mnistlab.report.tables.columns import Section
 from mnistlab.report.tables.data import json_text
 from mnistlab.store.results import Cost, EnsembleResult, RunRecord, TestScore
+from tests.leaderboard.test_ranking import order, record, replicates, trial
 from tests.report import runs
-from tests.test_leaderboard import order, record, replicates, trial
 
 COST = Cost(macs=1, latency_1=0.002, latency_256=0.1, device="a CPU")
 

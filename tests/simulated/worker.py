@@ -1,4 +1,4 @@
-"""A simulated worker: it answers as `mnistlab.tuning.worker.trial.PlanTrainable` does, without training anything."""
+"""A simulated worker: it answers as `mnistlab.tuning.ray.trainable.PlanTrainable` does, without training anything."""
 
 from __future__ import annotations
 

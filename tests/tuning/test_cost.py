@@ -17,7 +17,7 @@ from mnistlab.store.results import Cost
 from mnistlab.training import loop
 from mnistlab.training.cost import cost_of, count_macs, device_name
 from mnistlab.tuning.worker import replicate, trial
-from tests.test_training import part
+from tests.training.test_loop import part
 
 
 @pytest.fixture

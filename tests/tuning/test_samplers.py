@@ -75,7 +75,7 @@ def test_proposals_come_from_the_model(tmp_path: Path, algorithm: str, scheduler
 
 
 def test_without_numbers_cma_es_has_nothing_to_learn(tmp_path: Path) -> None:
-    """`check` and the start of a search say so: see tests/test_algorithms.py."""
+    """`check` and the start of a search say so: see tests/experiment/test_algorithms.py."""
     one = found(tmp_path, "cmaes", "asha", "lists")
     assert (one.modelled, one.generations) == (0, 0)
 

@@ -26,9 +26,9 @@ from mnistlab.tuning.history import Past
 from mnistlab.tuning.samplers import About, sampler
 from mnistlab.tuning.schedulers import _neighbour, _sample
 from mnistlab.tuning.study import _be_quiet, ask, enqueue, settings_of
-from tests.test_steps import stepped
 from tests.tuning.test_amended import past_of_tasks
 from tests.tuning.test_repeats import Asked
+from tests.util.test_steps import stepped
 
 pytestmark = pytest.mark.simulated
 

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
-from mnistlab.console.text import encodable, visible
+from mnistlab.util.text import encodable, visible
 
 
 @dataclass(frozen=True)

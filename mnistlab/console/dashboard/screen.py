@@ -27,8 +27,8 @@ from mnistlab.console.dashboard.glyphs import Signs, signs_for
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState, advance
 from mnistlab.console.terminal import in_front, never_stop_for_output, set_echo, size_of
-from mnistlab.console.text import encodable, visible
 from mnistlab.events import Stamped, StatusAsked
+from mnistlab.util.text import encodable, visible
 
 INTERVAL = 0.5  # seconds between two frames
 LONGEST = 2.0  # seconds; a longer pause in a storm of events would only leave more of them for the next frame

@@ -12,7 +12,7 @@ each worker that gets free for it, and gives the place to a new worker for the n
 such worker is started while a larger trial waits. If none of our workers is in its way and it still gets no place,
 because other jobs of a cluster have it, the search continues without it.
 
-Names that are private in Ray Tune are used in this module alone; tests/tuning/test_workers.py lists them.
+Names that are private in Ray Tune are used in this module alone; tests/tuning/ray/test_workers.py lists them.
 """
 
 from __future__ import annotations
