@@ -30,8 +30,8 @@ from mnistlab.experiment.portfolio import most_looks
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.store.results import RunRecord, TrialResult
-from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.like import earlier_of
+from mnistlab.tuning.schedulers.halving import rungs_of
 
 TABLES = Path(__file__).parent / "tables"
 RANDOM = 24  # trials of a random search, and so the cost that the others are measured by

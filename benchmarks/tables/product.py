@@ -19,10 +19,10 @@ from mnistlab.store import RunWriter
 from mnistlab.store.results import TrialResult
 from mnistlab.tuning import driver, study
 from mnistlab.tuning.context import Executor, Parts, Search
-from mnistlab.tuning.ladder import rungs_of
 from mnistlab.tuning.local_loop import Happening, Loop, LoopTrial, Steps
 from mnistlab.tuning.resources import Share
 from mnistlab.tuning.samplers import About, sampler
+from mnistlab.tuning.schedulers.halving import rungs_of
 from tables.clock import Clock, Ended, Searched
 from tables.table import FULL, Snapped, Table
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mnistlab.api import Choice
 from mnistlab.experiment.space import Space, size
 from mnistlab.experiment.spec import Algorithm, ExperimentSpec, SearchSpec
+from mnistlab.store.schedulers import traits_of
 from mnistlab.util.text import counted
 
 # These learn from trials that ended.
@@ -35,7 +36,7 @@ def chosen(search: SearchSpec) -> Algorithm:
     """
     if search.algorithm != "auto":
         return search.algorithm
-    if search.scheduler == "pbt":
+    if traits_of(search.scheduler).changes_settings:
         return "random"
     return "tpe" if len(search.metric) > 1 else "auto"
 
@@ -76,8 +77,9 @@ def _then(asked: Algorithm, search: SearchSpec, space: Space, known: Known, at_o
         return f"every other plan, because the space has no more than {points:,}"
     who = _PROPOSES[search.algorithm]
     if asked != search.algorithm:
-        pbt = "a population changes its settings while it is trained"
-        return f"{who}, because {pbt if search.scheduler == 'pbt' else f'there are {len(search.metric)} metrics'}"
+        changing = traits_of(search.scheduler).changes_settings
+        why = "a population changes its settings while it is trained" if changing else ""
+        return f"{who}, because {why or f'there are {len(search.metric)} metrics'}"
     if known.results:
         return f"{who}, from {counted(known.results, 'result')} of earlier runs on"
     if learns(search) and (search.trials <= FEWEST or at_once + batch(search.trials, 10) > search.trials):
@@ -91,12 +93,12 @@ def learns_from_earlier(search: SearchSpec) -> bool:
 
     With several metrics there is no share of a run that a plan beats.
     """
-    return search.algorithm in {"auto", "tpe"} and search.scheduler != "pbt" and len(search.metric) == 1
+    return search.algorithm in {"auto", "tpe"} and learns(search) and len(search.metric) == 1
 
 
 def learns(search: SearchSpec) -> bool:
     """Return whether later proposals of a search depend on how earlier trials ended."""
-    return search.algorithm in LEARNING and search.scheduler != "pbt"
+    return search.algorithm in LEARNING and not traits_of(search.scheduler).changes_settings
 
 
 def batch(trials: int, most: int) -> int:

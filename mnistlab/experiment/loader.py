@@ -34,6 +34,7 @@ from mnistlab.experiment.spec import (
 )
 from mnistlab.plugins.discovery import Selection, canonical
 from mnistlab.plugins.registry import Offer, Registry, select
+from mnistlab.store.schedulers import traits_of
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSpec,
@@ -256,7 +257,7 @@ def _settled(spec: ExperimentSpec, dataset: DatasetChoice, fallback: DatasetChoi
 
 def _warnings(spec: ExperimentSpec, space: Space) -> Iterator[str]:
     least = spec.search.min_budget
-    if spec.search.scheduler == "halving" and least and least > MOST_OF_BUDGET * space.epochs:
+    if traits_of(spec.search.scheduler).retrains and least and least > MOST_OF_BUDGET * space.epochs:
         yield (
             f"search.min_budget = {least:g} and training.epochs = {space.epochs}: every trial is trained in full, "
             f"because a first training of more than {100 * MOST_OF_BUDGET:.0f} % of the epochs saves too little; set a "

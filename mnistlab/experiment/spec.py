@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
 from mnistlab.experiment.explain import explain
 from mnistlab.experiment.forms import example
 from mnistlab.store.results import METRICS
+from mnistlab.store.schedulers import SCHEDULERS, traits_of
 from mnistlab.util.filenames import is_device
 
 MAX_BYTES = 1 << 20
@@ -48,7 +49,10 @@ OLD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 Table = dict[str, Any]
 Tables = dict[str, SkipValidation[Table]]  # `mnistlab.experiment.space` judges what stands in them
 Algorithm = Literal["auto", "tpe", "random", "grid", "qmc", "cmaes", "gp", "nsga2"]
-Scheduler = Literal["halving", "asha", "hyperband", "median", "pbt", "none"]
+if TYPE_CHECKING:
+    Scheduler = str
+else:
+    Scheduler = Literal[*SCHEDULERS]
 
 
 # --- how values are written ---------------------------------------------------------------------------------------
@@ -319,11 +323,12 @@ def _conflicts(search: object) -> Iterator[Fault]:
         yield Fault("search.like", "can't start a grid, whose points are all tried anyway", table["like"], hint)
     if several and algorithm == "cmaes":
         yield Fault("search.algorithm", "can't search for several metrics", algorithm, "use 'nsga2'")
-    if several and scheduler in get_args(Scheduler) and scheduler != "none":
+    if several and traits_of(scheduler).compares:
         rule = "must be 'none' with several metrics: early stopping compares by one"
         yield Fault("search.scheduler", rule, scheduler)
-    if scheduler == "pbt" and algorithm in get_args(Algorithm) and algorithm not in {"auto", "random"}:
-        rule = "must be 'random' with scheduler = 'pbt', which changes settings while trials run"
+    learning = algorithm in get_args(Algorithm) and algorithm not in {"auto", "random"}
+    if learning and traits_of(scheduler).changes_settings:
+        rule = f"must be 'random' with scheduler = '{scheduler}', which changes settings while trials run"
         yield Fault("search.algorithm", rule, algorithm)
 
 

@@ -13,16 +13,18 @@ from mnistlab.events import Warned
 from mnistlab.experiment.identity import comparable
 from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.results import TrialResult, higher_is_better
+from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.context import Parts, Search
 from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.history import NOTHING, Past, PastTrial
-from mnistlab.tuning.ladder import Ladder, factor_of
 from mnistlab.tuning.outcome import Interruptions, Outcome, given_up, machine_failure
 from mnistlab.tuning.recorder import Recorder
 from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.retries import Retries
 from mnistlab.tuning.schedulers import scheduler
-from mnistlab.tuning.searcher import Bridge
+from mnistlab.tuning.schedulers.common import Wanted
+from mnistlab.tuning.schedulers.halving import Ladder, factor_of
+from mnistlab.tuning.searcher import Bridge, SearcherOptions
 from mnistlab.tuning.study import open_study
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.util.signals import signals_held
@@ -69,30 +71,13 @@ def _check_end(search: Search, parts: Parts, ended: Sequence[Outcome]) -> None:
 
 def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
     """Return who decides and who writes down in a search that goes on from `past`."""
-    why, nodes = _reasons(search, past), search.nodes
+    why = _reasons(search, past)
 
     def stopping() -> bool:
         return bool(why())
 
     cut, refusals = Interruptions(why), Refusals()
-    bridge = Bridge(
-        _fresh_study(search),
-        search.space,
-        search.spec,
-        # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that
-        # each proposal knows of every result there is.
-        parallel=None if search.spec.search.scheduler == "pbt" else search.share.parallel,
-        interruptions=cut,
-        stopping=stopping,
-        say=lambda text: search.emit(Warned(message=text)),
-        put=search.executor.put,
-        shortage=_shortage(search),
-        refusals=refusals,
-        away_from=nodes.away_from,
-        emit=search.emit,
-        earlier=search.earlier,
-        ladder=Ladder(search.rungs, factor_of(search.spec), search.share.parallel) if search.rungs else None,
-    )
+    bridge = Bridge(_fresh_study(search), search.space, search.spec, _options(search, cut, refusals, stopping))
     recorder = Recorder(
         search.spec,
         bridge,
@@ -102,15 +87,37 @@ def _parts(search: Search, ended: list[TrialResult], past: Past) -> Parts:
         ended,
         cut,
         search.tick,
-        retries=Retries(more_room=search.room is not None, nodes=nodes),
+        retries=Retries(more_room=search.room is not None, nodes=search.nodes),
         leftover=search.executor.leftover,
         refusals=refusals,
         larger=search.room,
         verdicts=search.verdicts,
     )
     np.random.seed(derive(search.spec.seed, Stream.SAMPLER))  # from there Ray draws a trial's bracket
-    judge = scheduler(search.spec, search.space, stopping, search.emit, past)
+    judge = scheduler(Wanted(search.spec, search.space, stopping, search.emit, past))
     return Parts(bridge, judge, recorder, cut, refusals, stopping, past.drivers)
+
+
+def _options(
+    search: Search, interruptions: Interruptions, refusals: Refusals, stopping: Callable[[], bool]
+) -> SearcherOptions:
+    """Return how plans of a search are handed out, and whom its searcher asks and tells."""
+    parallel = search.share.parallel
+    return SearcherOptions(
+        interruptions=interruptions,
+        # A population is alive as a whole; otherwise no trial is proposed before there is a worker for it, so that
+        # each proposal knows of every result there is.
+        parallel=None if traits_of(search.spec.search.scheduler).all_at_once else parallel,
+        stopping=stopping,
+        shortage=_shortage(search),
+        away_from=search.nodes.away_from,
+        put=search.executor.put,
+        say=lambda text: search.emit(Warned(message=text)),
+        emit=search.emit,
+        refusals=refusals,
+        ladder=Ladder(search.rungs, factor_of(search.spec), parallel) if search.rungs else None,
+        earlier=search.earlier,
+    )
 
 
 def _shortage(search: Search) -> Callable[[], str]:
@@ -167,7 +174,7 @@ def _states(search: Search, past: Past) -> dict[str, tuple[int, bytes]]:
     The last epoch is trained again: whether the scheduler has judged it, and how, nobody has written down. A population
     keeps it: an older state may be from before the trial took over another one's weights and settings.
     """
-    again = 0 if search.spec.search.scheduler == "pbt" else 1
+    again = 0 if traits_of(search.spec.search.scheduler).copies_states else 1
 
     def newest(one: PastTrial) -> tuple[int, bytes] | None:
         said = max(one.history, default=0) - again

@@ -17,6 +17,7 @@ from typing import Any
 
 from mnistlab.errors import Fault, SpecError
 from mnistlab.experiment.spec import ExperimentSpec
+from mnistlab.store.schedulers import traits_of
 from mnistlab.training.precision import Draws, process_restored
 from mnistlab.tuning.context import Executor, GoneError, Parts, Search, Streams
 from mnistlab.tuning.local_loop import Loop, Steps
@@ -41,9 +42,10 @@ def _check(spec: ExperimentSpec, address: str | None) -> None:
         SpecError: saying what, and what would do it.
     """
     faults: list[Fault] = []
-    if spec.search.scheduler == "pbt":
-        rule = "must not be pbt with --executor local: a population trains side by side (--executor ray does that)"
-        faults.append(Fault("search.scheduler", rule, "pbt"))
+    name = spec.search.scheduler
+    if traits_of(name).all_at_once:
+        rule = f"must not be {name} with --executor local: a population trains side by side (--executor ray does that)"
+        faults.append(Fault("search.scheduler", rule, name))
     if address is not None:
         faults.append(Fault("--address", "must not be given with --executor local: it joins no Ray cluster", address))
     if faults:

@@ -21,9 +21,9 @@ from mnistlab.experiment.portfolio import looks_of
 from mnistlab.experiment.spec import ExperimentSpec, spec_json
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import higher_is_better
-from mnistlab.tuning.ladder import found_rungs, rungs_of, trainings
 from mnistlab.tuning.reopen import Reopened, versions
 from mnistlab.tuning.resources import Machine, Share
+from mnistlab.tuning.schedulers.halving import found_rungs, rungs_of, trainings
 from mnistlab.util.credentials import without_credentials
 from mnistlab.util.text import few_images
 

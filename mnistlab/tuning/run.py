@@ -26,19 +26,20 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
 from mnistlab.store.results import RunRecord, TrialResult
+from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.confirm import confirm, go_on
 from mnistlab.tuning.confirm_work import left_of, work_of
 from mnistlab.tuning.context import Search
 from mnistlab.tuning.driver import run_search
 from mnistlab.tuning.executors import executor
 from mnistlab.tuning.history import Past, past_of
-from mnistlab.tuning.ladder import Rung, found_rungs, promotes, rungs_of
 from mnistlab.tuning.outcome import verdicts_of
 from mnistlab.tuning.ray.nodes import Nodes
 from mnistlab.tuning.record import amended_record, resumed, run_record, started
 from mnistlab.tuning.recorder import ends_of_waiting
 from mnistlab.tuning.reopen import Reopened, differences
 from mnistlab.tuning.resources import Machine, Share, doubts, room, share, this_machine
+from mnistlab.tuning.schedulers.halving import Rung, found_rungs, promotes, rungs_of
 from mnistlab.tuning.session import (
     Drive,
     Options,
@@ -328,8 +329,9 @@ def _doubts(run: Drive, machine: Machine) -> list[str]:
 
 def _require_shared(run: Drive) -> None:
     """Refuse before anything is written down a population whose states could not get from node to node."""
-    if run.experiment.spec.search.scheduler == "pbt":
-        require_shared(run.writer.path)
+    scheduler = run.experiment.spec.search.scheduler
+    if traits_of(scheduler).copies_states:
+        require_shared(run.writer.path, scheduler)
 
 
 def _finish_tracking(run: Drive, track: Tracking) -> None:

@@ -23,7 +23,7 @@ Ask = Callable[[Path, str, Mapping[str, str]], Mapping[str, str]]
 """(the folder, the word in it, nodes' names by their ids) -> for each id what is wrong there, or ""."""
 
 
-def require_shared(run: Path, nodes: Mapping[str, str] | None = None, ask: Ask | None = None) -> None:
+def require_shared(run: Path, scheduler: str, nodes: Mapping[str, str] | None = None, ask: Ask | None = None) -> None:
     """Have each other node read a file that this process has written into the run folder, and write one.
 
     `nodes` and `ask` are by default those of the Ray that is running.
@@ -45,7 +45,9 @@ def require_shared(run: Path, nodes: Mapping[str, str] | None = None, ask: Ask |
             path.unlink(missing_ok=True)
         folder.rmdir()
     if faults := [f"  node {nodes[node]}: {text}" for node, text in sorted(wrong.items()) if text]:
-        rule = f'scheduler = "pbt" copies trials between nodes through the run folder, which must be shared: {run}'
+        rule = (
+            f'scheduler = "{scheduler}" copies trials between nodes through the run folder, which must be shared: {run}'
+        )
         hint = "Put the runs on a disk that all nodes mount (--runs), or choose another scheduler, for example asha."
         raise ResourceError("\n".join([rule, *faults, hint]))
 

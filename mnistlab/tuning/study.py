@@ -25,6 +25,7 @@ from mnistlab.experiment.portfolio import first_looks
 from mnistlab.experiment.space import Parameter, Space
 from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store.results import higher_is_better
+from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.samplers import About, Settings, sampler
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.util.steps import Steps
@@ -73,7 +74,7 @@ def new_study(
     about = About(
         settings_of(space),
         spec.search.trials,
-        rungs=spec.search.scheduler == "halving",
+        rungs=traits_of(spec.search.scheduler).retrains,
         known=tuple(_as_told(space, point) for point in islice(first_looks(space, earlier), looks)),
         earlier=tuple(_results(space, earlier, directions)),
     )

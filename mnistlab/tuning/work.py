@@ -10,7 +10,7 @@ from typing import Any
 from optuna.trial import Trial
 
 from mnistlab.tuning.history import PastTrial
-from mnistlab.tuning.ladder import Rung
+from mnistlab.tuning.schedulers.halving import Rung
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mnistlab.experiment import loader
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.resources import Share
 from mnistlab.tuning.schedulers import scheduler
-from mnistlab.tuning.searcher import Bridge
+from mnistlab.tuning.schedulers.common import Wanted
+from mnistlab.tuning.searcher import Bridge, SearcherOptions
 from mnistlab.tuning.study import new_study
 from tests.simulated import worker
 from tests.simulated.controller import Controller, World
@@ -120,8 +121,8 @@ def searched(
     file.write_text(f'name = "x"\nseed = {seed}\n[data]\ndataset = "digits"\n{space}\n{training}[search]\n{search}')
     wanted = loader.load(file, (), registry())
     study, cut = new_study(wanted.spec, wanted.space), Interruptions(lambda: "")
-    bridge = Bridge(study, wanted.space, wanted.spec, parallel=parallel, interruptions=cut)
-    judge = scheduler(wanted.spec, wanted.space, lambda: False)
+    bridge = Bridge(study, wanted.space, wanted.spec, SearcherOptions(parallel=parallel, interruptions=cut))
+    judge = scheduler(Wanted(wanted.spec, wanted.space, lambda: False))
     deaf: Any = SimpleNamespace(idle=lambda: True, **dict.fromkeys(_TOLD, lambda *_: None))
     parts: Any = SimpleNamespace(
         bridge=bridge, scheduler=judge, recorder=deaf, interruptions=cut, stopping=lambda: False

@@ -19,8 +19,8 @@ from mnistlab.experiment.identity import canonical
 from mnistlab.experiment.spec import ExperimentSpec
 from mnistlab.store import fsck, read_events, read_run
 from mnistlab.tuning import driver, recorder, session
-from mnistlab.tuning.ladder import finalists
 from mnistlab.tuning.outcome import Outcome
+from mnistlab.tuning.schedulers.halving import finalists
 from tests.simulated.checks import running_in_study
 from tests.simulated.controller import World
 from tests.simulated.driving import Case, Drives, Fault

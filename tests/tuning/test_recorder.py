@@ -77,7 +77,7 @@ def test_what_the_disk_refuses_while_a_trial_ends_is_not_taken_for_a_lost_worker
 @pytest.mark.parametrize("tells", ["on_trial_result", "on_trial_complete"])
 def test_what_the_study_refuses_is_noted(tells: str, tmp_path: Path, registry: Registry) -> None:
     asked = Asked(tmp_path, registry, CONTINUOUS, "random")
-    refusals = asked.bridge._refusals
+    refusals = asked.bridge._options.refusals
     assert asked.bridge.suggest("t")
     with closing(sqlite3.connect(tmp_path / "study.db")) as other:
         other.execute("DROP TABLE trial_intermediate_values")

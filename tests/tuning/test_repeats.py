@@ -18,7 +18,8 @@ from mnistlab.experiment import loader
 from mnistlab.experiment.identity import canonical
 from mnistlab.plugins.registry import Registry
 from mnistlab.tuning.outcome import Interruptions
-from mnistlab.tuning.searcher import INSISTS, Bridge
+from mnistlab.tuning.proposals import INSISTS
+from mnistlab.tuning.searcher import Bridge, SearcherOptions
 from mnistlab.tuning.study import open_study
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_search import moods
@@ -38,10 +39,8 @@ class Asked:
         file.write_text('name = "tiny"\n' + text.replace('"grid"', f'"{algorithm}"'))
         wanted = loader.load(file, (), registry)
         self.study, self.said = open_study(folder / "study.db", wanted.spec, wanted.space), list[str]()
-        none = Interruptions(lambda: "")
-        self.bridge = Bridge(
-            self.study, wanted.space, wanted.spec, parallel=None, interruptions=none, say=self.said.append
-        )
+        options = SearcherOptions(parallel=None, interruptions=Interruptions(lambda: ""), say=self.said.append)
+        self.bridge = Bridge(self.study, wanted.space, wanted.spec, options)
 
     def tasks(self, end_of: Callable[[Config], Ended] = lambda _: {"val_accuracy": 0.9}) -> TASKS:
         """Return all tasks; each ends as `end_of` says of its model's settings."""

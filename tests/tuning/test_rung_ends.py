@@ -13,9 +13,9 @@ from mnistlab.experiment import loader
 from mnistlab.store.results import RungResult, TrialResult, epochs_of, to_json, trial_from_json
 from mnistlab.training import loop
 from mnistlab.tuning.history import PastTrial
-from mnistlab.tuning.ladder import Ladder, Rung, numbered
 from mnistlab.tuning.outcome import Interruptions, ends_rung, outcome_of
-from mnistlab.tuning.searcher import Bridge
+from mnistlab.tuning.schedulers.halving import Ladder, Rung, numbered
+from mnistlab.tuning.searcher import Bridge, SearcherOptions
 from mnistlab.tuning.study import new_study
 from mnistlab.tuning.work import task_of
 from mnistlab.tuning.worker import trial
@@ -87,7 +87,8 @@ def test_a_trial_that_needed_all_of_a_device_gets_it_again_when_it_is_promoted(t
     wanted = loader.load(tmp_path / "x.toml", (), registry())
     ladder = Ladder(numbered([1.0, 8.0]), factor=4)
     study, cut = new_study(wanted.spec, wanted.space), Interruptions(lambda: "")
-    bridge = Bridge(study, wanted.space, wanted.spec, parallel=1, interruptions=cut, ladder=ladder)
+    options = SearcherOptions(parallel=1, interruptions=cut, ladder=ladder)
+    bridge = Bridge(study, wanted.space, wanted.spec, options)
     for number in range(4):
         task = json.loads(bridge.suggest(f"t{number}")["task"])
         ended = RungResult(rung=0, budget=1.0, metrics={"val_accuracy": 0.9 - number / 10}, seconds=2.5)

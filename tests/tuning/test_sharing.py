@@ -34,7 +34,7 @@ def test_nodes_that_share_the_folder_leave_nothing_in_it(tmp_path: Path) -> None
     def ask(folder: Path, word: str, nodes: Mapping[str, str]) -> dict[str, str]:
         return {node: look(folder, word, node) for node in nodes}
 
-    require_shared(tmp_path, NODES, ask)
+    require_shared(tmp_path, "pbt", NODES, ask)
     assert not list((tmp_path / "ray").iterdir())
 
 
@@ -46,7 +46,7 @@ def test_every_node_that_does_not_share_it_is_named_with_what_to_do(tmp_path: Pa
         return {"a1": look(folder, word, "a1"), "b2": look(folder / "none", word, "b2"), "c3": look(there, word, "c3")}
 
     with pytest.raises(ResourceError) as raised:
-        require_shared(tmp_path, NODES, ask)
+        require_shared(tmp_path, "pbt", NODES, ask)
     assert str(raised.value).splitlines() == [
         f'scheduler = "pbt" copies trials between nodes through the run folder, which must be shared: {tmp_path}',
         "  node 10.0.0.3: it does not have that folder",
@@ -58,24 +58,24 @@ def test_every_node_that_does_not_share_it_is_named_with_what_to_do(tmp_path: Pa
 
 
 def test_a_driver_alone_has_nobody_to_ask(tmp_path: Path) -> None:
-    require_shared(tmp_path, {})
+    require_shared(tmp_path, "pbt", {})
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("scheduler", ["pbt", "asha"])
 def test_only_a_population_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheduler: str) -> None:
-    asked: list[Path] = []
-    monkeypatch.setattr(run, "require_shared", asked.append)
+    asked: list[tuple[Path, str]] = []
+    monkeypatch.setattr(run, "require_shared", lambda *given: asked.append(given))
     spec = SimpleNamespace(search=SimpleNamespace(scheduler=scheduler))
     drive: Any = SimpleNamespace(experiment=SimpleNamespace(spec=spec), writer=SimpleNamespace(path=tmp_path))
     run._require_shared(drive)
-    assert asked == [tmp_path] * (scheduler == "pbt")
+    assert asked == [(tmp_path, "pbt")] * (scheduler == "pbt")
 
 
 @pytest.mark.ray
 def test_ray_asks_a_node(ray_session: None, tmp_path: Path) -> None:
-    require_shared(tmp_path)  # the driver's own is the only one
+    require_shared(tmp_path, "pbt")  # the driver's own is the only one
     here = ray.get_runtime_context().get_node_id()
-    require_shared(tmp_path, {here: "127.0.0.1"})
+    require_shared(tmp_path, "pbt", {here: "127.0.0.1"})
     with pytest.raises(ResourceError, match=r"node gone: it can't answer: "):
-        require_shared(tmp_path, {here: "127.0.0.1", "0" * 56: "gone"})
+        require_shared(tmp_path, "pbt", {here: "127.0.0.1", "0" * 56: "gone"})

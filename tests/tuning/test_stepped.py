@@ -24,7 +24,7 @@ from mnistlab.store.results import TrialResult
 from mnistlab.tuning.driver import best_trials
 from mnistlab.tuning.history import Past
 from mnistlab.tuning.samplers import About, sampler
-from mnistlab.tuning.schedulers import _neighbour, _sample
+from mnistlab.tuning.schedulers.pbt import _neighbour, _sample
 from mnistlab.tuning.study import _be_quiet, ask, enqueue, settings_of
 from tests.tuning.test_amended import past_of_tasks
 from tests.tuning.test_repeats import Asked
@@ -179,11 +179,11 @@ def test_a_stepped_range_is_tried_point_by_point_and_then_exhausted(
 @pytest.mark.parametrize("algorithm", ["grid", "random"])
 def test_options_that_python_calls_equal_are_tried_each(tmp_path: Path, registry: Registry, algorithm: str) -> None:
     asked = Asked(tmp_path, registry, WARMUP.replace("trials = 20", "trials = 5"), algorithm)
-    space = asked.bridge._space
+    space = asked.bridge._proposals.space
     (branch,) = space.optimizers
     (warmup,) = branch.parameters
     equal = replace(warmup, domain=Choice(1, True, 1.0), default=True)
-    asked.bridge._space = replace(space, optimizers=(replace(branch, parameters=(equal,)),))
+    asked.bridge._proposals.space = replace(space, optimizers=(replace(branch, parameters=(equal,)),))
     tried = {repr(one) for one in warmups(asked.tasks())}
     assert tried == {"1", "True", "1.0"}
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from mnistlab.console.dashboard.eta import Estimate
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState
+from mnistlab.store.schedulers import traits_of
 from mnistlab.util.text import counted, metric_text, scheduler_text, seconds_text
 
 PHASES = {
@@ -158,10 +159,9 @@ def health(state: ViewState, now: float, look: Look) -> list[Text]:
         return []
     hours = max(1.0, now - state.began) / 3600
     several = len({bracket for bracket, _ in state.rungs}) > 1
-    words = {"none": "nothing is pruned", "halving": "the best at each rung are promoted"}
-    pruning = words.get(state.start.scheduler, f"{state.start.scheduler} prunes")
+    effect = traits_of(state.start.scheduler).effect or f"{state.start.scheduler} prunes"
     words = [
-        f"search: {state.start.proposals or f'{state.start.algorithm} proposes'}, {pruning}",
+        f"search: {state.start.proposals or f'{state.start.algorithm} proposes'}, {effect}",
         f"{state.finished / hours:.0f} trials/h" if state.finished else "",
         *(
             f"{f'bracket {bracket}, ' * several}epoch {epoch}: kept {rung.kept} of {rung.reached}, "

@@ -15,6 +15,7 @@ from mnistlab.store.fsck.states import state_findings
 from mnistlab.store.fsck.story import Story, compare, ensemble_faults, ledger_faults, read_story, rebuilt
 from mnistlab.store.fsck.streams import STREAMS, Line, order_faults, read_stream
 from mnistlab.store.results import TrialResult, record_name
+from mnistlab.store.schedulers import traits_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def look_at(run: Path) -> Look:
     kept = read_kept(run, files.own)
     read |= {name: read_stream(run, name) for name in STREAMS if name != EVENTS}
     streams = {name: lines for name, (lines, _) in read.items()}
-    jumps = _scheduler(kept) == "pbt"
+    jumps = traits_of(_scheduler(kept)).copies_states
     story = read_story(streams[EVENTS], jumps=jumps)
     found = [*files.findings, *(one for _, several in read.values() for one in several), *kept.findings]
     found += [*order_faults(streams[EVENTS]), *story.findings, *compare(story, kept, jumps=jumps)]

@@ -13,15 +13,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
 from mnistlab.api import Choice
 from mnistlab.experiment.space import Branch, Space
 from mnistlab.experiment.spec import MOST_OF_BUDGET, ExperimentSpec
 from mnistlab.store.results import RunRecord, higher_is_better
+from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.history import Past
+from mnistlab.tuning.schedulers.common import Wanted
 
 FACTOR = 4  # budgets grow by about so much from rung to rung, unless the experiment says otherwise
 STEPS = 45  # of the optimizer, in a training that says something of its plan
 RUNGS = 3  # at most, unless the experiment says how small the smallest budget is
+
+
+def build(_wanted: Wanted) -> TrialScheduler:
+    """Return what lets each training go on: at rungs nothing is stopped, and a `Ladder` says who is promoted."""
+    return FIFOScheduler()
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ def rungs_of(spec: ExperimentSpec, space: Space, images: int) -> tuple[Rung, ...
     far below the full one; and there is no rung between from which all trials would go up.
     """
     search = spec.search
-    if search.scheduler != "halving":
+    if not traits_of(search.scheduler).retrains:
         return ()
     factor, trials = factor_of(spec), search.trials
     if trials <= finalists(trials):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnistlab.experiment import loader
-from mnistlab.tuning.ladder import Ladder, Rung, budgets, finalists, numbered, rungs_of
+from mnistlab.tuning.schedulers.halving import Ladder, Rung, budgets, finalists, numbered, rungs_of
 from tests.simulated.driving import registry
 
 RUNGS = numbered([1.0, 4.0, 16.0])

@@ -12,7 +12,10 @@ from mnistlab.api import Choice, Domain, Float, Int, domains
 from mnistlab.builtin.optimizers.schedules import Scheduled
 from mnistlab.experiment.space import Branch, Parameter, Space
 from mnistlab.experiment.spec import ExperimentSpec, Table
-from mnistlab.tuning.schedulers import Population, _brackets, _neighbour, _sample, scheduler
+from mnistlab.tuning.schedulers import scheduler
+from mnistlab.tuning.schedulers.common import Wanted
+from mnistlab.tuning.schedulers.hyperband import brackets
+from mnistlab.tuning.schedulers.pbt import Population, _neighbour, _sample
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_exploring_changes_searched_settings_and_leaves_fixed_ones_and_the_plan(
     ("epochs", "factor", "count"), [(1, 3, 1), (2, 3, 1), (3, 3, 2), (8, 3, 2), (9, 3, 3), (8, 2, 4)]
 )
 def test_hyperband_has_a_bracket_for_each_power(epochs: int, factor: int, count: int) -> None:
-    assert _brackets(epochs, factor) == count
+    assert brackets(epochs, factor) == count
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 8, 20])
@@ -91,4 +94,4 @@ def _made(name: str, epochs: int, **search: int) -> Any:
     tables: Table = {"name": "x", "model": {"mlp": {}}, "search": {"scheduler": name, **search}}
     spec = ExperimentSpec.model_validate(tables)
     space = Space((), (), (), Branch("training", {}, {"epochs": epochs}, ()))
-    return scheduler(spec, space, lambda: False)
+    return scheduler(Wanted(spec, space, lambda: False))

@@ -20,7 +20,7 @@ from mnistlab.store.checkpoints import write_checkpoint
 from mnistlab.training.weights import pack
 from mnistlab.tuning import driver
 from mnistlab.tuning.history import Past, PastTrial, Step
-from mnistlab.tuning.schedulers import Population
+from mnistlab.tuning.schedulers.pbt import Population
 from tests.tuning.test_repeats import Asked
 
 pytestmark = pytest.mark.simulated
@@ -94,7 +94,7 @@ def test_a_trial_that_lost_its_worker_resumes_with_the_plan_of_its_state(tmp_pat
     again = bridge.suggest("b")
     assert (task_of(again)["plan"], task_of(again)["seed"], task_of(again)["resumes"]) == (plan, seed, "a")
     assert bridge.going_on["b"].plan == plan  # so the events and the result tell of it
-    assert {0.02 * 0.8, 0.02 * 1.25} <= lr_of(again, bridge._space)
+    assert {0.02 * 0.8, 0.02 * 1.25} <= lr_of(again, bridge._proposals.space)
 
 
 def test_an_older_state_counts_and_not_what_was_reported_since(tmp_path: Path, registry: Registry) -> None:
@@ -172,7 +172,7 @@ def test_a_population_resumes_from_its_last_epoch(tmp_path: Path, scheduler: str
 def test_a_copy_of_a_resumed_trial_starts_from_its_settings_and_takes_nothing_else(
     tmp_path: Path, registry: Registry
 ) -> None:
-    space = asked(tmp_path, registry).bridge._space
+    space = asked(tmp_path, registry).bridge._proposals.space
     plan, seed = evolved(task_of(asked(tmp_path, registry).bridge.suggest("a")))
     config = {"task": json.dumps({"plan": plan, "seed": seed, "resumes": "a", "room": True}), "state": b"packed"}
     population = Population(space, 0, lambda: False, metric="val_accuracy", mode="max", time_attr="epoch")
@@ -243,7 +243,7 @@ class OneWorker:
 
 @pytest.mark.parametrize("bad", range(6))
 def test_a_trial_that_does_badly_keeps_no_other_from_going_on(bad: int, tmp_path: Path, registry: Registry) -> None:
-    space = asked(tmp_path, registry).bridge._space
+    space = asked(tmp_path, registry).bridge._proposals.space
     options = {"metric": "val_accuracy", "mode": "max", "time_attr": "epoch", "perturbation_interval": 1}
     trials = [Waiting(f"{n:04}", score=0.5 + n / 100 if n != bad else 0.1) for n in range(6)]
     worker = OneWorker(Population(space, 0, lambda: False, **options), trials, epochs=4)
