@@ -348,12 +348,14 @@ def test_elsewhere_it_is_what_the_command_line_shows(
 def test_importing_mnistlab_imports_nothing_heavy_until_it_is_used() -> None:
     look = f"""
 import sys, mnistlab
-assert {{"search", "open_run", "SearchResult", "__version__"}} <= set(dir(mnistlab))
+assert {{"search", "open_run", "load_model", "SearchResult", "__version__"}} <= set(dir(mnistlab))
 assert not hasattr(mnistlab, "nothing")
 print(sorted(set({HEAVY!r}) & set(sys.modules)))
+from mnistlab import load_model
+print(load_model.__module__, "torch" in sys.modules, "ray" in sys.modules)
 from mnistlab import search
-print(search.__module__, "torch" in sys.modules)
+print(search.__module__, "ray" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "mnistlab.python_api True"]
+    assert done.stdout.splitlines() == ["[]", "mnistlab.trained.loading True False", "mnistlab.python_api True"]
     assert done.stderr == ""

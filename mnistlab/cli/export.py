@@ -13,6 +13,7 @@ from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
 from mnistlab.cli.output import write_output
 from mnistlab.cli.reproduce import Replicate, Run, Trial
 from mnistlab.errors import ExitCode, MnistlabError, nearest
+from mnistlab.trained.formats import KINDS, READ
 
 if TYPE_CHECKING:
     from mnistlab.plugins.registry import Registry
@@ -37,7 +38,7 @@ def export(
     trial: Trial = None,
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", help="The file to write; .pt2, .onnx or .safetensors says what kind."),
+        typer.Option("-o", "--output", help=f"The file to write; its ending says the kind: {', '.join(KINDS)}."),
     ] = Path("model.safetensors"),
     replicate: Replicate = None,
     ensemble: Annotated[
@@ -85,10 +86,9 @@ def card_of(output: Path) -> Path:
 
 
 def _check_output(output: Path, *, force: bool) -> None:
-    kinds = (".pt2", ".onnx", ".safetensors")
-    if output.suffix not in kinds:
-        rule = f"the name must end with {', '.join(kinds)}, which says what is written"
-        raise OutputError("; ".join(filter(None, [f"--output {output}: {rule}", nearest(output.suffix, kinds)])))
+    if output.suffix not in KINDS:
+        rule = f"the name must end with {', '.join(KINDS)}, which says what is written"
+        raise OutputError("; ".join(filter(None, [f"--output {output}: {rule}", nearest(output.suffix, KINDS)])))
     if not output.parent.is_dir():
         raise OutputError(f"--output {output}: there is no folder {output.parent}")
     there = [str(path) for path in (output, card_of(output)) if path.exists()]
@@ -101,8 +101,7 @@ def _written(leaving: Leaving, output: Path, registry: Registry) -> tuple[bytes,
     from mnistlab.trained import export as leave
     from mnistlab.trained import formats, portable
 
-    data = formats.write(leaving.module, leaving.about, output.suffix)
-    back = formats.read(data, output.name, lambda: registry)
+    data, back = formats.written(leaving.module, leaving.about, output.name, lambda: registry)
     found = portable.agreement(leaving.logits, back.ask(leaving.pixels), leaving.labels)
     leave.refuse_other(found)
     return data, found
@@ -110,10 +109,11 @@ def _written(leaving: Leaving, output: Path, registry: Registry) -> tuple[bytes,
 
 def _summary(output: Path, size: int, found: Agreement, *, unseen: bool) -> str:
     same = "the same" if found.correct == found.correct_before else f"{found.correct_before:,} before it was written"
+    ask = f"mnistlab predict {shlex.quote(str(output))} picture.png"
     seen = "" if unseen else " (its models have drawn their own splits, and have trained on most of these)"
     return (
         f"Written: {output} ({size:,} bytes) and {card_of(output)}\n"
         f"Read back, it classifies {found.correct:,} of {found.images:,} validation images correctly ({same}){seen}; "
         f"probabilities differ by at most {found.probabilities_apart:.1e}, logits by {found.logits_apart:.1e}\n"
-        f"Next: mnistlab predict {shlex.quote(str(output))} picture.png"
+        f"Next: {ask if output.suffix in READ else 'load it as its model card says'}"
     )

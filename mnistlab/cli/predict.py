@@ -9,28 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mnistlab.cli.export import ChoiceError
 from mnistlab.cli.options import RUNS, DataDir, NoPlugins, Plugins, Runs
-from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.errors import ExitCode
+from mnistlab.trained.formats import KINDS, READ
 
 if TYPE_CHECKING:
-    from mnistlab.plugins.registry import Registry
-    from mnistlab.trained.formats import Exported
     from mnistlab.trained.picture import Prepared
+    from mnistlab.trained.portable import Exported
 
-KINDS = (".pt2", ".onnx", ".safetensors")
 SHOWN = 3  # classes
 SHADES = " .:-=+*#%@"
 
 
-class NoSuchModelFileError(MnistlabError):
-    """What was named is neither a model's file nor a run."""
-
-    exit_code = ExitCode.USAGE
-
-
 def predict(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A .pt2, .onnx or .safetensors file, or a run.", show_default=False)
+        str, typer.Argument(metavar="MODEL", help=f"A {' or '.join(READ)} file, or a run.", show_default=False)
     ],
     pictures: Annotated[
         list[Path], typer.Argument(metavar="PICTURE...", help="Pictures of one sign each.", show_default=False)
@@ -73,44 +67,30 @@ def _model(
     name: str, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, runs: Path, ensemble: bool
 ) -> Exported:
     """Return the model that `name` stands for."""
+    path = Path(name)
+    if path.suffix not in KINDS or path.is_dir():
+        return _of_run(name, runs, data_dir, plugin, no_plugins=no_plugins, ensemble=ensemble)
+    if ensemble:
+        raise ChoiceError(f"{path}: a file is an ensemble or not; --ensemble is for runs")
+    from mnistlab.trained.loading import load_model
+
+    return load_model(path, plugins=plugin, no_plugins=no_plugins)
+
+
+def _of_run(
+    name: str, runs: Path, data_dir: Path | None, plugin: list[Path], *, no_plugins: bool, ensemble: bool
+) -> Exported:
+    from mnistlab import store
+    from mnistlab.data import default_place
     from mnistlab.plugins.discovery import selection
     from mnistlab.plugins.registry import select
+    from mnistlab.trained import export
+    from mnistlab.trained import selection as chosen
+    from mnistlab.trained.portable import Exported, ask_of
     from mnistlab.tuning.environment import check_environment
 
     check_environment()
-
-    def registry() -> Registry:
-        return select(selection(plugin, only_built_in=no_plugins))
-
-    path = Path(name)
-    if path.suffix in KINDS and not path.is_dir():
-        from mnistlab.trained import formats
-
-        if ensemble:
-            raise NoSuchModelFileError(f"{path}: a file is an ensemble or not; --ensemble is for runs")
-        return formats.read(_bytes(path), str(path), registry)
-    return _of_run(name, runs, data_dir, registry(), ensemble=ensemble)
-
-
-def _bytes(path: Path) -> bytes:
-    from mnistlab.trained.formats import MAX_MODEL_BYTES
-
-    try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise NoSuchModelFileError(f"{path}: a model has at most {MAX_MODEL_BYTES >> 30} GiB")
-        return path.read_bytes()
-    except OSError as error:
-        raise NoSuchModelFileError(f"can't read {path}: {error.strerror}") from None
-
-
-def _of_run(name: str, runs: Path, data_dir: Path | None, registry: Registry, *, ensemble: bool) -> Exported:
-    from mnistlab import store
-    from mnistlab.data import default_place
-    from mnistlab.trained import export
-    from mnistlab.trained import selection as chosen
-    from mnistlab.trained.formats import Exported
-    from mnistlab.trained.portable import ask_of
-
+    registry = select(selection(plugin, only_built_in=no_plugins))
     record = store.read_run(store.find_run(name, runs))
     one = chosen.ensemble_of(record, None) if ensemble else chosen.model_of(record, None, None)
     leaving = export.from_run(one, default_place(data_dir), registry)

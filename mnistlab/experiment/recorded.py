@@ -1,8 +1,7 @@
-"""The data and the weights of a run, found again by what its record says of them, or refused in words."""
+"""The data of a run, found again by what its record says of it, or refused in words."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages
 from mnistlab.data import Division, images_digest, open_train, prepare_dataset
-from mnistlab.errors import DamagedError, DataError, DataUnavailableError, RunDirectoryError
+from mnistlab.errors import DamagedError, DataError, DataUnavailableError
 from mnistlab.experiment.dataset import Data, fresh_division
 from mnistlab.experiment.loader import DatasetChoice
 from mnistlab.experiment.spec import DataSpec
@@ -70,27 +69,6 @@ def folder_of(source: str) -> Path | None:
     """Return the folder that a run says it has read its data from, where there is one of that name here."""
     path = Path(source.removesuffix(" (fetched)"))
     return path if path.is_absolute() and path.is_dir() else None
-
-
-def weights_path(record: RunRecord, one: ReplicateResult) -> Path:
-    """Return where a run keeps the weights of a replicate."""
-    return Path(record.path) / "trials" / one.trial / "replicates" / str(one.replicate) / "weights.safetensors"
-
-
-def read_weights(record: RunRecord, one: ReplicateResult) -> bytes:
-    """Return the weights of a replicate as safetensors bytes.
-
-    Raises:
-        RunDirectoryError: if they are missing, or not those that the run wrote.
-    """
-    path = weights_path(record, one)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != one.weights_sha256:
-        raise DamagedError(path, "its sha256 is not the one in result.json")
-    return data
 
 
 def _choice(record: RunRecord, said: Mapping[str, Any], registry: Registry) -> DatasetChoice:

@@ -15,12 +15,13 @@ import torch
 from mnistlab.api import DataPlace
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.experiment.dataset import Data
-from mnistlab.experiment.recorded import open_data, parts_of, read_weights, weights_path
+from mnistlab.experiment.recorded import open_data, parts_of
 from mnistlab.leaderboard import Leaderboard
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry, select
 from mnistlab.report.evaluation import Evaluated, Votes
 from mnistlab.report.redact import places_of, without_folders
+from mnistlab.store import read_weights, weights_path
 from mnistlab.store.results import ReplicateResult, RunRecord, Split
 from mnistlab.training import loop, weights
 from mnistlab.training.precision import process_restored
@@ -37,7 +38,7 @@ def evaluated(record: RunRecord, board: Leaderboard, plugins: Selection, place: 
     if board.champion is None or board.champion.state != "confirmed":
         return "No plan of this run was confirmed, so no trained model was kept that could be asked."
     mine = [r for r in record.replicates if r.trial == board.champion.trial and not r.cause]
-    kept = [one for one in mine if weights_path(record, one).is_file()]
+    kept = [one for one in mine if weights_path(record.path, one).is_file()]
     if not kept:
         return f"The weights of trial {board.champion.trial} are no longer in the run directory."
     try:
@@ -93,7 +94,7 @@ def _ask(
 def _probabilities(record: RunRecord, one: ReplicateResult, data: DeviceData, registry: Registry) -> Any:
     """Return float32 (images, classes): a model's probabilities for the validation images."""
     model = loop.begin(_plan(record, one), one.seed, data, registry)
-    weights.load_weights(model.module, read_weights(record, one))
+    weights.load_weights(model.module, read_weights(record.path, one))
     with torch.inference_mode():
         logits = torch.cat([part.logits for part in loop.predict(model, data.validation_images)])
         return logits.double().softmax(1).float().cpu().numpy()

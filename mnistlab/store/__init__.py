@@ -26,6 +26,7 @@ from mnistlab.store.locking import holder, is_running
 from mnistlab.store.openings import id_of, key_of, note_opening
 from mnistlab.store.per_image import pack_per_image, with_per_image
 from mnistlab.store.reading import NoSuchRunError, find_run, find_runs, named, read_events, read_json, read_run, stamped
+from mnistlab.store.tensors import read_weights, weights_path
 from mnistlab.store.writing import RunWriter, create_run
 
 __all__ = [
@@ -57,8 +58,10 @@ __all__ = [
     "read_json",
     "read_lines",
     "read_run",
+    "read_weights",
     "refusal",
     "stamped",
+    "weights_path",
     "with_per_image",
     "write_bytes",
     "write_json",

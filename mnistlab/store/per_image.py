@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mnistlab.errors import DamagedError, RunDirectoryError
+from mnistlab.errors import DamagedError
 from mnistlab.store.layout import PER_IMAGE
 from mnistlab.store.results import PerImage, ReplicateResult
+from mnistlab.store.tensors import read_as_written
 
 Values = Mapping[str, npt.NDArray[np.float32]]
 
@@ -69,13 +70,7 @@ def _read(path: str, sha256: str, images: int, names: tuple[str, ...]) -> Values
     from safetensors import SafetensorError  # noqa: PLC0415 - as above
     from safetensors.numpy import load  # noqa: PLC0415
 
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123, RUF100
-            data = file.read()
-    except OSError as error:
-        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DamagedError(path, "its sha256 is not the one in result.json")
+    data = read_as_written(path, sha256)
     try:
         found = load(data)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:  # KeyError: of a dtype that numpy lacks

@@ -10,23 +10,10 @@ from typing import Any
 
 from mnistlab.leaderboard import Row
 from mnistlab.leaderboard.statistics import Interval, MeanSd, wilson
+from mnistlab.trained.formats import READ, format_of
 from mnistlab.trained.portable import About, Agreement
 from mnistlab.trained.selection import Chosen
 from mnistlab.util.text import counted, listed, metric_text
-
-_LOADING = {
-    ".pt2": """import torch
-program = torch.export.load("{name}").module()  # only a file that you trust: torch may unpickle
-logits = program(images)  # images: torch.float32 (N, {shape}), 0 to 1
-probabilities = logits.softmax(1)""",
-    ".onnx": """import onnxruntime
-session = onnxruntime.InferenceSession("{name}")
-(logits,) = session.run(["logits"], {{"images": images}})  # images: numpy float32 (N, {shape}), 0 to 1""",
-    ".safetensors": """from mnistlab.plugins.registry import installed
-from mnistlab.trained.formats import read
-model = read(open("{name}", "rb").read(), "{name}", installed)  # builds the plan with the plugins installed here
-logits = model.ask(images)  # images: numpy float32 (N, {shape}), 0 to 1""",
-}
 
 
 def card(path: Path, digest: str, about: About, chosen: Chosen, found: Agreement, *, named: bool) -> str:
@@ -54,8 +41,8 @@ def card(path: Path, digest: str, about: About, chosen: Chosen, found: Agreement
         "## Limits",
         _limits(about),
         "## How to load it",
-        "```python\n" + _LOADING[path.suffix].format(name=path.name, shape=shape) + "\n```",
-        f"```sh\nmnistlab predict {_plain(path.name)} picture.png\n```",
+        "```python\n" + format_of(path.suffix).loading.format(name=path.name, shape=shape) + "\n```",
+        *([f"```sh\nmnistlab predict {_plain(path.name)} picture.png\n```"] if path.suffix in READ else []),
         "## The plan",
         _fenced(about.plan),
         "## The data",

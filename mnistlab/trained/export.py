@@ -15,8 +15,9 @@ from mnistlab.data.device import as_unit, mean_and_std, upload
 from mnistlab.errors import PluginError
 from mnistlab.experiment import versions
 from mnistlab.experiment.dataset import Data
-from mnistlab.experiment.recorded import open_data, read_weights
+from mnistlab.experiment.recorded import open_data
 from mnistlab.plugins.registry import Registry
+from mnistlab.store import read_weights
 from mnistlab.store.results import ReplicateResult
 from mnistlab.trained import framing
 from mnistlab.trained.portable import (
@@ -82,7 +83,7 @@ def from_run(chosen: Chosen, place: DataPlace, registry: Registry) -> Leaving:
 def _built(chosen: Chosen, one: ReplicateResult, data: Data, registry: Registry) -> Portable:
     """Return the model of a replicate, which normalises by the images that it was trained on."""
     mean, std = mean_and_std(upload(data.images, "cpu", data.division.train)[0])
-    return build(chosen.plan, read_weights(chosen.record, one), data.info.shape, mean, std, registry)
+    return build(chosen.plan, read_weights(chosen.record.path, one), data.info.shape, mean, std, registry)
 
 
 def _origin(chosen: Chosen) -> Mapping[str, Any]:

@@ -27,15 +27,13 @@ from mnistlab.util.text import counted
 MAX_BYTES = 64 << 20
 MAX_PIXELS = 100_000_000
 WORKING_SIDE = 400  # pixels: more than any sign needs, and quick
-PAPER_SIDE = 64  # pixels: enough to see how the light falls
 LEAST_CONTRAST = 0.04  # of black to white: 10 of 255 grey levels
 DUST = 0.03  # of the largest piece of ink: what is smaller was not meant
 FINE = 8  # times the box: the scale at which strokes are made thicker or thinner
 THIN, THICK, GOOD = 1.5, 4.0, 2.4  # widths of strokes in pixels of a box of 20; MNIST's lie around 2.4
-DEEP_MODES = {"I": 65535.0, "I;16": 65535.0, "I;16L": 65535.0, "I;16B": 65535.0}
-PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 
 Grey = npt.NDArray[np.float64]
+Say = Callable[[str], None]
 
 
 class PictureError(DataError):
@@ -73,12 +71,7 @@ def decode(data: bytes, place: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, for which there is a cap here, and of odd metadata
-            picture = Image.open(io.BytesIO(data))
-            _check_size(picture, place)
-            picture.load()
-            return ImageOps.exif_transpose(picture)
-    except PictureError:
-        raise
+            return _loaded(data)
     except Image.DecompressionBombError:
         raise PictureError(f"{place}: a picture may have at most {MAX_PIXELS:,} pixels") from None
     except UnidentifiedImageError:
@@ -87,12 +80,12 @@ def decode(data: bytes, place: str) -> Image.Image:
         raise PictureError(f"{place} is a damaged picture: {type(error).__name__}: {str(error)[:200]}") from None
 
 
-def _check_size(picture: Image.Image, place: str) -> None:
-    width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(f"{place}: {width} x {height} pixels; a picture may have at most {MAX_PIXELS:,} pixels")
-    if width < 1 or height < 1:
-        raise PictureError(f"{place} has no pixels")
+def _loaded(data: bytes) -> Image.Image:
+    picture = Image.open(io.BytesIO(data))
+    if picture.width * picture.height > MAX_PIXELS:
+        raise Image.DecompressionBombError  # as Pillow does at a cap of its own
+    picture.load()
+    return ImageOps.exif_transpose(picture)
 
 
 def prepare(picture: Image.Image, height: int, width: int, framing: Framing) -> Prepared:
@@ -102,81 +95,65 @@ def prepare(picture: Image.Image, height: int, width: int, framing: Framing) -> 
         PictureError: if nothing can be seen on it.
     """
     steps: list[str] = [f"{picture.width} x {picture.height} pixels, {picture.mode}"]
-    ink = _ink(_grey(picture, steps.append), steps.append)
-    cut = _cut(_without_dust(ink, steps.append), steps.append)
+    ink = _without_dust(_ink(_grey(picture, steps.append), steps.append), steps.append)
+    cut = _cut(ink)
+    steps.append(f"ink cut out: {cut.shape[1]} x {cut.shape[0]} of {ink.shape[1]} x {ink.shape[0]}")
     box = _boxed(cut, min(framing.box, height, width), steps.append)
     laid = _laid(box, height, width, framing, steps.append)
-    shown = laid if framing.light else 1.0 - laid
-    return Prepared(np.clip(shown, 0.0, 1.0).astype(np.float32), tuple(steps))
+    return Prepared((laid if framing.light else 1.0 - laid).astype(np.float32), tuple(steps))
 
 
 # --- to grey ------------------------------------------------------------------------------------------------------
 
 
-def _grey(picture: Image.Image, say: Callable[[str], None]) -> Grey:
+def _grey(picture: Image.Image, say: Say) -> Grey:
     """Return luminance float64 (H, W) in [0, 1], transparency laid on paper, at most `WORKING_SIDE` wide and high."""
-    _check_size(picture, "the picture")
-    if picture.mode in DEEP_MODES or picture.mode == "F":
+    if picture.mode.startswith(("I", "F")):
         return _deep(picture)
-    if picture.has_transparency_data or picture.mode in PREMULTIPLIED:
-        return _on_paper(_smaller(_converted(picture, "RGBA")), say)
-    if picture.mode not in {"1", "L"}:
-        say("colours as grey")
-    return np.asarray(_smaller(_converted(picture, "L")), dtype=np.float64) / 255.0
-
-
-def _converted(picture: Image.Image, mode: str) -> Image.Image:
-    if picture.mode in PREMULTIPLIED:
-        picture = picture.convert(PREMULTIPLIED[picture.mode])
     if picture.mode == "LAB":
         picture = picture.getchannel("L")  # there is no other way out of it
-    try:
-        return picture.convert("RGB" if mode == "L" and picture.mode not in {"1", "L"} else mode).convert(mode)
-    except ValueError as error:
-        raise PictureError(f"pictures of mode {picture.mode} can't be read: {error}") from None
+    if picture.mode == "RGBa":
+        picture = picture.convert("RGBA")  # nor out of this one with its transparency
+    if picture.has_transparency_data:
+        return _on_paper(_values(picture.convert("LA")) / 255.0, say)
+    if picture.mode not in {"1", "L"}:
+        say("colours as grey")
+    return _values(picture.convert("L")) / 255.0
 
 
-def _smaller(picture: Image.Image) -> Image.Image:
-    longest = max(picture.size)
-    if longest <= WORKING_SIDE:
-        return picture
-    size = tuple(max(1, round(side * WORKING_SIDE / longest)) for side in picture.size)
-    return picture.resize((size[0], size[1]), Image.Resampling.BOX)
+def _values(picture: Image.Image) -> Grey:
+    """Return the values of a picture, which is made smaller in its place."""
+    picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX, reducing_gap=None)
+    return np.asarray(picture, dtype=np.float64)
 
 
 def _deep(picture: Image.Image) -> Grey:
-    """Return a picture of more than 8 bits: by the full range of its mode, or of its own values where it has none."""
+    """Return a picture of more than 8 bits: by a range of 8 or 16 bits, or of its own values where it has none."""
     raw = np.nan_to_num(np.asarray(picture, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    full = DEEP_MODES.get(picture.mode, 0.0)
-    if not full or raw.min() < 0 or raw.max() > full:
-        low, high = float(raw.min()), float(raw.max())
-        raw, full = raw - low, max(high - low, 1e-300)
-    elif raw.max() <= 255:
-        full = 255.0  # 8 bits in a wider coat
-    scaled = np.clip(raw / full, 0.0, 1.0).astype(np.float32)
-    return np.clip(np.asarray(_smaller(Image.fromarray(scaled)), dtype=np.float64), 0.0, 1.0)
+    low, high = float(raw.min()), float(raw.max())
+    if picture.mode != "F" and low >= 0 and high <= 65535:
+        low, high = 0.0, 255.0 if high <= 255 else 65535.0  # 8 bits in a wider coat
+    return _values(Image.fromarray(((raw - low) / max(high - low, 1e-300)).astype(np.float32)))
 
 
-def _on_paper(picture: Image.Image, say: Callable[[str], None]) -> Grey:
-    """Lay a picture with transparency on white or black, whichever what is opaque can be seen on."""
-    whole = np.asarray(picture, dtype=np.float64) / 255.0
-    grey, alpha = whole[..., :3] @ np.array([0.299, 0.587, 0.114]), whole[..., 3]
+def _on_paper(picture: Grey, say: Say) -> Grey:
+    """Lay luminance and opacity (H, W, 2) on white or black, whichever what is opaque can be seen on."""
+    grey, alpha = picture[..., 0], picture[..., 1]
     if alpha.min() >= 1.0:
         return grey
-    mean = float((grey * alpha).sum() / alpha.sum()) if alpha.sum() > 0 else 0.0
-    paper = 0.0 if mean > 0.5 else 1.0
-    say(f"transparent ground laid on {'white' if paper else 'black'}")
-    return grey * alpha + paper * (1.0 - alpha)
+    white = float((grey * alpha).sum()) <= 0.5 * float(alpha.sum())
+    say(f"transparent ground laid on {'white' if white else 'black'}")
+    return grey * alpha + white * (1.0 - alpha)
 
 
 # --- to ink -------------------------------------------------------------------------------------------------------
 
 
-def _ink(grey: Grey, say: Callable[[str], None]) -> Grey:
+def _ink(grey: Grey, say: Say) -> Grey:
     """Return how much ink each pixel has, 0 to 1: its difference from the paper, whichever of the two is darker."""
     paper, noise = _paper(grey)
     apart = grey - paper
-    light = float((np.clip(apart, 0, None) ** 3).sum()) > float((np.clip(-apart, 0, None) ** 3).sum())
+    light = float((apart**3).sum()) > 0  # ink is further from the paper than the grain on its other side
     ink = np.clip(apart if light else -apart, 0.0, None)
     full = _full_ink(ink)
     if full < LEAST_CONTRAST:
@@ -188,115 +165,78 @@ def _ink(grey: Grey, say: Callable[[str], None]) -> Grey:
     return np.clip((ink - floor) / (full - floor), 0.0, 1.0)
 
 
-def _full_ink(ink: Grey) -> float:
-    """Return the ink of a full stroke: high among what Otsu's threshold tells from the paper, yet not the one peak."""
-    drawn = ink[ink > _otsu(ink)]
-    return float(np.quantile(drawn, 0.8)) if drawn.size else 0.0
-
-
-def _otsu(values: Grey) -> float:
-    """Return the threshold that parts values best into two groups (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins=256)
-    middle = (edges[:-1] + edges[1:]) / 2
-    below, sums = np.cumsum(counts)[:-1], np.cumsum(counts * middle)[:-1]
-    above, total = values.size - below, float((counts * middle).sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = np.nan_to_num(below * above * (sums / below - (total - sums) / above) ** 2)
-    return float(edges[1 + int(between.argmax())])
-
-
 def _paper(grey: Grey) -> tuple[Grey, float]:
     """Return the brightness of the paper everywhere, and its noise: a surface of second degree through what is no ink.
 
     It is laid through the margin first, then through all that lies near it, so that shadows and a slope of light
-    count as paper and strokes do not. So smooth a surface needs no more than a coarse copy of the picture.
+    count as paper and strokes do not.
     """
-    coarse = _scaled(grey, (min(PAPER_SIDE, grey.shape[1]), min(PAPER_SIDE, grey.shape[0])))
-    terms, flat, margin = _surface(coarse.shape), coarse.ravel(), _margin(coarse.shape).ravel()
-    coefficients = np.array([float(np.median(flat[margin])), 0, 0, 0, 0, 0])
-    chosen = margin
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in grey.shape), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
+    few = (slice(None, None, 1 + max(grey.shape) // 64),) * 2  # so smooth a surface needs no more
+    margin, points, values = np.maximum(np.abs(x), np.abs(y))[few] > 0.93, terms[few], grey[few]
+    surface = np.full(values.shape, np.median(values[margin]))
+    coefficients = np.zeros(6)
     for turn in range(8):
-        off = np.abs(flat - terms @ coefficients)
-        near = (off <= max(3.7 * float(np.median(off[chosen])), 4 / 255)) & (margin if turn < 3 else True)
-        if near.sum() < max(6, 0.25 * margin.sum()):
-            break
-        coefficients, *_ = np.linalg.lstsq(terms[near], flat[near], rcond=None)
-        chosen = near
-    paper = np.clip(_surface(grey.shape) @ coefficients, 0.0, 1.0).reshape(grey.shape)
-    off = np.abs(grey - paper)
-    return paper, 1.4826 * float(np.median(off[off <= max(float(np.median(off[_margin(grey.shape)])) * 4, 4 / 255)]))
+        off = np.abs(values - surface)
+        near = (off <= max(3.7 * float(np.median(off[margin])), 4 / 255)) & (margin | (turn > 2))
+        coefficients, *_ = np.linalg.lstsq(points[near], values[near], rcond=None)
+        surface = points @ coefficients
+    noise = 1.4826 * float(np.median(np.abs(values - surface)[margin]))
+    return np.clip(terms @ coefficients, 0.0, 1.0), noise
 
 
-def _surface(shape: tuple[int, ...]) -> Grey:
-    """Return the terms of a polynomial of second degree at each pixel, (pixels, 6)."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
-    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1).reshape(-1, 6)
+def _full_ink(ink: Grey) -> float:
+    """Return the ink of a full stroke: high among what Otsu (1979) tells from the paper, yet not the one peak."""
+    most_first = np.sort(np.append(ink, 0.0))[::-1]
+    total, sums, counts = most_first.sum(), np.cumsum(most_first)[:-1], np.arange(1, most_first.size)
+    others = counts[::-1]
+    between = counts * others * (sums / counts - (total - sums) / others) ** 2
+    drawn = 1 + int(between.argmax())
+    return float(most_first[drawn // 5])
 
 
-def _margin(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
-    """Return which pixels lie in the outer twentieth on each side, at least one pixel."""
-    inside = np.zeros(shape, dtype=np.bool_)
-    rims = [max(1, side // 20) for side in shape]
-    inside[tuple(slice(rim, side - rim) for rim, side in zip(rims, shape, strict=True))] = True
-    return ~inside
-
-
-def _without_dust(ink: Grey, say: Callable[[str], None]) -> Grey:
+def _without_dust(ink: Grey, say: Say) -> Grey:
     """Return the ink without pieces so small that they were hardly meant, and without the grain around the others."""
     labelled: Any = ndimage.label(ink > 0.2, structure=np.ones((3, 3)))
     pieces, count = labelled
-    if count < 1:
-        return ink
-    mass = ndimage.sum_labels(ink, pieces, np.arange(1, count + 1))
-    kept = mass >= DUST * mass.max()
-    if not kept.all():
-        say(f"{counted(int((~kept).sum()), 'speck')} left out")
-    meant = np.isin(pieces, 1 + np.flatnonzero(kept))
+    mass = np.bincount(pieces.ravel(), weights=ink.ravel())
+    mass[0] = 0.0  # the paper
+    meant = mass >= DUST * mass.max()
+    if specks := count - int(meant.sum()):
+        say(f"{counted(specks, 'speck')} left out")
     reach = 1 + max(ink.shape) // 100  # the soft edge of a stroke belongs to it
-    return np.where(_distance(~meant) <= reach, ink, 0.0)
+    return np.where(_distance(~meant[pieces]) <= reach, ink, 0.0)
 
 
 # --- into the frame -----------------------------------------------------------------------------------------------
 
 
-def _cut(ink: Grey, say: Callable[[str], None]) -> Grey:
+def _cut(ink: Grey) -> Grey:
     """Return the ink within the smallest box around it."""
-    drawn = ink > 0.1
-    if not drawn.any():
-        raise PictureError("nothing can be seen on the picture")
-    rows, columns = np.flatnonzero(drawn.any(axis=1)), np.flatnonzero(drawn.any(axis=0))
-    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    say(f"ink cut out: {cut.shape[1]} x {cut.shape[0]} of {ink.shape[1]} x {ink.shape[0]}")
-    return cut
+    boxes: Any = ndimage.find_objects((ink > 0.1).astype(np.int8))
+    return ink[boxes[0]]
 
 
-def _boxed(ink: Grey, side: int, say: Callable[[str], None]) -> Grey:
+def _boxed(ink: Grey, side: int, say: Say) -> Grey:
     """Return the ink with its longer side scaled to `side` pixels, strokes made as wide as those that models know."""
-    width = _stroke(ink) * 20 / max(ink.shape)
-    size = (max(1, round(ink.shape[1] * side / max(ink.shape))), max(1, round(ink.shape[0] * side / max(ink.shape))))
-    say(f"scaled to {size[0]} x {size[1]}")
-    if THIN <= width <= THICK:
-        return _scaled(ink, size)
-    fine = _scaled(ink, (size[0] * FINE, size[1] * FINE))
-    by = (GOOD if width < THIN else THICK) - width
-    changed = _grown(fine, by / 2 * side / 20 * FINE)
-    if changed.max() <= 0.5:  # a blot that is no stroke would vanish
-        return _scaled(ink, size)
-    say(f"strokes made {'thicker' if by > 0 else 'thinner'}")
-    return _scaled(changed, size)
+    rows, columns = _sides(ink, side)
+    say(f"scaled to {columns} x {rows}")
+    return _scaled(_with_known_strokes(ink, say), rows, columns)
 
 
-def _stroke(ink: Grey) -> float:
-    """Return the width of the strokes in pixels: in a bar, four times the mean distance to its edge."""
-    drawn = np.pad(ink > 0.5, 1)
-    distance = _distance(drawn)
-    return 4.0 * float(distance[drawn].mean() - 0.5) + 1.0 if drawn.any() else 1.0
-
-
-def _grown(ink: Grey, by: float) -> Grey:
-    """Return ink whose edge lies `by` pixels further out, or in where that is negative."""
-    drawn = np.pad(ink > (0.25 if by > 0 else 0.5), max(0, int(by)))  # a hairline is pale
-    return np.where(_distance(~drawn) - _distance(drawn) <= by, 1.0, 0.0)
+def _with_known_strokes(ink: Grey, say: Say) -> Grey:
+    """Return the ink, its strokes made thicker or thinner where models of MNIST have seen none like them."""
+    fine = np.pad(_scaled(ink, *_sides(ink, 20 * FINE)), 2 * FINE)  # with room to grow into
+    drawn = fine > 0.4 * fine.max()
+    inside, outside = _distance(drawn), _distance(~drawn)
+    width = (4.0 * float(inside[drawn].mean()) - 1.0) / FINE  # a bar is four times as wide as its edge is far, in mean
+    wanted = GOOD if width < THIN else min(width, THICK)
+    changed = outside - inside <= (wanted - width) / 2 * FINE
+    if wanted == width or not changed.any():  # a blot that is no stroke would vanish
+        return ink
+    say(f"strokes made {'thicker' if wanted > width else 'thinner'}")
+    return _cut(changed.astype(np.float64))
 
 
 def _distance(inside: npt.NDArray[np.bool_]) -> Grey:
@@ -304,24 +244,23 @@ def _distance(inside: npt.NDArray[np.bool_]) -> Grey:
     return np.asarray(ndimage.distance_transform_edt(inside), dtype=np.float64)
 
 
-def _scaled(ink: Grey, size: tuple[int, int]) -> Grey:
-    """Return ink at another size (width, height), anti-aliased."""
-    if (ink.shape[1], ink.shape[0]) == size:
-        return ink
-    smaller = ink.shape[1] >= size[0]
-    method = Image.Resampling.BOX if smaller else Image.Resampling.BICUBIC
-    scaled = Image.fromarray(ink.astype(np.float32)).resize(size, method)
+def _sides(ink: Grey, longer: int) -> tuple[int, int]:
+    """Return rows and columns of ink whose longer side is scaled to `longer` pixels."""
+    rows, columns = (max(1, round(side * longer / max(ink.shape))) for side in ink.shape)
+    return rows, columns
+
+
+def _scaled(ink: Grey, rows: int, columns: int) -> Grey:
+    """Return ink at another size, anti-aliased."""
+    method = Image.Resampling.BOX if ink.shape[1] >= columns else Image.Resampling.BICUBIC
+    scaled = Image.fromarray(ink.astype(np.float32)).resize((columns, rows), method)
     return np.clip(np.asarray(scaled, dtype=np.float64), 0.0, 1.0)
 
 
-def _laid(box: Grey, height: int, width: int, framing: Framing, say: Callable[[str], None]) -> Grey:
+def _laid(box: Grey, height: int, width: int, framing: Framing, say: Say) -> Grey:
     """Return the box laid into a frame, by its centre of mass as far as it stays inside."""
-    mass = max(float(box.sum()), 1e-12)
-    row = float(box.sum(axis=1) @ (np.arange(box.shape[0]) + 0.5)) / mass
-    column = float(box.sum(axis=0) @ (np.arange(box.shape[1]) + 0.5)) / mass
-    top = min(max(0, round(framing.centre[0] - row)), height - box.shape[0])
-    left = min(max(0, round(framing.centre[1] - column)), width - box.shape[1])
-    frame = np.zeros((height, width))
-    frame[top : top + box.shape[0], left : left + box.shape[1]] = box
     say(f"centred by mass in {width} x {height}")
-    return frame
+    room = np.subtract((height, width), box.shape)
+    middle = np.add(ndimage.center_of_mass(box), 0.5)  # there the middle of the first pixel is 0
+    corner = np.clip(np.round(framing.centre - middle), 0, room).astype(int)
+    return np.roll(np.pad(box, [(0, int(free)) for free in room]), corner, axis=(0, 1))

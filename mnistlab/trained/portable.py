@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.special import softmax
 from torch import Tensor, nn
 
 from mnistlab.api import Config, ImageShape, Model, PredictFn
@@ -21,6 +22,7 @@ from mnistlab.training import loop, weights
 from mnistlab.training.prediction import together
 
 SCHEMA = "mnistlab.model/1"
+KEY = "mnistlab"  # of a file's metadata, under which it says what it is
 BATCH = 500
 TOLERANCE = 1e-3  # of probabilities: other sums in another order, but no other model
 
@@ -75,6 +77,17 @@ def about_from(text: str | bytes, place: str) -> About:
     if not all(1 <= side <= 4096 for side in about.shape):
         raise DataError(f"{place} is no model that mnistlab exported: its images are of shape {about.shape}")
     return about
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model read from a file: what the file says of it, and the model itself.
+
+    `ask` takes images float32 (N, C, H, W) from 0 to 1 and returns logits float32 (N, classes).
+    """
+
+    about: About
+    ask: Ask
 
 
 class CannotExportError(MnistlabError):
@@ -145,9 +158,7 @@ def ask_of(module: Callable[[Tensor], Tensor]) -> Ask:
 
 def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
     """Return softmax of logits (N, classes)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    raised = np.exp(shifted)
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float64)
+    return np.asarray(softmax(logits.astype(np.float64), axis=1), dtype=np.float64)
 
 
 @dataclass(frozen=True)

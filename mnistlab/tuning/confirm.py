@@ -14,9 +14,8 @@ from functools import partial
 from typing import Any
 
 from mnistlab import events
-from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.leaderboard.racing import LEAST, Beaten, beaten, confidence_of
-from mnistlab.store import WEIGHTS, pack_per_image, read_run, with_per_image
+from mnistlab.store import pack_per_image, read_run, read_weights, with_per_image
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.tuning.confirm_work import Work, left_of, work_of
 from mnistlab.tuning.context import Search
@@ -86,19 +85,8 @@ def _from_disk(search: Search, models: Sequence[ReplicateResult], plans: Mapping
     found: list[Trained] = []
     for one in models:
         task = task_again(search, one, plans[one.trial])
-        found.append(Trained(task, one, _weights_of(search, one)))
+        found.append(Trained(task, one, read_weights(search.store.path, one)))
     return found
-
-
-def _weights_of(search: Search, one: ReplicateResult) -> bytes:
-    path = search.store.path.joinpath("trials", one.trial, *one.place, WEIGHTS)
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise RunDirectoryError(f"can't read {path}: {error.strerror}") from None
-    if hashlib.sha256(weights).hexdigest() != one.weights_sha256:
-        raise DamagedError(path, "these are not the weights that were trained (sha256)")
-    return weights
 
 
 def _train_all(search: Search, work: Work) -> list[Trained]:

@@ -18,9 +18,8 @@ import numpy.typing as npt
 from mnistlab import __version__, events
 from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError
 from mnistlab.experiment.identity import plan_sha256
-from mnistlab.experiment.recorded import read_weights
 from mnistlab.leaderboard import rank
-from mnistlab.store import id_of, key_of, note_opening, read_run
+from mnistlab.store import id_of, key_of, note_opening, read_run, read_weights
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, Split, TestScore
 from mnistlab.tuning.context import Search
 from mnistlab.tuning.disk import DiskLowError, shortage
@@ -152,7 +151,7 @@ def evaluate_together(search: Search, trial: str, command: str) -> None:
 
 def _member(search: Search, record: RunRecord, one: ReplicateResult) -> TestTask:
     plan = next(dict(trial.plan) for trial in record.plans if trial.trial == one.trial)
-    return TestTask(task_again(search, one, plan), read_weights(record, one))
+    return TestTask(task_again(search, one, plan), read_weights(record.path, one))
 
 
 def _score_together(search: Search, about: Mapping[str, Any], answer: EnsembleAnswer | Lost) -> None:

@@ -13,9 +13,8 @@ import torch
 from mnistlab.api import ImageShape, LabelledImages
 from mnistlab.data import Division
 from mnistlab.data.device import DeviceData, to_device
-from mnistlab.experiment.recorded import read_weights
 from mnistlab.plugins.registry import Registry
-from mnistlab.store import read_events, read_run
+from mnistlab.store import read_events, read_run, read_weights
 from mnistlab.store.checkpoints import newest_checkpoint
 from mnistlab.store.fsck import check
 from mnistlab.training import loop
@@ -44,7 +43,7 @@ def test_it_is_sound_and_amended_with_one_trial_done_and_one_that_goes_on(kept: 
     assert [one.name for one in past.unended] == ["0001"]
     (replicate,) = record.replicates
     assert replicate.test is not None
-    assert hashlib.sha256(read_weights(record, replicate)).hexdigest() == replicate.weights_sha256
+    assert hashlib.sha256(read_weights(record.path, replicate)).hexdigest() == replicate.weights_sha256
 
 
 def test_its_trial_goes_on_from_its_checkpoint(kept: Path, builtins: Registry) -> None:

@@ -95,6 +95,6 @@ def mnist_model(mnist_folder: Path, own_plugins: Registry, tmp_path_factory: pyt
         }
     )
     module = build(plan, packed, shape, data.mean, data.std, own_plugins)
-    path = tmp_path_factory.mktemp("mnist") / "mnist.pt2"
-    path.write_bytes(formats.write(module, about, ".pt2"))
+    path = tmp_path_factory.mktemp("mnist") / "mnist.safetensors"
+    path.write_bytes(formats.write(module, about, path.suffix))
     return path

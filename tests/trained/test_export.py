@@ -7,8 +7,9 @@ import json
 import pickle
 import sys
 import zipfile
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,26 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+import mnistlab
 from mnistlab.api import ImageShape, Prediction
-from mnistlab.errors import DataError
+from mnistlab.errors import DataError, MnistlabError, PluginError
 from mnistlab.plugins.registry import installed
-from mnistlab.trained import formats, pt2_check
+from mnistlab.trained import formats
 from mnistlab.trained.export import refuse_other
-from mnistlab.trained.portable import About, CannotExportError, Portable, agreement, ask_of, probabilities
-from mnistlab.trained.pt2_check import check_pt2
+from mnistlab.trained.formats import READ
+from mnistlab.trained.formats.onnx import MissingExtraError
+from mnistlab.trained.portable import (
+    About,
+    CannotExportError,
+    Exported,
+    Portable,
+    about_from,
+    agreement,
+    ask_of,
+    probabilities,
+)
 from tests.trained.conftest import plan_of
+from tests.trained.drawing import drawn
 from tests.trained.runs import change, finished_run, typed
 
 pytestmark = pytest.mark.simulated
@@ -62,6 +75,15 @@ def portable(module: nn.Module, predict=None) -> Portable:
     return Portable(module, predict or (lambda inner, images: Prediction(logits=inner(images))), mean, std).eval()
 
 
+def read_back(path: Path) -> Exported:
+    """Load a model as its reader would, a `.pt2` by torch alone."""
+    if path.suffix in READ:
+        return formats.read(path.read_bytes(), path.name, installed)
+    extra = {"mnistlab.json": ""}
+    program = torch.export.load(str(path), extra_files=extra)
+    return Exported(about_from(extra["mnistlab.json"], path.name), ask_of(program.module()))
+
+
 @pytest.fixture(scope="module")
 def leave(small_run, tmp_path_factory):
     """Export the small run's champion once in each kind."""
@@ -83,8 +105,7 @@ def leave(small_run, tmp_path_factory):
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_what_is_read_back_is_the_model_with_any_number_of_images(suffix, leave, small_run):
-    path = leave(suffix)
-    back = formats.read(path.read_bytes(), path.name, installed)
+    back = read_back(leave(suffix))
     assert back.about.classes == tuple("0123456789")
     result = json.loads((small_run / "trials/0000/replicates/1/result.json").read_text())
     assert back.about.source["seed"] == result["seed"]  # the first replicate, whichever did better on the test set
@@ -99,7 +120,7 @@ def test_what_is_read_back_is_the_model_with_any_number_of_images(suffix, leave,
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_all_kinds_say_the_same(suffix, leave):
-    one, other = (formats.read(p.read_bytes(), p.name, installed) for p in (leave(suffix), leave(".safetensors")))
+    one, other = read_back(leave(suffix)), read_back(leave(".safetensors"))
     pixels = np.random.default_rng(1).random((20, 1, 28, 28), dtype=np.float32)
     assert np.abs(one.ask(pixels) - other.ask(pixels)).max() < 1e-3
     assert one.about == other.about
@@ -228,14 +249,14 @@ def test_a_model_that_draws_at_random_is_refused():
 
 def test_a_missing_package_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(formats.MissingExtraError, match=r"'onnx' can't be imported .*pip install 'mnistlab\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"'onnx' can't be imported .*pip install 'mnistlab\[export\]'"):
         formats.write(portable(nn.Sequential(nn.Flatten(), nn.Linear(784, 10))), about_of(), ".onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(formats.MissingExtraError, match="'onnxruntime' can't be imported"):
+    with pytest.raises(MissingExtraError, match="'onnxruntime' can't be imported"):
         formats.read(b"", "m.onnx", installed)
 
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", READ)
 @pytest.mark.parametrize("noise", [b"", b"junk", b"PK\x03\x04", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "])
 def test_a_file_that_is_no_model_is_refused_in_words(suffix, noise):
     needs_extra(suffix)
@@ -243,7 +264,7 @@ def test_a_file_that_is_no_model_is_refused_in_words(suffix, noise):
         formats.read(noise, f"m{suffix}", installed)
 
 
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", READ)
 def test_a_file_cut_short_is_refused_in_words(suffix, leave):
     path = leave(suffix)
     with pytest.raises(DataError, match=f"^{path.name} is"):
@@ -255,14 +276,12 @@ def test_a_file_cut_short_is_refused_in_words(suffix, leave):
     [{"shape": [1, 10**9, 28]}, {"classes": ["a"]}, {"schema": "mnistlab.model/9"}, {"framing": {"box": 0}}],
 )
 def test_metadata_that_no_export_writes_are_refused(changes):
-    from mnistlab.trained.portable import about_from
-
     body = json.loads(about_of().text()) | changes
     with pytest.raises(DataError, match=r"m\.pt2 is no model that mnistlab exported"):
         about_from(json.dumps(body), "m.pt2")
 
 
-# --- a .pt2 that would run code -----------------------------------------------------------------------------------
+# --- a .pt2, which can hold code ----------------------------------------------------------------------------------
 
 
 class Evil:
@@ -270,133 +289,129 @@ class Evil:
         return (sys.exit, ("code from a file was run",))
 
 
-def tampered(path: Path, name: str, content: bytes) -> bytes:
-    """The archive with one part replaced or added."""
+def with_code(path: Path) -> bytes:
+    """The archive, in which a pickle takes the place of the sample inputs."""
     out = io.BytesIO()
     with zipfile.ZipFile(path) as before, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as after:
-        root = before.namelist()[0].split("/")[0]
         for entry in before.namelist():
-            if entry != f"{root}/{name}":
-                after.writestr(entry, before.read(entry))
-        after.writestr(name if name == "version" else f"{root}/{name}", content)
+            evil = entry.endswith("/data/sample_inputs/model.pt")
+            after.writestr(entry, pickle.dumps(Evil(), protocol=2) if evil else before.read(entry))
     return out.getvalue()
 
 
-def part(path: Path, name: str) -> str:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(f"{archive.namelist()[0].split('/')[0]}/{name}").decode()
-
-
-def test_what_export_writes_passes_and_holds_nothing_pickled(leave):
-    path = leave(".pt2")
-    check_pt2(path.read_bytes(), path.name)
-    check_pt2(tampered(path, "models/model.json", part(path, "models/model.json").encode()), "rewritten")
-    with zipfile.ZipFile(path) as archive:
+def test_what_export_writes_holds_nothing_pickled(leave):
+    with zipfile.ZipFile(leave(".pt2")) as archive:
         assert not [name for name in archive.namelist() if archive.read(name)[:2] in (b"\x80\x02", b"\x80\x04")]
 
 
-@pytest.mark.parametrize(
-    "name", ["data/sample_inputs/model.pt", "data/constants/custom_obj_0", "data/weights/model.pt"]
-)
-def test_a_pickle_inside_is_refused_and_not_read(name, leave):
-    with pytest.raises(DataError, match="is not read: it holds"):
-        formats.read(tampered(leave(".pt2"), name, pickle.dumps(Evil())), "evil.pt2", installed)
+@pytest.mark.parametrize("changed", [with_code, Path.read_bytes])
+def test_a_pt2_is_not_read_whoever_made_it(changed, leave, tmp_path):
+    file = tmp_path / "m.pt2"
+    file.write_bytes(changed(leave(".pt2")))
+    for reading in (lambda: formats.read(file.read_bytes(), str(file), installed), lambda: mnistlab.load_model(file)):
+        with pytest.raises(DataError, match=r"is not read, for a \.pt2 can hold code"):
+            reading()
+    drawn(3).save(tmp_path / "three.png")
+    assert typed("predict", file, tmp_path / "three.png") == (
+        5,
+        f"{file} is not read, for a .pt2 can hold code: export it as .onnx or .safetensors, or load it with "
+        "torch.export.load yourself if you trust the file",
+    )
 
 
-def test_the_old_format_that_torch_falls_back_to_is_refused(leave):
-    with pytest.raises(DataError, match="old format that torch unpickles"):
-        formats.read(tampered(leave(".pt2"), "version", b"1.1"), "evil.pt2", installed)
+def test_that_would_run_code(leave):
+    with pytest.raises(SystemExit, match="code from a file was run"):
+        torch.export.load(io.BytesIO(with_code(leave(".pt2"))))
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new"),
-    [
-        ("data/weights/model_weights_config.json", '"use_pickle": false', '"use_pickle": true'),
-        ("data/weights/model_weights_config.json", '"weight_0"', '"../../x"'),
-        ("models/model.json", "Symbol('s", "__import__('os').system('s"),
-        ("models/model.json", "torch.ops.aten.sub.Tensor", "torch.os.system"),
-    ],
-)
-def test_a_graph_that_asks_for_more_than_arithmetic_is_refused(file, old, new, leave):
-    path = leave(".pt2")
-    text = part(path, file)
-    assert old in text
-    with pytest.raises(DataError, match="is not read: it holds"):
-        formats.read(tampered(path, file, text.replace(old, new).encode()), "evil.pt2", installed)
+@pytest.mark.parametrize("suffix", KINDS)
+def test_a_model_that_is_read_back_as_another_is_not_written(suffix, small_run, tmp_path, monkeypatch):
+    needs_extra(suffix)
+
+    def of_another(module: Portable, about: About) -> bytes:
+        other = deepcopy(module)
+        for weights in other.parameters():
+            weights.data.neg_()
+        return kind.write(other, about)
+
+    kind = formats.format_of(suffix)
+    monkeypatch.setattr(f"mnistlab.trained.formats.{suffix[1:]}.FORMAT", replace(kind, write=of_another))
+    code, text = typed("export", small_run, "-o", tmp_path / f"m{suffix}")
+    assert (code, text.partition(":")[0]) == (5, "the exported model is not the one that was trained")
+    assert not list(tmp_path.iterdir())
 
 
-SIZE = "Symbol('s34', positive=True, integer=True)"
+# --- from Python --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Pow(Integer(9), Pow(Integer(9), Pow(Integer(9), Integer(9))))",
-        "Pow(Pow(Symbol('s34'), Integer(8)), Integer(8))",
-        "Pow(Integer(2), Symbol('s34'))",
-        "Pow(Integer(10), Integer(999999999))",
-        "9**9**9**9",
-        "Integer(" + "9" * 13 + ")",
-        "Add(" + "Integer(1), " * 200 + "Integer(1))",
-        "Mul(",
-    ],
-)
-def test_a_size_that_would_be_evaluated_for_ever_is_refused(text):
-    assert not pt2_check._harmless(text)
+@pytest.mark.parametrize("suffix", READ)
+def test_a_model_is_loaded_from_python(suffix, leave):
+    model = mnistlab.load_model(str(leave(suffix)))
+    pixels = np.random.default_rng(2).random((3, 1, 28, 28), dtype=np.float32)
+    assert np.array_equal(model.ask(pixels), read_back(leave(suffix)).ask(pixels))
+    assert (model.about.shape, model.about.classes) == ((1, 28, 28), tuple("0123456789"))
 
 
-@pytest.mark.parametrize(
-    "text", [SIZE, f"Mul(Integer(3136), {SIZE})", f"Pow({SIZE}, Integer(2))", "Mul(Integer(4), Pow(s34, Integer(-1)))"]
-)
-def test_a_size_as_exports_write_it_passes(text):
-    assert pt2_check._harmless(text)
+def test_what_is_no_model_is_refused_from_python(tmp_path):
+    with pytest.raises(MnistlabError, match=r"^can't read .*no\.onnx: No such file"):
+        mnistlab.load_model(tmp_path / "no.onnx")
+    (tmp_path / "model.zip").write_bytes(b"")
+    with pytest.raises(MnistlabError, match=r"its name must end with \.onnx or \.safetensors"):
+        mnistlab.load_model(tmp_path / "model.zip")
+    with (tmp_path / "large.onnx").open("wb") as file:
+        file.truncate(formats.MAX_MODEL_BYTES + 1)
+    with pytest.raises(MnistlabError, match="a model has at most 2 GiB"):
+        mnistlab.load_model(tmp_path / "large.onnx")
 
 
-def graph_with(path: Path, **changes: Any) -> bytes:
-    """The archive with keys of its graph changed: of the first step's first input, or of the graph as a whole."""
-    graph = json.loads(part(path, "models/model.json"))
-    for key, value in changes.items():
-        if key == "guards_code":
-            graph[key] = value
-        else:
-            graph["graph_module"]["graph"]["nodes"][0]["inputs"][0]["arg"] = {key: value}
-    return tampered(path, "models/model.json", json.dumps(graph).encode())
+def test_a_model_of_a_plugin_file_is_loaded_with_it(tmp_path):
+    source = tmp_path / "mnistlab_own.py"
+    source.write_text(OWN_MODEL)
+    run = finished_run(tmp_path, OWN, plugins=(source,))
+    code, text = typed("export", run, "-o", tmp_path / "m.safetensors", "--plugin", source)
+    assert code == 0, text
+    model = mnistlab.load_model(tmp_path / "m.safetensors", plugins=[str(source)], no_plugins=True)
+    assert model.ask(np.zeros((1, 1, 28, 28), np.float32)).shape == (1, 10)
+    with pytest.raises(PluginError, match="flat"):
+        mnistlab.load_model(tmp_path / "m.safetensors", no_plugins=True)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"as_int": 2**40},
-        {"as_int": -(2**63)},
-        {"as_int": "7"},
-        {"as_ints": [2**15, 2**15]},
-        {"as_ints": [1, 2**40]},
-        {"guards_code": ["__import__('os').system('true') == 0"]},
-        {"guards_code": ["L['images'].size()[0] == exit()"]},
-        {"guards_code": "L['images'].size()[0] == 3"},
-    ],
-)
-def test_a_graph_that_asks_for_all_memory_or_for_code_is_refused(changes, leave):
-    with pytest.raises(DataError, match=r"is not read: it holds a (number|condition)"):
-        formats.read(graph_with(leave(".pt2"), **changes), "evil.pt2", installed)
+@pytest.mark.parametrize("module", ["mnistlab.registry", "mnistlab.plugins.registry"])
+def test_what_cards_of_earlier_versions_say_goes_on_working(module, leave):
+    names = {"images": np.zeros((2, 1, 28, 28), np.float32), "name": str(leave(".safetensors"))}
+    code = f"""from {module} import installed
+from mnistlab.trained.formats import read
+model = read(open(name, "rb").read(), name, installed)
+logits = model.ask(images)"""
+    exec(code, names)
+    assert names["logits"].shape == (2, 10)  # type: ignore[attr-defined]
 
 
-def test_a_graph_of_endless_steps_is_refused():
-    assert list(pt2_check._graph_faults({"nodes": [0] * 100_001})) == ["a graph of more than 100000 steps"]
-    assert list(pt2_check._graph_faults({"nodes": [0] * 1_000})) == []
+OWN_MODEL = """
+from torch import nn
+from mnistlab.api import Config, Model, hookimpl
 
+class Nothing(Config):
+    pass
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"as_int": 2**63 - 1},
-        {"as_ints": [1, 3136]},
-        {"as_ints": [-1, 16, 28, 28]},
-        {"guards_code": ["L['images'].size()[0] >= 1"]},
-    ],
-)
-def test_numbers_and_conditions_as_exports_write_them_pass(changes, leave):
-    check_pt2(graph_with(leave(".pt2"), **changes), "m.pt2")
+def build(config, shape):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape.pixels, shape.classes))
+
+@hookimpl
+def mnistlab_models():
+    return [Model(name="flat", config=Nothing, build=build, summary="One layer.")]
+"""
+OWN = """
+name = "own"
+[data]
+dataset = "digits"
+validation = 300
+[model.flat]
+[training]
+epochs = 1
+[confirm]
+seeds = 1
+"""
 
 
 # --- strangers' names ---------------------------------------------------------------------------------------------
@@ -442,16 +457,14 @@ def test_hostile_class_names_stay_inert_in_card_and_answers(tmp_path):
     source = tmp_path / "evil_data.py"
     source.write_text(EVIL_NAMES)
     run = finished_run(tmp_path, EVIL, plugins=(source,))
-    code, text = typed("export", run, "-o", tmp_path / "m.pt2", "--plugin", source)
+    code, text = typed("export", run, "-o", tmp_path / "m.safetensors", "--plugin", source)
     assert code == 0, text
-    card = (tmp_path / "m.pt2.md").read_text()
+    card = (tmp_path / "m.safetensors.md").read_text()
     fences = card.split("```")
     assert all("<script>" not in piece for piece in fences[::2])  # only inside fenced blocks, as JSON
     assert "\x1b" not in card
-    from tests.trained.drawing import drawn
-
     drawn(8).save(tmp_path / "x.png")
-    code, text = typed("predict", tmp_path / "m.pt2", tmp_path / "x.png")
+    code, text = typed("predict", "--no-plugins", tmp_path / "m.safetensors", tmp_path / "x.png")
     assert code == 0, text
     assert "\x1b" not in text
     assert len(text.splitlines()) == 2
@@ -463,7 +476,5 @@ def test_a_plan_of_the_registry_here_is_needed_for_safetensors(own_plugins):
     offer = own_plugins.find("model", "mnistlab:cnn")
     module = portable(offer.record.build(offer.record.config(depth=2, channels=16), SHAPE))
     data = formats.write(module, about_of(plan=plan), ".safetensors")
-    from mnistlab.errors import PluginError
-
     with pytest.raises(PluginError, match=r"but the plan was made with 0\.0\.0"):
         formats.read(data, "m.safetensors", lambda: own_plugins)

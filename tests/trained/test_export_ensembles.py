@@ -15,12 +15,12 @@ from mnistlab.plugins.registry import installed
 from mnistlab.store import read_run
 from mnistlab.store.jsonl import encode_line
 from mnistlab.trained import formats
+from mnistlab.trained.formats import READ
 from mnistlab.trained.portable import Portable, Together, agreement, ask_of, probabilities
-from mnistlab.trained.pt2_check import check_pt2
 from tests.trained.conftest import plan_of
 from tests.trained.drawing import drawn
 from tests.trained.runs import typed
-from tests.trained.test_export import KINDS, about_of, needs_extra
+from tests.trained.test_export import KINDS, about_of, needs_extra, read_back
 
 pytestmark = pytest.mark.simulated
 
@@ -58,9 +58,8 @@ def test_a_file_gives_the_mean_of_its_members_probabilities(suffix, leave, small
     for number in (1, 2):
         file = tmp_path / f"{number}.safetensors"
         assert typed("export", small_run, "--replicate", number, "-o", file)[0] == 0
-        members.append(formats.read(file.read_bytes(), file.name, installed))
-    path = leave(suffix)
-    back = formats.read(path.read_bytes(), path.name, installed)
+        members.append(read_back(file))
+    back = read_back(leave(suffix))
     pixels = np.random.default_rng(0).random((7, 1, 28, 28), dtype=np.float32)
     expected = np.mean([probabilities(one.ask(pixels)) for one in members], axis=0)
     for count in (1, 2, 7):
@@ -71,12 +70,7 @@ def test_a_file_gives_the_mean_of_its_members_probabilities(suffix, leave, small
     assert back.about.source["weights_sha256"] == [one.about.source["weights_sha256"] for one in members]
 
 
-def test_the_file_of_torch_passes_its_own_guard(leave):
-    path = leave(".pt2")
-    check_pt2(path.read_bytes(), path.name)
-
-
-@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("suffix", READ)
 def test_pictures_are_read_by_it_as_by_any_file(suffix, leave, small_run, tmp_path):
     drawn(3).save(tmp_path / "three.png")
     code, text = typed("predict", "--json", leave(suffix), tmp_path / "three.png")
@@ -168,7 +162,6 @@ def test_every_format_takes_the_ensemble_of_what_it_takes_one_of(suffix, name, o
     predict = offer.record.predict or (lambda inner, images: Prediction(logits=inner(images)))
     models = [Portable(offer.record.build(config, shape), predict, scale, scale).eval() for _ in range(2)]
     both = Together(models).eval()
-    data = formats.write(both, about_of(plan=plan, members=2), suffix)
-    back = formats.read(data, f"m{suffix}", lambda: own_plugins)
+    _, back = formats.written(both, about_of(plan=plan, members=2), f"m{suffix}", lambda: own_plugins)
     pixels = np.random.default_rng(0).random((5, 1, 28, 28), dtype=np.float32)
     assert agreement(ask_of(both)(pixels), back.ask(pixels), np.zeros(5, np.int64)).good

@@ -231,9 +231,12 @@ HANDS: dict[str, Callable[[int], Image.Image]] = {
 
 
 @pytest.fixture(scope="module")
-def classify(mnist_model):
-    model = formats.read(mnist_model.read_bytes(), mnist_model.name, lambda: pytest.fail("needs no plugin"))
+def model(mnist_model, own_plugins):
+    return formats.read(mnist_model.read_bytes(), mnist_model.name, lambda: own_plugins)
 
+
+@pytest.fixture(scope="module")
+def classify(model):
     def one(picture: Image.Image) -> int:
         prepared = prepare(picture, 28, 28, model.about.framing)
         return int(model.ask(prepared.pixels[None, None])[0].argmax())
@@ -250,12 +253,9 @@ def test_a_digit_drawn_by_hand_is_read(hand, classify):
 
 @pytest.mark.simulated
 @pytest.mark.parametrize("count", [20, pytest.param(60, marks=pytest.mark.chaos)])
-def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(
-    classify, mnist_folder, mnist_model, count
-):
+def test_real_digits_are_read_as_well_from_pictures_as_from_their_own_pixels(classify, mnist_folder, model, count):
     images = np.asarray(read_idx(mnist_folder / "train-images-idx3-ubyte.gz", (3,)).values)[6500 : 6500 + count]
     labels = np.asarray(read_idx(mnist_folder / "train-labels-idx1-ubyte.gz", (1,)).values)[6500 : 6500 + count]
-    model = formats.read(mnist_model.read_bytes(), mnist_model.name, lambda: pytest.fail("needs no plugin"))
     straight = int((model.ask(images[:, None].astype(np.float32) / 255).argmax(1) == labels).sum())
     assert straight >= 0.9 * count
     ways: dict[str, Callable[[np.ndarray, int], Image.Image]] = {

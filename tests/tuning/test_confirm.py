@@ -212,7 +212,7 @@ def test_weights_that_were_changed_are_not_evaluated(run_tiny: RunTiny) -> None:
         record = read_run(search.store.path)
         (one,) = record.replicates
         search.store.write_replicate(replace(one, test=None, test_correct=""), b"other weights")
-        with pytest.raises(RunDirectoryError, match=r"weights\.safetensors is damaged: these are not"):
+        with pytest.raises(RunDirectoryError, match=r"weights\.safetensors is damaged: its sha256 is not"):
             confirm(search, trials, "the second", read_run(search.store.path))
 
     ran = run_tiny(moods("good", scheduler="none") + CONFIRM.format(top=1, seeds=1), then=spoil)

@@ -12,8 +12,7 @@ import torch
 
 from mnistlab import events
 from mnistlab.data.seal import opened
-from mnistlab.experiment.recorded import read_weights
-from mnistlab.store import read_lines, read_run
+from mnistlab.store import read_lines, read_run, read_weights
 from mnistlab.store.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.training import loop, weights
 from mnistlab.tuning.confirm import confirm
@@ -44,7 +43,7 @@ def models_of(search: Search, trial: TrialResult) -> Iterator[loop.Training]:
     registry, data = ready(here(search))
     for one in (one for one in record.replicates if one.trial == trial.trial):
         model = loop.begin(dict(trial.plan), one.seed, data, registry)
-        weights.load_weights(model.module, read_weights(record, one))
+        weights.load_weights(model.module, read_weights(record.path, one))
         yield model
 
 
@@ -126,9 +125,9 @@ def test_models_that_were_validated_on_other_images_have_no_validation_accuracy_
 
     def confirm_then_ask(search: Search, trials: list[TrialResult]) -> None:
         confirm(search, trials, "the command")
-        record = read_run(search.store.path)
+        record, plan = read_run(search.store.path), dict(trials[0].plan)
         tasks = [
-            TestTask(ReplicateTask(one.trial, one.replicate, one.seed, dict(trials[0].plan)), read_weights(record, one))
+            TestTask(ReplicateTask(one.trial, one.replicate, one.seed, plan), read_weights(record.path, one))
             for one in record.replicates
         ]
         monkeypatch.setattr(ReplicateTask, "ready", turned_round)
