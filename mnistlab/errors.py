@@ -129,6 +129,7 @@ class ResourceError(MnistlabError):
 
 _FEW = 12  # names that a message lists whole
 _SHOWN = 5  # names that it shows of more
+_LONGEST = 80  # characters of a value that is quoted
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -186,10 +187,10 @@ def must_be_one_of(place: str, value: object, known: Collection[str]) -> Fault:
     return Fault(place, f"must be one of {', '.join(known)}", value, nearest(str(value), known))
 
 
-def short(value: object, limit: int = 80) -> str:
+def short(value: object) -> str:
     """Return a value as Python writes it, or the beginning of that; a date as TOML does."""
     try:
         text = str(value) if isinstance(value, date | time) else repr(value)
     except RecursionError:
         return "a deeply nested value"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -35,6 +35,7 @@ from mnistlab.experiment.spec import Table
 from mnistlab.leaderboard import Leaderboard, Row, rank
 from mnistlab.leaderboard.statistics import MeanSd
 from mnistlab.plugins.discovery import selection
+from mnistlab.store.layout import DRIVER_LOG, RUN
 from mnistlab.store.results import EnsembleResult, RunRecord
 from mnistlab.tuning import run
 from mnistlab.tuning.environment import check_environment
@@ -181,7 +182,7 @@ def search(
     )
     if finished.exit_code == ExitCode.TERMINATED:
         signal.raise_signal(signal.SIGTERM)  # the search has taken it for as long as it had something to write
-    if not (finished.path / "run.json").exists():
+    if not (finished.path / RUN).exists():
         raise KeyboardInterrupt("the search was interrupted before it had begun")
     return _result(finished.path, finished.end)
 
@@ -234,7 +235,7 @@ def run_file(
 
     def view_and_log(path: Path) -> AbstractContextManager[Callable[[Stamped], None]]:
         if said():
-            store.write_bytes(path / "driver.log", said())
+            store.write_bytes(path / DRIVER_LOG, said())
         return view(path)
 
     return run.search(wanted, options, registry, view_and_log)
@@ -253,8 +254,8 @@ def _view(ui: str, color: str, executor: str) -> run.View:
     wanted, show = chosen(ui, color, executor), notebook_output()
     asked = ui if ui != "auto" else os.environ.get(VARIABLE) or ui
     if show is not None and asked in IN_A_NOTEBOOK:
-        return lambda path: open_notebook(show, path / "driver.log")
-    return lambda path: open_console(wanted, path / "driver.log", again=resume_command(path, executor))
+        return lambda path: open_notebook(show, path / DRIVER_LOG)
+    return lambda path: open_console(wanted, path / DRIVER_LOG, again=resume_command(path, executor))
 
 
 def _call(file: str, overrides: Sequence[str]) -> str:

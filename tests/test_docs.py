@@ -32,6 +32,7 @@ from mnistlab.experiment.space import TrainingConfig
 from mnistlab.plugins import hookspecs, registry
 from mnistlab.plugins.observers import Observers
 from mnistlab.store import results
+from mnistlab.store.metric import METRICS, Metric
 from mnistlab.training.prediction import cross_entropy, point_prediction
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -290,14 +291,14 @@ def test_the_experiment_page_lists_no_key_that_is_not_there() -> None:
     assert {name for name in rows("experiment-file.md") if re.fullmatch(section, name)} <= KEYS.keys()
 
 
-@pytest.mark.parametrize("words", [get_args(spec.Algorithm), get_args(spec.Scheduler), results.METRICS])
+@pytest.mark.parametrize("words", [get_args(spec.Algorithm), get_args(spec.Scheduler), METRICS])
 def test_every_algorithm_scheduler_and_metric_is_documented(words: tuple[str, ...]) -> None:
     assert set(words) <= rows("experiment-file.md").keys()
 
 
-@pytest.mark.parametrize("metric", results.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 def test_the_better_direction_of_every_metric_is_documented(metric: str) -> None:
-    better = "higher" if results.higher_is_better(metric) else "lower"
+    better = "higher" if Metric(metric).higher_is_better else "lower"
     assert rows("experiment-file.md")[metric][0] == better
 
 

@@ -41,6 +41,7 @@ def confirm(
     from mnistlab.cli.search import announced, print_ranking
     from mnistlab.console.redirect import held_back
     from mnistlab.console.views import chosen, open_console
+    from mnistlab.store.layout import DRIVER_LOG
     from mnistlab.util.text import resume_command
 
     view, path = chosen(ui, color, executor), store.find_run(run, runs)
@@ -59,7 +60,7 @@ def confirm(
         finished = add_confirmation(
             found,
             Options(runs=runs, place=place, address=address, command=command, executor=executor),
-            lambda path: open_console(view, path / "driver.log", past=store.read_events(path), again=command),
+            lambda path: open_console(view, path / DRIVER_LOG, past=store.read_events(path), again=command),
         )
     stream = sys.stderr if view.kind == "json" else sys.stdout
     with suppress(OSError, SystemExit):  # whoever reads it may have gone, and there rich would end the process

@@ -70,8 +70,9 @@ def info(
     """
     import json
 
+    from packaging.utils import canonicalize_name as canonical
+
     from mnistlab.console.ranking import result_console
-    from mnistlab.plugins.registry import canonical
 
     registry = _registry(plugin, only_built_in=no_plugins)
     source, _, bare = name.rpartition(":")
@@ -125,6 +126,7 @@ def _facts(offer: Offer, registry: Registry) -> dict[str, Any]:
 
 def _settings(offer: Offer) -> Iterator[dict[str, str]]:
     from mnistlab.api import domains
+    from mnistlab.util.text import unbroken
 
     inside = domains(offer.record.config)
     for field, about in offer.record.config.model_fields.items():
@@ -134,7 +136,7 @@ def _settings(offer: Offer) -> Iterator[dict[str, str]]:
             "setting": field,
             "domain": domain,
             "default": "required" if about.is_required() else _toml(about.get_default(call_default_factory=True)),
-            "meaning": " ".join((about.description or "").split()),
+            "meaning": unbroken(about.description or ""),
         }
 
 
@@ -171,8 +173,9 @@ def check(
 
 
 def _chosen(registry: Registry, dist: str | None) -> list[Plugin]:
+    from packaging.utils import canonicalize_name as canonical
+
     from mnistlab.errors import PluginError, near_miss
-    from mnistlab.plugins.registry import canonical
 
     names = {canonical(p.found.distribution) for p in registry.plugins}
     if dist is not None and canonical(dist) not in names:

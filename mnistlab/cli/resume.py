@@ -119,6 +119,7 @@ def _go_on(
     from mnistlab.console.redirect import held_back
     from mnistlab.console.views import chosen, open_console
     from mnistlab.experiment.spec import read
+    from mnistlab.store.layout import DRIVER_LOG
     from mnistlab.util.text import resume_command
 
     view = chosen(about.ui, about.color, about.executor)
@@ -151,7 +152,7 @@ def _go_on(
                 executor=about.executor,
                 log=trackers,
             ),
-            lambda path: open_console(view, path / "driver.log", past=store.read_events(path), again=onward),
+            lambda path: open_console(view, path / DRIVER_LOG, past=store.read_events(path), again=onward),
             again=again,
         )
     if finished is not None:
@@ -167,11 +168,13 @@ def _go_on(
 
 def _notes(found: Reopened, amend: Path | None) -> Iterator[str]:
     """Yield what whoever goes on with a run may take for granted, and is otherwise."""
+    from mnistlab.store.layout import PLUGINS
+
     if amend is not None and not found.added:
         yield f"{amend} adds nothing to the space of the run: it stays as it is"
     for name in found.record.run.get("plugin_files", {}):
         yield (
-            f"plugin {name}: the run's own copy is used ({found.path / 'plugins' / name}); a changed one is another "
+            f"plugin {name}: the run's own copy is used ({found.path / PLUGINS / name}); a changed one is another "
             f"plugin, and needs a new search: mnistlab search FILE --plugin {name}"
         )
 

@@ -73,6 +73,7 @@ def search(
     with nullcontext() if faults else begun(executor, address):  # faults are told with those of the plugins' part
         from mnistlab.console.redirect import held_back  # numpy comes with it: what is imported earlier has its threads
         from mnistlab.console.views import chosen, open_console
+        from mnistlab.store.layout import DRIVER_LOG
         from mnistlab.util.text import resume_command
 
         view, reading = chosen(ui, color, executor), f"mnistlab: reading {file} and its plugins"
@@ -92,7 +93,7 @@ def search(
                 executor=executor,
                 log=log or (),
                 command=command_line(),
-                view=lambda path: open_console(view, path / "driver.log", again=resume_command(path, executor)),
+                view=lambda path: open_console(view, path / DRIVER_LOG, again=resume_command(path, executor)),
             )
     # Standard output carries one thing: the ranking or, where it was asked for, the stream of events.
     stream = sys.stderr if view.kind == "json" else sys.stdout
@@ -137,8 +138,9 @@ def print_ranking(path: Path, end: RunFinished | None, stream: TextIO) -> None:
     from mnistlab.console.ranking import ended_text, print_leaderboard, result_console
     from mnistlab.console.state import ViewState, advance
     from mnistlab.leaderboard import rank
+    from mnistlab.store.layout import RUN
 
-    if not (path / "run.json").exists():
+    if not (path / RUN).exists():
         return
     board, cut = rank(store.read_run(path)), end is not None and end.exit_code in _CUT
     onward = left_undone(reduce(advance, store.read_events(path), ViewState()), path) if end else []
@@ -165,6 +167,8 @@ def _next(board: Leaderboard, *, cut: bool) -> list[str]:
 
 def _written(path: Path) -> list[str]:
     """Return the files of a run that people open."""
-    records = ["run.json", *sorted(one.name for one in path.glob("run-*.json"))]
-    files = (*records, "events.jsonl", "study.db", "confirmation.jsonl", "test_ledger.jsonl", "driver.log")
-    return [str(path / name) for name in (*files, "trials", "tensorboard") if (path / name).exists()]
+    from mnistlab.store import layout
+
+    records = [layout.record_name(number) for number in range(1, layout.newest_record(path) + 1)]
+    files = (*records, layout.EVENTS, layout.STUDY, layout.CONFIRMATION, layout.LEDGER, layout.DRIVER_LOG)
+    return [str(path / name) for name in (*files, layout.TRIALS, layout.TENSORBOARD) if (path / name).exists()]

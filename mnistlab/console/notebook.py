@@ -49,14 +49,12 @@ def notebook_output() -> Show | None:
 
 
 @contextmanager
-def open_notebook(
-    show: Show, log: Path, clock: Callable[[], float] = time.monotonic
-) -> Generator[Callable[[Stamped], None]]:
+def open_notebook(show: Show, log: Path) -> Generator[Callable[[Stamped], None]]:
     """Yield what is to be called with every event, and keep everything else that is written out of the notebook.
 
     The last state stays. What is written meanwhile to standard output and error is appended to `log`.
     """
-    view = HtmlView(show, clock)
+    view = HtmlView(show, time.monotonic)
     with guarded(log, terminal=False), view.drawing():
         yield view.handle
 

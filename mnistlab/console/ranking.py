@@ -23,6 +23,7 @@ from mnistlab.leaderboard.prose.ties import rank_notes
 from mnistlab.leaderboard.prose.verdict import interval_text, verdict
 from mnistlab.leaderboard.rows import state_text
 from mnistlab.leaderboard.statistics import MeanSd
+from mnistlab.store.layout import LOG, in_trial
 from mnistlab.store.results import ReplicateResult
 from mnistlab.util.text import ACCURACIES, counted, encodable, listed, metric_text, seconds_text, shortened, visible
 
@@ -30,6 +31,7 @@ PLAN_WIDTH = 20  # the plan's column folds, but not below this
 PIPE_WIDTH = 160
 UNCONFIRMED_PLAN = 64  # characters shown of a plan that was not confirmed
 NAMED = 8  # runs that are named above a ranking of several
+FAILURES = 5  # that are told of below a ranking, the newest
 BASELINE_NOTE = (
     "(defaults): the plan of all defaults, confirmed beside the best ones to tell what searching gained; that "
     "comparison with the champion has a risk of 5 % of its own, beside that of all pairs."
@@ -322,12 +324,12 @@ def _failures(board: Leaderboard) -> list[str]:
 
 
 def _failure(board: Leaderboard, row: Row) -> str:
-    log = f"{board.paths.get(row.run, board.path)}/trials/{row.trial}/log.txt"
+    log = f"{board.paths.get(row.run, board.path)}/{in_trial(row.trial, LOG)}"
     return f"  {board.name(row)} ({row.cause}): {row.message}; log: {log}"
 
 
-def _newest_failures(board: Leaderboard, limit: int = 5) -> list[Row]:
-    return [row for row in board.rows if row.state == "failed"][-limit:]
+def _newest_failures(board: Leaderboard) -> list[Row]:
+    return [row for row in board.rows if row.state == "failed"][-FAILURES:]
 
 
 def _say(console: Console, text: str) -> None:

@@ -22,11 +22,12 @@ from mnistlab.console.trainings import (
     Replicate,
     RunningTrial,
     Scored,
-    TrialEnd,
     epochs_of,
     files_of,
 )
-from mnistlab.store.results import higher_is_better
+from mnistlab.store.ends import TrialEnd
+from mnistlab.store.layout import LOG, in_trial
+from mnistlab.store.metric import Metric
 
 __all__ = ["Duration", "Ended", "Failure", "Replicate", "RunningTrial", "Scored", "ViewState", "advance"]
 
@@ -276,9 +277,9 @@ def _trial_finished(event: ev.TrialFinished, state: ViewState) -> ViewState:
     leaders = state.leaders
     value, took = event.metrics.get(state.metric), _took(state, event.trial, event.seconds)
     if value is not None:
-        sign = -1 if higher_is_better(state.metric) else 1
         scored = Scored(event.trial, state.label(event.trial), value, seconds=took)
-        leaders = tuple(sorted((*leaders, scored), key=lambda s: sign * s.value)[:LEADERS])
+        cost = Metric(state.metric).cost
+        leaders = tuple(sorted((*leaders, scored), key=lambda s: cost(s.value))[:LEADERS])
     after = _ended(state, event, "complete", event.seconds)
     return replace(after, complete=state.complete + 1, leaders=leaders)
 
@@ -359,7 +360,7 @@ def _replicate_failed(event: ev.ReplicateFailed, state: ViewState) -> ViewState:
         f"trial {event.trial} replicate {event.replicate}",
         event.cause,
         event.message,
-        f"trials/{event.trial}/log.txt",
+        in_trial(event.trial, LOG),
     )
     return _with_failure(_end_replicate(state, event.trial, event.replicate, "failed", None), failure)
 

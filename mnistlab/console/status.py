@@ -1,16 +1,21 @@
-"""Where a run stands, once: as text for people and as a record for programs."""
+"""Where a run stands, once: as text and as a picture for people, and as a record for programs."""
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
+
+from rich.console import Console
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME, DIMMED_MONOKAI, TerminalTheme
+from rich.text import Text
 
 from mnistlab.console.dashboard.eta import estimate
 from mnistlab.console.dashboard.frame import frame
 from mnistlab.console.dashboard.glyphs import signs_for
-from mnistlab.console.dashboard.svg import THEMES, svg
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.next_steps import left_undone
 from mnistlab.console.ranking import ended_text
@@ -21,6 +26,9 @@ from mnistlab.util.text import visible
 
 SCHEMA = "mnistlab.status/1"
 WIDTH, HEIGHT = 120, 200
+Theme = Literal["dark", "light"]
+THEMES: dict[Theme, TerminalTheme] = {"dark": DIMMED_MONOKAI, "light": DEFAULT_TERMINAL_THEME}
+_ELSEWHERE = re.compile(r"@font-face\s*\{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)
 
 
 def as_text(state: ViewState, now: float, stream: TextIO) -> list[str]:
@@ -56,6 +64,19 @@ def picture_of(state: ViewState, now: float, size: str, theme: str) -> str:
     lines = frame(state, now, Look(width, height + 1), estimate(state, now))
     title = f"mnistlab search: {state.start.run}" if state.start else "mnistlab search"
     return svg(lines, width, title, "light" if theme == "light" else "dark")
+
+
+def svg(lines: Sequence[Text], width: int, title: str, theme: Theme = "dark") -> str:
+    """Return `lines`, none of them wider than `width` cells, as an SVG document; the same lines give the same bytes.
+
+    rich names fonts on a web server, and its own site; a picture that is looked at without a network must not ask for
+    them, so the reader's own monospace font is used.
+    """
+    console = Console(record=True, width=width, file=io.StringIO(), color_system="standard", force_terminal=True)
+    for line in lines:
+        console.print(line, no_wrap=True, overflow="crop", highlight=False)
+    drawn = console.export_svg(title=title, theme=THEMES[theme], unique_id="mnistlab")
+    return _ELSEWHERE.sub("", drawn).replace("Fira Code", "monospace")
 
 
 def as_record(state: ViewState, now: float, *, running: bool) -> dict[str, Any]:

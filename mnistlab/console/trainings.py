@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mnistlab import events as ev
+from mnistlab.store.ends import TrialEnd
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,6 @@ class Ended:
     epoch: float  # 0.5 where that was half of the images, once
     value: float | None
     seconds: float
-
-
-TrialEnd = ev.TrialFinished | ev.TrialPruned | ev.TrialInterrupted | ev.TrialFailed
 
 
 def epochs_of(event: TrialEnd) -> float:

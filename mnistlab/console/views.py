@@ -92,7 +92,6 @@ def _can_live(stream: TextIO, environ: Mapping[str, str]) -> bool:
 def open_console(
     ui: Ui,
     log: Path,
-    clock: Callable[[], float] = time.monotonic,
     past: Iterable[Stamped] = (),
     again: str = "",
 ) -> Generator[Handle]:
@@ -109,7 +108,7 @@ def open_console(
     with (
         last_words(again, GIVE_BACK.get(ui.kind, ""), begun=bool(past)),
         guarded(log) as streams,
-        open_view(ui, streams, clock, past=past) as handle,
+        open_view(ui, streams, time.monotonic, past=past) as handle,
     ):
         yield handle if past else _noting(handle)
 

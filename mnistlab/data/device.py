@@ -94,10 +94,5 @@ def standardise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> 
     return (images - mean) / std
 
 
-def normalise(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Return uint8 images (N, C, H, W) as float32 of mean 0 and standard deviation 1 over the training part."""
-    return standardise(as_unit(images), mean, std)
-
-
 def _per_channel(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     return (values / 255.0).to(torch.float32).view(1, -1, 1, 1).to(device)

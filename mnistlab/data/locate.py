@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnistlab.api import DataPlace, LabelledImages, Split
-from mnistlab.data.fetch import LIMITS, Archive, Limits, fetch
+from mnistlab.data.fetch import Archive, fetch
 from mnistlab.data.files import Digests, FourFiles, find_part, read_all, read_split
 from mnistlab.errors import DataError, DataUnavailableError
 
@@ -50,7 +50,7 @@ def is_offline() -> bool:
     return os.environ.get("MNISTLAB_OFFLINE", "").strip().lower() not in {"", "0", "no", "false"}
 
 
-def find_or_fetch(files: FourFiles, place: DataPlace, limits: Limits = LIMITS) -> Found:
+def find_or_fetch(files: FourFiles, place: DataPlace) -> Found:
     """Find the four files or fetch them into the cache, and check all of them.
 
     A damaged copy in the cache is fetched again; one in the user's folder is the user's to mend.
@@ -67,7 +67,7 @@ def find_or_fetch(files: FourFiles, place: DataPlace, limits: Limits = LIMITS) -
         return cached
     if place.offline or is_offline():
         raise DataUnavailableError(_nowhere(files, place, fault, "the network is not to be used (offline)"))
-    return _fetched(files, place, fault, limits)
+    return _fetched(files, place, fault)
 
 
 def load_split(files: FourFiles, place: DataPlace, split: Split) -> tuple[LabelledImages, Path]:
@@ -138,11 +138,11 @@ def _from_cache(files: FourFiles, place: DataPlace) -> tuple[Found | None, str]:
         return None, f"the cached copy is damaged: {error}"
 
 
-def _fetched(files: FourFiles, place: DataPlace, fault: str, limits: Limits) -> Found:
+def _fetched(files: FourFiles, place: DataPlace, fault: str) -> Found:
     folder = place.cache / files.dataset
     archives = [Archive(name=f"{part.name}.gz", known_hash=part.archive) for part in files.parts]
     try:
-        fetch(archives, files.mirrors, folder, limits)
+        fetch(archives, files.mirrors, folder)
     except DataUnavailableError as error:
         raise DataUnavailableError(_nowhere(files, place, fault, str(error))) from error
     paths = {part.name: folder / f"{part.name}.gz" for part in files.parts}

@@ -29,7 +29,7 @@ from pydantic import (
 from mnistlab.errors import Fault, SpecError, closest, misspelt, nearest
 from mnistlab.experiment.explain import explain
 from mnistlab.experiment.forms import example
-from mnistlab.store.results import METRICS
+from mnistlab.store.metric import METRICS
 from mnistlab.store.schedulers import SCHEDULERS, traits_of
 from mnistlab.util.filenames import is_device
 

@@ -24,7 +24,8 @@ from mnistlab.leaderboard.statistics import (
     paired_mean_difference,
 )
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of, tie_text
-from mnistlab.store.results import FIXED, ReplicateResult, RunRecord, higher_is_better
+from mnistlab.store.metric import FIXED, Metric
+from mnistlab.store.results import ReplicateResult, RunRecord
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text
 
 UNIT = " points"
@@ -97,7 +98,7 @@ class Comparison:
         return f"{first} is better than {second} by more than noise: {gain} {about}."
 
     def _better_first(self) -> tuple[str, str]:
-        better = (self.difference.mean > 0) == higher_is_better(self.metric)
+        better = Metric(self.metric).worth(self.difference.mean) > 0
         return (self.a, self.b) if better else (self.b, self.a)
 
     def _exactly(self, gain: str) -> str:

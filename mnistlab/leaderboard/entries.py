@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from mnistlab.leaderboard.racing import Drop, difference, drops
 from mnistlab.leaderboard.statistics import Difference, MeanSd, mean_sd
-from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult, epochs_of
 from mnistlab.util.text import Scalar, settings
 
 # Lower stands below. Pruned and interrupted trials are in one class: neither has used its full budget, and that is all
@@ -146,11 +147,11 @@ def _order(metric: str) -> Callable[[Entry], tuple[object, ...]]:
 
     Before the metric come the standing of confirmed plans and the epochs that trials reached which ended early.
     """
-    sign = -1 if higher_is_better(metric) else 1
+    cost = Metric(metric).cost
 
     def key(entry: Entry) -> tuple[object, ...]:
         before = {CLASS["confirmed"]: entry.standing, EARLY: (-epochs_of(entry.trial), 0)}
-        value = math.inf if entry.value is None else sign * entry.value
+        value = math.inf if entry.value is None else cost(entry.value)
         last = (entry.trial.number, entry.trial.trial, entry.record.path)
         if entry.state == "failed":
             return (entry.place, *last)

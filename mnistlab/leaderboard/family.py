@@ -26,7 +26,8 @@ from mnistlab.leaderboard.entries import EARLY, UNRANKED, Entry, difference_of, 
 from mnistlab.leaderboard.question import Question, question_of
 from mnistlab.leaderboard.racing import level_of
 from mnistlab.leaderboard.statistics import Difference, holm, tie_groups
-from mnistlab.store.results import FIXED, RunRecord, higher_is_better
+from mnistlab.store.metric import FIXED, Metric
+from mnistlab.store.results import RunRecord
 
 Pair = tuple[int, int]
 Differ = Callable[[int, int], Difference]
@@ -162,8 +163,7 @@ def _gained(question: Question | None, metric: str, differ: Differ) -> list[Pair
 
 def _turned(pair: Pair, metric: str, differ: Differ) -> Pair:
     """Return a pair with the better plan first."""
-    sign = 1 if higher_is_better(metric) else -1
-    return pair if sign * differ(*pair).mean > 0 else (pair[1], pair[0])
+    return pair if Metric(metric).worth(differ(*pair).mean) > 0 else (pair[1], pair[0])
 
 
 def _told_by_races(plans: Sequence[Entry], metric: str, differ: Differ) -> list[Pair]:

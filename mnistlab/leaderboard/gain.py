@@ -17,7 +17,7 @@ from mnistlab.leaderboard.power import POWER
 from mnistlab.leaderboard.racing import difference
 from mnistlab.leaderboard.statistics import Difference, Interval
 from mnistlab.leaderboard.ties import FEWEST, Tie, reference_of, size_text, tie_of
-from mnistlab.store.results import FIXED, higher_is_better
+from mnistlab.store.metric import FIXED, Metric
 from mnistlab.util.text import ACCURACIES, counted
 
 UNCORRECTED = 2  # the best of so many has the usual interval (see `Question.level`)
@@ -66,7 +66,7 @@ def _compared(judged: Standings, champion: Entry, place: int, metric: str) -> Ga
     asked, level = family.asked_of(0, place), family.level_of(0, place)
     seeds = len({r.seed for r in champion.replicates} & {r.seed for r in defaults.replicates})
     gap = difference(champion.replicates, defaults.replicates, metric, 1 - level)
-    gap = gap if higher_is_better(metric) else _turned(gap)
+    gap = gap if Metric(metric).higher_is_better else _turned(gap)
     gain = Gain("gained", defaults.trial.trial, seeds, gap, best_of=asked.best_of if asked else 0)
     if place in family.below[0]:
         return gain

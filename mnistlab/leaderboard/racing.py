@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from mnistlab.leaderboard.paired import Outcomes
 from mnistlab.leaderboard.statistics import Difference, exact_difference, paired_difference, paired_mean_difference
-from mnistlab.store.results import FIXED, ReplicateResult, higher_is_better
+from mnistlab.store.metric import FIXED, Metric
+from mnistlab.store.results import ReplicateResult
 
 LEAST = 3  # seeds before the first look: two say next to nothing of their own spread
 ALPHA = 0.05  # the chance of one false claim or more that all comparisons of a ranking of equal plans may take
@@ -209,13 +210,13 @@ def beaten(alive: Mapping[str, Replicates], metric: str, confidence: float) -> l
     shared = set[int].intersection(*({one.seed for one in ones} for ones in judged.values()))
     if len(shared) < LEAST:
         return []
-    sign = 1 if higher_is_better(metric) else -1
+    worth = Metric(metric).worth
     means = {t: np.mean([one.metrics[metric] for one in ones if one.seed in shared]) for t, ones in judged.items()}
-    leader = max(judged, key=lambda trial: sign * means[trial])
+    leader = max(judged, key=lambda trial: worth(float(means[trial])))
     found: list[Beaten] = []
     for trial, ones in judged.items():
         gap = difference(judged[leader], ones, metric, confidence)
-        if trial != leader and not gap.tied and sign * gap.mean > 0:
+        if trial != leader and not gap.tied and worth(gap.mean) > 0:
             both = {one.seed for one in ones} & {one.seed for one in judged[leader]}
             narrow = not gap.images and metric not in FIXED
             found.append(Beaten(trial, leader, len(both), gap, confidence, narrow))

@@ -27,7 +27,8 @@ from mnistlab.leaderboard.racing import images_of, own_splits
 from mnistlab.leaderboard.rows import Place, Row, dataset_text, make_row, pareto, run_name, run_names, splits_of
 from mnistlab.leaderboard.selection_bias import Luck, chances, luck_of
 from mnistlab.leaderboard.ties import Tie, reference_of, tie_of
-from mnistlab.store.results import FIXED, EnsembleResult, ReplicateResult, RunRecord
+from mnistlab.store.metric import FIXED
+from mnistlab.store.results import EnsembleResult, ReplicateResult, RunRecord
 from mnistlab.util.text import counted, varying_settings
 
 

@@ -13,7 +13,8 @@ from mnistlab.leaderboard.label_errors import known_label_errors, without
 from mnistlab.leaderboard.racing import images_of, own_splits
 from mnistlab.leaderboard.statistics import Interval, MeanSd, mean_interval, mean_sd, on_other_images, wilson
 from mnistlab.leaderboard.ties import Tie
-from mnistlab.store.results import FIXED, Cost, ReplicateResult, RunRecord, TrialResult, epochs_of, higher_is_better
+from mnistlab.store.metric import FIXED, Metric
+from mnistlab.store.results import Cost, ReplicateResult, RunRecord, TrialResult, epochs_of
 from mnistlab.util.text import ACCURACIES, NAMES, Scalar, chosen_text, few_images, names
 
 
@@ -275,4 +276,4 @@ def _costs(row: Row, metrics: Sequence[str]) -> tuple[float, ...]:
         known.setdefault("parameters", float(row.parameters))
     if row.state not in {"confirmed", "complete"} or any(metric not in known for metric in metrics):
         return ()
-    return tuple(-known[m] if higher_is_better(m) else known[m] for m in metrics)
+    return tuple(Metric(name).cost(known[name]) for name in metrics)

@@ -11,7 +11,7 @@ from mnistlab.leaderboard.entries import Entry, value_of
 from mnistlab.leaderboard.racing import bits, own_splits
 from mnistlab.leaderboard.statistics import Difference, p_best, selection_gap, winners_curse
 from mnistlab.leaderboard.ties import pooled_spread
-from mnistlab.store.results import higher_is_better
+from mnistlab.store.metric import Metric
 
 SEED = 20_250_101  # of the resampling: the same results always give the same chances
 
@@ -37,13 +37,13 @@ def luck_of(found: Sequence[Entry], metric: str) -> Luck:
     """Return what is known of the luck of the first of `found`, which is not empty."""
     tried = len(candidates(found, metric))
     spread, champion = pooled_spread([entry.replicates for entry in found], metric), found[0]
-    scored, sign = value_of(champion.trial, metric), 1 if higher_is_better(metric) else -1
     full = champion.state == "confirmed" and champion.trial.state == "complete"  # else the search has not scored it
+    scored, mean = value_of(champion.trial, metric) if full else None, champion.value
     return Luck(
         tried=tried,
         spread=spread,
         curse=None if spread is None or not tried else winners_curse(tried, spread),
-        drop=sign * (scored - champion.value) if full and scored is not None and champion.value is not None else None,
+        drop=None if scored is None or mean is None else Metric(metric).worth(scored - mean),
         gap=_gap(champion, metric),
     )
 
@@ -69,8 +69,8 @@ def chances(found: Sequence[Entry], metric: str) -> Mapping[int, float]:
     seeds = sorted(set[int].intersection(*(set(mine) for mine in values)))
     if len(seeds) < 2:
         return {}
-    sign = 1 if higher_is_better(metric) else -1
-    table = np.array([[sign * mine[seed] for seed in seeds] for mine in values], dtype=np.float64)
+    worth = Metric(metric).worth
+    table = np.array([[worth(mine[seed]) for seed in seeds] for mine in values], dtype=np.float64)
     return dict(zip(peers, p_best(table, np.random.default_rng(SEED)), strict=True))
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
 from types import ModuleType
 
+from packaging.utils import canonicalize_name as canonical
 from packaging.version import InvalidVersion, Version
 
 from mnistlab.api import ENTRY_POINT_GROUP
@@ -209,11 +210,6 @@ def fault_of(found: Found) -> str:
     except InvalidVersion:
         return f"version {found.version!r} must be one by PEP 440, for example '1.0'"
     return ""
-
-
-def canonical(distribution: str) -> str:
-    """Return a distribution's name as package indexes compare it: `My_Plugin` and `my.plugin` are `my-plugin`."""
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def disabled_distributions() -> frozenset[str]:

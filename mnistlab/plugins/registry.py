@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Literal, cast
 
 import pluggy
+from packaging.utils import canonicalize_name as canonical
 from pydantic import ValidationError
 
 from mnistlab.api import (
@@ -29,7 +30,8 @@ from mnistlab.api import (
 from mnistlab.data.seal import guarded
 from mnistlab.errors import MissingPluginError, PluginError, near_miss, short
 from mnistlab.plugins import hookspecs
-from mnistlab.plugins.discovery import EVERYTHING, Found, Selection, canonical, discover, fault_of, selection
+from mnistlab.plugins.discovery import EVERYTHING, Found, Selection, discover, fault_of, selection
+from mnistlab.util.text import error_text
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]
 Status = Literal["ok", "failed", "disabled", "other API"]
@@ -202,10 +204,7 @@ def judge(found: Found, wanted: Selection) -> tuple[Status, str]:
 
 def say(error: BaseException) -> str:
     """Return what a plugin has raised, with its kind unless it is an error of ours, on one line."""
-    if isinstance(error, PluginError):
-        return str(error)
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return str(error) if isinstance(error, PluginError) else error_text(error)
 
 
 def _register(module: object) -> pluggy.PluginManager:

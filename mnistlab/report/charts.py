@@ -226,9 +226,8 @@ def _pareto(name: str, board: Leaderboard, measure: facts.Measure, cost_of: Cost
     if len({cost for _, cost in found}) < 2:
         return None
     drawn = [(cost, measure.of(row.validation.mean)) for row, cost in found if row.validation]
-    sign = 1 if measure.log else -1
     # Means over the same outcomes in another order differ in their last digit.
-    front = facts.pareto([(cost, round(sign * error, 9)) for cost, error in drawn])
+    front = facts.pareto([(cost, round(measure.cost(row.validation.mean), 9)) for row, cost in found if row.validation])
     values = [
         {
             "cost": cost,

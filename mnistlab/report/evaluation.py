@@ -1,4 +1,4 @@
-"""What predictions come to: confusion, recall, calibration and the images that go wrong. Pure functions over numpy."""
+"""What predictions come to: confusion, recall, calibration and the images that go wrong. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from sklearn.metrics import confusion_matrix
 
 from mnistlab.leaderboard.statistics import Interval, wilson
 
 BINS = 15  # of equal width, as C. Guo (2017, ICML) has them
 GALLERY = 24  # images of each kind
+COMMONEST = 8  # confusions that are named
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Digit:
 
 def confusion(found: Evaluated) -> npt.NDArray[np.int64]:
     """Return counts int64 (true class, predicted class), summed over the models."""
-    size = len(found.classes)
-    cells = found.labels * size + found.probabilities.argmax(2)
-    return np.bincount(cells.ravel(), minlength=size * size).reshape(size, size).astype(np.int64)
+    numbers = range(len(found.classes))
+    counts = [confusion_matrix(found.labels, said, labels=numbers) for said in found.probabilities.argmax(2)]
+    return np.stack(counts).sum(0)
 
 
 def recalls(found: Evaluated) -> list[Recall]:
@@ -151,8 +153,8 @@ def png(image: npt.NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def confusions(counts: npt.NDArray[np.int64], classes: Sequence[str], top: int = 8) -> list[tuple[str, str, int]]:
+def confusions(counts: npt.NDArray[np.int64], classes: Sequence[str]) -> list[tuple[str, str, int]]:
     """Return the commonest confusions as (true class, predicted class, count)."""
     pairs = [(int(counts[i, j]), i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
     common = sorted((pair for pair in pairs if pair[0]), key=lambda pair: (-pair[0], pair[1:]))
-    return [(classes[i], classes[j], count) for count, i, j in common[:top]]
+    return [(classes[i], classes[j], count) for count, i, j in common[:COMMONEST]]

@@ -6,16 +6,18 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
+from scipy.stats import rankdata, spearmanr
 
 from mnistlab import events
 from mnistlab.events import Stamped
 from mnistlab.leaderboard import Leaderboard
-from mnistlab.store.results import RunRecord, TrialResult, higher_is_better
+from mnistlab.store.ends import TrialEnd
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.util.text import ACCURACIES, Scalar, names, settings, varying
 
-ENDS = (events.TrialFinished, events.TrialPruned, events.TrialInterrupted, events.TrialFailed)
 COMPARABLE = 8  # trials that a comparison at one epoch should rest on, where there are so many
 JUDGED = 10  # trials below which the importance of settings is not even estimated
 GROUPS = 2  # branches of the space whose own settings are judged besides those that all plans share
@@ -38,6 +40,10 @@ class Measure:
         if self.metric in ACCURACIES:
             return max(100 * (1 - value), self.floor)
         return value
+
+    def cost(self, value: float) -> float:
+        """Return what is drawn for a value of the metric, such that less is better."""
+        return self.of(value) if self.log else -self.of(value)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ def measure(metric: str, images: int = 0) -> Measure:
     if metric in ACCURACIES:
         title = metric.replace("_", " ").replace("accuracy", "error").replace("val ", "validation ")
         return Measure(metric, f"{title} (%)", log=True, floor=50 / images if images else 0.005)
-    return Measure(metric, metric.replace("_", " "), log=not higher_is_better(metric))
+    return Measure(metric, metric.replace("_", " "), log=not Metric(metric).higher_is_better)
 
 
 def value_at(trial: TrialResult, metric: str, epoch: int) -> float | None:
@@ -109,21 +115,17 @@ def last_value(trial: TrialResult, metric: str) -> float | None:
 
 def endings(record: RunRecord, stream: Sequence[Stamped], metric: str) -> list[Ending]:
     """Return the trials in the order in which they ended; by their number where the events do not tell."""
-    ended = {one.event.trial: one.t for one in stream if isinstance(one.event, ENDS)}
+    ended = {one.event.trial: one.t for one in stream if isinstance(one.event, TrialEnd)}
     trials = sorted(record.trials, key=lambda trial: (ended.get(trial.trial, math.inf), trial.number))
     made: list[Ending] = []
     best: float | None = None
     for order, trial in enumerate(trials, 1):
         value = None if trial.state == "failed" else last_value(trial, metric)
         if value is not None and trial.state == "complete":
-            best = value if best is None else _better(value, best, metric)
+            best = value if best is None else Metric(metric).best((best, value))
         minutes = ended[trial.trial] / 60 if trial.trial in ended else None
         made.append(Ending(order, trial.trial, trial.state, value, best, minutes))
     return made
-
-
-def _better(a: float, b: float, metric: str) -> float:
-    return max(a, b) if higher_is_better(metric) else min(a, b)
 
 
 def rungs(stream: Sequence[Stamped]) -> list[Rung]:
@@ -143,7 +145,8 @@ def forecast(record: RunRecord, metric: str) -> Forecast:
     early, late = _ranks([pair[1] for pair in known], metric), _ranks([pair[2] for pair in known], metric)
     pairs = zip([pair[0] for pair in known], early, late, strict=True)
     told = len(set(early)) > 1 and len(set(late)) > 1 and len(known) > 2
-    rho = float(np.corrcoef(early, late)[0, 1]) if told else None  # of ranks: Spearman's
+    found: Any = spearmanr(early, late) if told else None
+    rho = None if found is None else float(found.statistic)
     return Forecast(tuple(pairs), rho, "at the first rung" if any(t.rungs for t in full) else "after epoch 1")
 
 
@@ -153,9 +156,7 @@ def _early_value(trial: TrialResult, metric: str) -> float | None:
 
 def _ranks(values: Sequence[float], metric: str) -> list[float]:
     """Return the rank of each value, 1 for the best, the mean of those they share for equal ones."""
-    sign = -1 if higher_is_better(metric) else 1
-    costs = [sign * value for value in values]
-    return [sum(other < cost for other in costs) + (sum(other == cost for other in costs) + 1) / 2 for cost in costs]
+    return rankdata([Metric(metric).cost(value) for value in values]).tolist()
 
 
 # --- the space ----------------------------------------------------------------------------------------------------

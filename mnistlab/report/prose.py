@@ -12,6 +12,7 @@ from mnistlab.leaderboard.prose.notes import luck_notes
 from mnistlab.leaderboard.prose.ties import rank_notes
 from mnistlab.leaderboard.rows import splits_of
 from mnistlab.report.rerun import trial_command
+from mnistlab.store.layout import LOG, in_trial
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.util.text import counted, listed, metric_text, runs_before_text, scalar_text, seconds_text, settings
 
@@ -131,7 +132,7 @@ def _trial_page(key: str, record: RunRecord, board: Leaderboard, trial: TrialRes
         replicates=tuple(_replicate_texts(board.metric, one) for one in mine),
         cause=trial.cause,
         message=clipped(trial.message),
-        log=f"trials/{trial.trial}/log.txt",
+        log=in_trial(trial.trial, LOG),
         command=trial_command(board.run, trial, record.run),
     )
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 from mnistlab.events import RunResumed, Stamped
 from mnistlab.experiment.spec import DataSpec
 from mnistlab.report.redact import public_command
+from mnistlab.store.layout import PLUGINS
 from mnistlab.store.results import RunRecord, TrialResult
 
 
@@ -33,7 +34,7 @@ def trial_command(run: str, trial: TrialResult, about: Mapping[str, Any]) -> str
     parts = [trial.plan.get("model"), trial.plan.get("optimizer"), *(trial.plan.get("transforms") or ())]
     sources = {str(part.get("distribution", "")) for part in parts if part}
     sources.add(str(about["dataset"].get("plugin", "")).rpartition(":")[0])
-    needed = [f"--plugin {shlex.quote(f'runs/{run}/plugins/{name}')}" for name in files if name in sources]
+    needed = [f"--plugin {shlex.quote(f'runs/{run}/{PLUGINS}/{name}')}" for name in files if name in sources]
     return " ".join(["mnistlab reproduce", shlex.quote(run), shlex.quote(trial.trial), *needed])
 
 

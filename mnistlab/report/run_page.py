@@ -19,6 +19,7 @@ from mnistlab.report.prose import TrialPage
 from mnistlab.report.redact import places_of, public, without_folders
 from mnistlab.report.rerun import search_command
 from mnistlab.report.vega import STATES, Figure
+from mnistlab.store.layout import RUN
 from mnistlab.store.results import RunRecord
 
 Ask = Callable[[RunRecord, Leaderboard], Evaluated | str]
@@ -73,7 +74,7 @@ def read(paths: Sequence[Path], ask: Ask | None = None) -> list[RunPage]:
 
 def _began(path: Path) -> str:
     """Return the command that began a run, whatever has amended it since."""
-    return str((store.read_json(str(path / "run.json"), store.RUN_SCHEMA) or {}).get("command", ""))
+    return str((store.read_json(str(path / RUN), store.RUN_SCHEMA) or {}).get("command", ""))
 
 
 def page(

@@ -153,8 +153,7 @@ def _setting_axis(name: str, text: bool, numbers: Sequence[float]) -> alt.X:
 
 def _best(compared: facts.Comparison, measure: facts.Measure) -> set[str]:
     """Return the best quarter of the trials, one at least."""
-    sign = 1 if measure.log else -1
-    order = sorted(compared.values, key=lambda trial: (sign * measure.of(compared.values[trial]), trial))
+    order = sorted(compared.values, key=lambda trial: (measure.cost(compared.values[trial]), trial))
     return set(order[: max(1, round(BEST * len(order)))])
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from mnistlab.errors import DamagedError, RunDirectoryError
 from mnistlab.store import RunWriter, durable, read_json, write_bytes, write_json
 from mnistlab.store.files import refusals_told
-from mnistlab.store.results import higher_is_better
+from mnistlab.store.layout import ANY_MANIFEST, CHECKPOINTS, MANIFEST, STATE, checkpoint_file, in_trial
+from mnistlab.store.metric import Metric
 
 SCHEMA = "mnistlab.checkpoint/1"
-FOLDER = "checkpoints"
 NEWEST = 2  # how many are kept besides the best one
 
 
@@ -39,7 +39,7 @@ def write_checkpoint(store: RunWriter, trial: str, epoch: int, metric: str, valu
     Raises:
         RunWriteError: if the disk is full, read-only or gone.
     """
-    folder = store.trial_folder(trial, FOLDER)
+    folder = store.trial_folder(trial, CHECKPOINTS)
     manifest = Manifest(epoch, metric, value, len(state), hashlib.sha256(state).hexdigest())
     if _manifest_file(folder, epoch).exists():  # of a past that the trial has left: it would speak of another state
         with refusals_told(folder):
@@ -61,7 +61,7 @@ def newest_checkpoint(
     One of a later epoch than `at_most` is passed over: with the power, what was said of that epoch may have been lost.
     One that is damaged is passed over too; `say` is told so in words.
     """
-    folder = run / "trials" / trial / FOLDER
+    folder = run / in_trial(trial, CHECKPOINTS)
     for manifest in sorted(_manifests(folder, say), key=lambda one: -one.epoch):
         if manifest.epoch > at_most:
             continue
@@ -100,7 +100,7 @@ def discard_checkpoints(run: Path, trial: str) -> None:
 
     Where a link leads elsewhere, nothing is removed there.
     """
-    folder = run / "trials" / trial / FOLDER
+    folder = run / in_trial(trial, CHECKPOINTS)
     if any(place.is_symlink() for place in (folder, folder.parent, folder.parent.parent)):
         return
     with suppress(OSError):  # what stays behind is in nobody's way
@@ -122,7 +122,7 @@ def _thin_out(folder: Path) -> None:
 
 def _goodness(manifest: Manifest) -> float:
     value = manifest.value if manifest.value is not None else float("nan")
-    return value if higher_is_better(manifest.metric) else -value
+    return Metric(manifest.metric).worth(value)
 
 
 def _remove(folder: Path, epoch: int) -> None:
@@ -132,12 +132,12 @@ def _remove(folder: Path, epoch: int) -> None:
 
 
 def _is_state(path: Path) -> bool:
-    return path.suffix != ".json"
+    return path.suffix != MANIFEST
 
 
 def _manifests(folder: Path, say: Callable[[str], object] = lambda _: None) -> Iterator[Manifest]:
     """Yield every manifest that can be read; of one that is torn or of another version, which is none to us, tell."""
-    for path in folder.glob("epoch-*.json"):
+    for path in folder.glob(ANY_MANIFEST):
         try:
             manifest = read_manifest(path)
         except RunDirectoryError as error:
@@ -148,8 +148,8 @@ def _manifests(folder: Path, say: Callable[[str], object] = lambda _: None) -> I
 
 
 def _state_file(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch-{epoch:05}.safetensors"
+    return folder / checkpoint_file(epoch, STATE)
 
 
 def _manifest_file(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch-{epoch:05}.json"
+    return folder / checkpoint_file(epoch, MANIFEST)

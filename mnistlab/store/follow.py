@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mnistlab.errors import near_miss
 from mnistlab.events import Stamped
-from mnistlab.store import EVENTS as STREAM
 from mnistlab.store import NoSuchRunError, is_running, named, stamped
 from mnistlab.store.jsonl import decode_line
+from mnistlab.store.layout import EVENTS, LOCK, RUN
 
-__all__ = ["STREAM", "find_stream", "follow_events", "is_running"]
+__all__ = ["find_stream", "follow_events", "is_running"]
 
 
 def find_stream(name: str | None, root: Path) -> Path:
@@ -23,13 +23,13 @@ def find_stream(name: str | None, root: Path) -> Path:
     Raises:
         NoSuchRunError: with the nearest name, if there is none.
     """
-    known = sorted((path.parent for path in root.glob(f"*/{STREAM}")), key=_begun)
+    known = sorted((path.parent for path in root.glob(f"*/{EVENTS}")), key=_begun)
     if name is None:
         if not known:
             raise NoSuchRunError(f"no runs in {root}; start one with: mnistlab search experiments/quick.toml")
         return known[-1]
     for path in (Path(name), root / name):
-        if (path / STREAM).is_file():
+        if (path / EVENTS).is_file():
             return named(path)
     hint = near_miss(name, [path.name for path in known])
     raise NoSuchRunError(f"no run '{name}' here or in {root}{'; ' + hint if hint else ''}")
@@ -37,7 +37,7 @@ def find_stream(name: str | None, root: Path) -> Path:
 
 def _begun(run: Path) -> tuple[float, str]:
     """Return when the run was begun: its record is written once, and before that there is a lock."""
-    for name in ("run.json", ".lock", STREAM):
+    for name in (RUN, LOCK, EVENTS):
         with suppress(OSError):
             return (run / name).stat().st_mtime, run.name
     return 0.0, run.name
@@ -49,12 +49,12 @@ def follow_events(run: Path, waiting: Callable[[], bool]) -> Iterator[Stamped]:
     `waiting` is where the caller sleeps. A line is taken once it is whole: a writer may be in the middle of it.
     """
     rest, last = b"", False
-    with suppress(FileNotFoundError), (run / STREAM).open("rb") as file:
+    with suppress(FileNotFoundError), (run / EVENTS).open("rb") as file:
         while True:
             *lines, rest = (rest + file.read()).split(b"\n")
             for line in lines:
                 record = decode_line(line)
-                event = None if record is None else stamped(record, run / STREAM)
+                event = None if record is None else stamped(record, run / EVENTS)
                 if event is not None:
                     yield event
             if lines:

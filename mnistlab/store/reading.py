@@ -21,11 +21,16 @@ from mnistlab.store.layout import (
     EVENTS,
     LEDGER,
     LEDGER_SCHEMA,
+    REFIT_FOLDER,
+    REPLICATES,
     RESULT,
     RESULT_SCHEMA,
     RUN,
     RUN_SCHEMA,
+    TRIALS,
+    in_trial,
     newest_record,
+    record_name,
     refusal,
 )
 from mnistlab.store.per_image import with_per_image
@@ -34,7 +39,6 @@ from mnistlab.store.results import (
     ReplicateResult,
     RunRecord,
     ensemble_from_json,
-    record_name,
     replicate_from_json,
     trial_from_json,
 )
@@ -78,11 +82,11 @@ def read_run(path: Path) -> RunRecord:
     number = newest_record(path)
     run = read_json(str(path / record_name(number)), RUN_SCHEMA)
     if run is None or not (path / RUN).exists():
-        raise RunDirectoryError(f"{path} is not a run directory: it has no run.json")
+        raise RunDirectoryError(f"{path} is not a run directory: it has no {RUN}")
     files = run.get("plugin_files")
     _refuse_names_that_lead_out(path / record_name(number), files if isinstance(files, dict) else ())
-    folders = _folders(path / "trials")
-    again = [one for folder in folders for one in _folders(f"{folder}/replicates")]
+    folders = _folders(path / TRIALS)
+    again = [one for folder in folders for one in _folders(f"{folder}/{REPLICATES}")]
     ledger = _read_entries(path / LEDGER, LEDGER_SCHEMA)
     trials, replicates = _read_results(folders, trial_from_json), _read_results(again, replicate_from_json)
     replicates = [with_per_image(one, _folder_of(path, one)) if one.per_image else one for one in replicates]
@@ -94,7 +98,7 @@ def read_run(path: Path) -> RunRecord:
         replicates=tuple(sorted(replicates, key=lambda r: (r.trial, r.replicate))),
         test_openings=sum(entry.get("type") == "opened" for entry in ledger),
         broken_on_test=frozenset((e["trial"], e["replicate"]) for e in ledger if e.get("type") == "failed"),
-        refits=tuple(_read_results([f"{folder}/refit" for folder in sorted(folders)], replicate_from_json)),
+        refits=tuple(_read_results([f"{folder}/{REFIT_FOLDER}" for folder in sorted(folders)], replicate_from_json)),
         confirmations=tuple(_read_entries(path / CONFIRMATION, CONFIRMATION_SCHEMA)),
         ensemble=_newest_ensemble(path / LEDGER, ledger),
         ensemble_due=_ensemble_due(ledger),
@@ -127,7 +131,7 @@ def read_json(path: str, schema: str) -> dict[str, Any] | None:
 
 def find_runs(root: Path) -> list[Path]:
     """Return the run directories in `root`, oldest first."""
-    return sorted((p.parent for p in root.glob("*/run.json")), key=lambda p: (p.stat().st_mtime, p.name))
+    return sorted((p.parent for p in root.glob(f"*/{RUN}")), key=lambda p: (p.stat().st_mtime, p.name))
 
 
 def find_run(name: str, root: Path) -> Path:
@@ -201,7 +205,7 @@ def _folders(path: Path | str) -> list[str]:
 
 
 def _folder_of(run: Path, one: ReplicateResult) -> str:
-    return "/".join((str(run), "trials", one.trial, *one.place))
+    return f"{run}/{in_trial(one.trial, *one.place)}"
 
 
 def _read_results(folders: Sequence[str], from_json: Callable[[Mapping[str, Any]], R]) -> list[R]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mnistlab.store.layout import REFIT_FOLDER, REPLICATES, record_name
 from mnistlab.util.text import plan_label
 
 if TYPE_CHECKING:
@@ -15,15 +16,6 @@ if TYPE_CHECKING:
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
 """At its full budget; stopped by the scheduler; cut short from outside; come to nothing."""
-
-MINIMIZED = frozenset({"val_loss", "train_loss", "parameters", "seconds"})
-METRICS = ("val_accuracy", "val_loss", "train_loss", "parameters", "images_per_second", "seconds")
-FIXED = frozenset({"parameters"})  # known of a plan before it is trained: no seed and no image changes them
-
-
-def higher_is_better(metric: str) -> bool:
-    """Return whether a larger value of `metric` is the better one."""
-    return metric not in MINIMIZED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +83,9 @@ def untried(name: str, plan: Mapping[str, Any], number: int = 1) -> TrialResult:
 REFIT = 0  # the number, among the replicates of a plan, of its training on training and validation images together
 
 
-def trial_name(number: int) -> str:
-    """Return the name of trial `number` (from 0): `0007`."""
-    return f"{number:04d}"
+def place_of(replicate: int) -> tuple[str, ...]:
+    """Return where in its trial's folder a replicate lies."""
+    return (REFIT_FOLDER,) if replicate == REFIT else (REPLICATES, str(replicate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +196,7 @@ class ReplicateResult:
     @property
     def place(self) -> tuple[str, ...]:
         """Return where in its trial's folder this lies."""
-        return ("refit",) if self.replicate == REFIT else ("replicates", str(self.replicate))
+        return place_of(self.replicate)
 
 
 def to_json(result: TrialResult | ReplicateResult) -> dict[str, Any]:
@@ -272,11 +264,6 @@ def _per_image(record: Mapping[str, Any]) -> PerImage:
     known = {key: record[key] for key in ("sha256", "images", "sd") if key in record}
     known["sd"] = {str(name): float(value) for name, value in dict(known.get("sd", ())).items()}
     return PerImage(**known)
-
-
-def record_name(number: int) -> str:
-    """Return the file that holds a run's record `number`: `run.json`, then `run-2.json`, `run-3.json`, ..."""
-    return "run.json" if number == 1 else f"run-{number}.json"
 
 
 @dataclass(frozen=True, kw_only=True)

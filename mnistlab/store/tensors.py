@@ -6,13 +6,13 @@ import hashlib
 from pathlib import Path
 
 from mnistlab.errors import DamagedError, RunDirectoryError
-from mnistlab.store.layout import WEIGHTS
+from mnistlab.store.layout import WEIGHTS, in_trial
 from mnistlab.store.results import ReplicateResult
 
 
 def weights_path(run: Path | str, one: ReplicateResult) -> Path:
     """Return where a run keeps the weights of a replicate."""
-    return Path(run, "trials", one.trial, *one.place, WEIGHTS)
+    return Path(run) / in_trial(one.trial, *one.place, WEIGHTS)
 
 
 def read_weights(run: Path | str, one: ReplicateResult) -> bytes:

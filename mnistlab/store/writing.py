@@ -32,17 +32,21 @@ from mnistlab.store.layout import (
     EVENTS,
     LEDGER,
     LEDGER_SCHEMA,
+    LOG,
     PER_IMAGE,
+    PLUGINS,
     RESULT,
     RESULT_SCHEMA,
     RUN,
     RUN_SCHEMA,
+    TRIALS,
     WEIGHTS,
     WRITTEN,
     newest_record,
+    record_name,
 )
 from mnistlab.store.locking import lock, unlock
-from mnistlab.store.results import ReplicateResult, TrialResult, record_name
+from mnistlab.store.results import ReplicateResult, TrialResult
 
 MAX_LOG_BYTES = 4 << 20  # a trial that prints more loses the rest, not the disk
 LOG_RESERVE = 64 << 10  # of these, kept for a trial's last words: a traceback must not be lost to chatter
@@ -131,7 +135,7 @@ class RunWriter:
 
     def write_plugin(self, name: str, source: str) -> None:
         """Keep the source of a plugin that was a single file: no package index will ever have it."""
-        write_bytes(child(inside(self.path, "plugins"), name), source.encode())
+        write_bytes(child(inside(self.path, PLUGINS), name), source.encode())
 
     def append(self, event: Event) -> Stamped:
         """Append an event to the stream and return it with its place in the stream."""
@@ -189,7 +193,7 @@ class RunWriter:
         The last `LOG_RESERVE` of these are for a `final` text, such as the traceback of a failure; where that is too
         long its end is kept.
         """
-        path = self.trial_folder(trial) / "log.txt"
+        path = self.trial_folder(trial) / LOG
         used = self._log_bytes[trial] if trial in self._log_bytes else path.stat().st_size if path.exists() else 0
         data = _fitting(text.encode("utf-8", "backslashreplace"), used, final=final)
         if data:
@@ -207,7 +211,7 @@ class RunWriter:
 
     def trial_folder(self, trial: str, *names: str) -> Path:
         """Return the trial's folder, or the one that `names` lead to in it, made if it is missing."""
-        return inside(self.path, "trials", trial, *names)
+        return inside(self.path, TRIALS, trial, *names)
 
 
 def create_run(root: Path, name: str, today: datetime) -> Path:

@@ -14,13 +14,14 @@ from typing import Any, cast, get_args
 
 import pytest
 import torch
+from packaging.utils import canonicalize_name as canonical
 from pydantic import ValidationError
 
 from mnistlab.api import ENTRY_POINT_GROUP, Config, ImageShape, Portfolio, domains
 from mnistlab.errors import near_miss
 from mnistlab.experiment.points import normalized
 from mnistlab.plugins import audit
-from mnistlab.plugins.discovery import EVERYTHING, Found, canonical, discover
+from mnistlab.plugins.discovery import EVERYTHING, Found, discover
 from mnistlab.plugins.registry import Kind, Offer, Plugin, Registry, load
 from mnistlab.testing.points import default_point, missing_fields, points
 from mnistlab.testing.traces import random_states, restore_random_states

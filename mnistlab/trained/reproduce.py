@@ -6,13 +6,13 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
 from mnistlab.data.device import DeviceData, to_device
 from mnistlab.experiment.dataset import Data
+from mnistlab.experiment.versions import version_here
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import ReplicateResult, RunRecord, TrialResult
 from mnistlab.trained.selection import Chosen
@@ -150,22 +150,13 @@ def differences(record: RunRecord, here: Mapping[str, str]) -> Iterator[str]:
     }
     yield from _unlike(then, here)
     versions: Mapping[str, Any] = record.run.get("versions", {})
-    yield from _unlike(versions, {name: _version(name) for name in versions})
+    yield from _unlike(versions, {name: version_here(name) for name in versions})
 
 
 def _unlike(then: Mapping[str, Any], here: Mapping[str, str]) -> Iterator[str]:
     for name, value in then.items():
         if value is not None and str(value) != here[name]:
             yield f"{name}: {here[name]} here, {value} then"
-
-
-def _version(name: str) -> str:
-    if name == "python":
-        return platform.python_version()
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def device_for(record: RunRecord, threads: int, set_up: Callable[..., torch.device]) -> torch.device:

@@ -16,6 +16,7 @@ from typing import Any
 from mnistlab import events
 from mnistlab.leaderboard.racing import LEAST, Beaten, beaten, confidence_of
 from mnistlab.store import pack_per_image, read_run, read_weights, with_per_image
+from mnistlab.store.layout import LOG, in_trial
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, TrialResult
 from mnistlab.tuning.confirm_work import Work, left_of, work_of
 from mnistlab.tuning.context import Search
@@ -204,7 +205,7 @@ def _keep(search: Search, task: ReplicateTask, answer: ReplicateAnswer | Lost) -
     result = with_per_image(result, search.store.write_replicate(result, answer.weights or None, values))
     about: dict[str, Any] = {"trial": task.trial, "replicate": task.replicate, "seed": task.seed}
     if answer.cause:
-        log = f"trials/{task.trial}/log.txt"
+        log = in_trial(task.trial, LOG)
         search.emit(events.ReplicateFailed(**about, cause=answer.cause, message=answer.message, log=log))
         return None
     search.emit(events.ReplicateFinished(**about, metrics=result.metrics, seconds=result.seconds))

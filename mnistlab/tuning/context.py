@@ -19,11 +19,11 @@ from mnistlab.store import RunWriter
 from mnistlab.tuning.outcome import Interruptions, Outcome
 from mnistlab.tuning.ray.nodes import Nodes
 from mnistlab.tuning.recorder import Recorder
-from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.resources import Machine, Share
 from mnistlab.tuning.retries import Leftover
 from mnistlab.tuning.schedulers.halving import Rung
 from mnistlab.tuning.searcher import Bridge
+from mnistlab.tuning.tune_compat import Refusals
 from mnistlab.tuning.worker.trial import Shared
 
 Stopping = Callable[[], bool]

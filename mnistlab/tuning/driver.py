@@ -12,20 +12,22 @@ from mnistlab.errors import MachineError
 from mnistlab.events import Warned
 from mnistlab.experiment.identity import comparable
 from mnistlab.store.checkpoints import newest_checkpoint
-from mnistlab.store.results import TrialResult, higher_is_better
+from mnistlab.store.layout import STUDY
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import TrialResult
 from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.context import Parts, Search
-from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.history import NOTHING, Past, PastTrial
 from mnistlab.tuning.outcome import Interruptions, Outcome, given_up, machine_failure
 from mnistlab.tuning.recorder import Recorder
-from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.retries import Retries
 from mnistlab.tuning.schedulers import scheduler
 from mnistlab.tuning.schedulers.common import Wanted
 from mnistlab.tuning.schedulers.halving import Ladder, factor_of
 from mnistlab.tuning.searcher import Bridge, SearcherOptions
 from mnistlab.tuning.study import open_study
+from mnistlab.tuning.tune_compat import Refusals
+from mnistlab.tuning.usage import DiskLowError, shortage
 from mnistlab.util.seeds import Stream, derive
 from mnistlab.util.signals import signals_held
 
@@ -162,7 +164,7 @@ def _time_is_up(deadline: float | None) -> bool:
 
 def _fresh_study(search: Search) -> optuna.Study:
     """Return an empty study in `study.db`; one that an earlier driver has left is made anew from the events."""
-    path = search.store.path / "study.db"
+    path = search.store.path / STUDY
     for old in (path, *(path.with_name(f"{path.name}-{kind}") for kind in ("journal", "wal", "shm"))):
         old.unlink(missing_ok=True)
     return open_study(path, search.spec, search.space, search.earlier, search.looks)
@@ -189,9 +191,9 @@ def best_trials(results: Sequence[TrialResult], metric: str, top: int) -> list[T
 
     A plan that was tried several times counts once, by its best trial: its fresh seeds would be the same ones twice.
     """
-    sign = -1 if higher_is_better(metric) else 1
+    cost = Metric(metric).cost
     complete = [result for result in results if result.state == "complete"]
-    ordered = sorted(complete, key=lambda r: (sign * r.metrics[metric], r.number))
+    ordered = sorted(complete, key=lambda r: (cost(r.metrics[metric]), r.number))
     distinct: dict[str, TrialResult] = {}
     for result in ordered:
         distinct.setdefault(comparable(result.plan), result)

@@ -6,6 +6,7 @@ import importlib
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from mnistlab.errors import MnistlabError
+from mnistlab.util.text import unbroken
 
 
 class BrokenInstallationError(MnistlabError):
@@ -35,7 +36,7 @@ def check_environment() -> None:
     try:
         importlib.import_module("torchvision")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = unbroken(str(error))
         raise BrokenInstallationError(
             f"torch {torch} and torchvision {vision} do not work together ({reason}); install both from the same "
             "place and of matching versions, for example those in constraints.txt"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mnistlab import events as ev
+from mnistlab.store.ends import STATES
 from mnistlab.store.results import RungResult, State
 from mnistlab.training.weights import unpack_entry
 
@@ -108,13 +109,6 @@ NOTHING = Past()
 
 _TURNS = (ev.RunPreparing, ev.RunStarted, ev.RunResumed, ev.RunFinished)
 
-_ENDS: Mapping[type[ev.Event], State] = {
-    ev.TrialFinished: "complete",
-    ev.TrialPruned: "pruned",
-    ev.TrialInterrupted: "interrupted",
-    ev.TrialFailed: "failed",
-}
-
 
 def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
     """Return the past that a run's events tell.
@@ -142,7 +136,7 @@ def past_of(stream: Iterable[ev.Stamped], *, again: bool = False) -> Past:
             one = trials[event.trial]
             steps += [] if event.epoch in one.history else [Step("epoch", event.trial, event.epoch)]
             trials[event.trial] = replace(one, history={**one.history, event.epoch: event.metrics})
-        elif type(event) in _ENDS and getattr(event, "trial", "") in trials:
+        elif type(event) in STATES and getattr(event, "trial", "") in trials:
             _end(event, trials, steps)
     if again:
         trials = {name: _as_new(one) if one.state == "failed" else one for name, one in trials.items()}
@@ -182,7 +176,7 @@ def _paused(event: ev.TrialPaused, one: PastTrial) -> PastTrial:
 
 def _end(event: Any, trials: dict[str, PastTrial], steps: list[Step]) -> None:
     end = {"cause": event.cause, "message": event.message} if isinstance(event, ev.TrialFailed) else {}
-    trials[event.trial] = replace(trials[event.trial], state=_ENDS[type(event)], **end)
+    trials[event.trial] = replace(trials[event.trial], state=STATES[type(event)], **end)
     steps.append(Step("ended", event.trial))
 
 

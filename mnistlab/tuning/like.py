@@ -16,7 +16,8 @@ from mnistlab.experiment.earlier import Earlier, MisfitError, Result, fitted
 from mnistlab.experiment.identity import canonical
 from mnistlab.experiment.space import Space
 from mnistlab.store import find_run, read_events, read_run
-from mnistlab.store.results import RunRecord, TrialResult, higher_is_better, to_json
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import RunRecord, TrialResult, to_json
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.history import past_of
 from mnistlab.tuning.scores import scores
@@ -118,24 +119,23 @@ def _digest(trials: Sequence[TrialResult]) -> str:
 
 def _beaten(record: RunRecord, metric: str) -> Mapping[int, float]:
     """Return by number which share of its run each trial beats, by the search's own metric."""
-    better = higher_is_better(metric)
-    direction = StudyDirection.MAXIMIZE if better else StudyDirection.MINIMIZE
     top = len(record.run.get("rungs", ())) - 1
-    found = scores([_told(trial, metric, top) for trial in record.trials], [direction])
-    return {number: value if better else 1 - value for number, (value,) in found.items()}
+    told = [_told(trial, Metric(metric), top) for trial in record.trials]
+    return {number: value for number, (value,) in scores(told, [StudyDirection.MAXIMIZE]).items()}
 
 
-def _told(trial: TrialResult, metric: str, top: int) -> FrozenTrial:
-    """Return a trial as Optuna was told of it: its values by rung, or where there are none by epoch."""
+def _told(trial: TrialResult, metric: Metric, top: int) -> FrozenTrial:
+    """Return a trial with what its values are worth, by rung, or where there are none by epoch."""
     history = dict(enumerate(trial.history, 1))
     if top >= 0:
         history = {rung.rung: rung.metrics for rung in trial.rungs}
         history |= {top: trial.metrics} if trial.state == "complete" else {}
     infeasible = trial.state == "failed" and cause_named(trial.cause).infeasible
     broken = trial.state == "failed" and not infeasible  # by the machine: it says nothing of the plan
+    values = {at: metric.worth(one[metric.name]) for at, one in history.items() if metric.name in one}
     found = create_trial(
         state=TrialState.FAIL if broken else TrialState.PRUNED,
-        intermediate_values={} if broken else {at: one[metric] for at, one in history.items() if metric in one},
+        intermediate_values={} if broken else values,
         constraints={trial.cause: 1.0} if infeasible else None,
     )
     found.number = trial.number

@@ -20,10 +20,11 @@ from mnistlab.errors import DamagedError, MnistlabError, RunDirectoryError
 from mnistlab.experiment.identity import plan_sha256
 from mnistlab.leaderboard import rank
 from mnistlab.store import id_of, key_of, note_opening, read_run, read_weights
+from mnistlab.store.layout import RESULT, in_trial
 from mnistlab.store.results import REFIT, ReplicateResult, RunRecord, Split, TestScore
 from mnistlab.tuning.context import Search
-from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.tasks import Lost, run_tasks
+from mnistlab.tuning.usage import DiskLowError, shortage
 from mnistlab.tuning.worker.ensemble import EnsembleAnswer, EnsembleTask, evaluate_ensemble
 from mnistlab.tuning.worker.messages import Answer
 from mnistlab.tuning.worker.replicate import ReplicateTask, TestAnswer, TestTask, evaluate_on_test
@@ -189,7 +190,7 @@ def task_again(search: Search, one: ReplicateResult, plan: dict[str, Any]) -> Re
     task = with_split(search, ReplicateTask(one.trial, one.replicate, one.seed, plan))
     if split_of(task) != one.split:
         why = "its split can't be drawn again: another version of a library draws otherwise"
-        raise DamagedError(search.store.path.joinpath("trials", one.trial, *one.place, "result.json"), why)
+        raise DamagedError(search.store.path / in_trial(one.trial, *one.place, RESULT), why)
     return task
 
 

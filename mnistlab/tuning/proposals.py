@@ -18,7 +18,7 @@ from mnistlab.experiment.earlier import Earlier, points
 from mnistlab.experiment.identity import canonical
 from mnistlab.experiment.space import Parameter, Space, defaults, grid, normalized_plan, size, suggest
 from mnistlab.experiment.spec import ExperimentSpec
-from mnistlab.store.results import trial_name
+from mnistlab.store.layout import trial_name
 from mnistlab.tuning.history import Past, PastTrial
 from mnistlab.tuning.study import ask, enqueue
 from mnistlab.util.text import counted, settings

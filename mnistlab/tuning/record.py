@@ -19,9 +19,10 @@ from mnistlab.experiment.dataset import Data
 from mnistlab.experiment.loader import Experiment, proposals_of
 from mnistlab.experiment.portfolio import looks_of
 from mnistlab.experiment.spec import ExperimentSpec, spec_json
+from mnistlab.experiment.versions import versions_here
 from mnistlab.plugins.registry import Registry
-from mnistlab.store.results import higher_is_better
-from mnistlab.tuning.reopen import Reopened, versions
+from mnistlab.store.metric import Metric
+from mnistlab.tuning.reopen import Reopened
 from mnistlab.tuning.resources import Machine, Share
 from mnistlab.tuning.schedulers.halving import found_rungs, rungs_of, trainings
 from mnistlab.util.credentials import without_credentials
@@ -31,7 +32,7 @@ from mnistlab.util.text import few_images
 def rule_of(spec: ExperimentSpec) -> str:
     """Return in a sentence what "best" means in a run of `spec`."""
     metric = spec.search.metric[0]
-    better = "higher" if higher_is_better(metric) else "lower"
+    better = "higher" if Metric(metric).higher_is_better else "lower"
     rule = f"{metric} at the last epoch of the full budget, {better} is better"
     early = "trials that ended early rank below the others"
     if not spec.confirm.top:
@@ -170,7 +171,7 @@ def _code_record(registry: Registry) -> Mapping[str, Any]:
         "plugins": registry.versions(),
         "plugin_files": {file.name: file.version for file in registry.selection.files},
         "plugins_not_loaded": {p.title: without_credentials(p.reason) for p in registry.plugins if p.status != "ok"},
-        "versions": versions(),
+        "versions": versions_here(),
         "code_sha256": _code_digest(),
     }
 

@@ -20,14 +20,15 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter
 from mnistlab.store.checkpoints import discard_checkpoints, newest_checkpoint, write_checkpoint
 from mnistlab.store.ends import end_event
-from mnistlab.store.results import RungResult, TrialResult, higher_is_better, trial_name
+from mnistlab.store.layout import trial_name
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import RungResult, TrialResult
 from mnistlab.tuning.history import Past, PastTrial
 from mnistlab.tuning.outcome import Interruptions, Outcome, ends_rung, outcome_of
-from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.resources import Share
 from mnistlab.tuning.retries import Leftover, Loss, Retries, log_of, loss_of
 from mnistlab.tuning.searcher import Bridge
-from mnistlab.tuning.tune_compat import Unsaved
+from mnistlab.tuning.tune_compat import Refusals, Unsaved
 from mnistlab.util.signals import signals_held
 from mnistlab.util.text import plan_label
 
@@ -286,15 +287,15 @@ class Recorder(Unsaved, Callback):
         metric = self._spec.search.metric[0]
         if result.state != "complete":
             return
-        value, sign = result.metrics[metric], 1 if higher_is_better(metric) else -1
-        if self._best is None or sign * value > sign * self._best:
+        value = result.metrics[metric]
+        if self._best is None or Metric(metric).better(value, self._best):
             self._best = value
             self._emit(events.BestChanged(trial=result.trial, metric=metric, value=value, label=result.label))
 
 
 def _best_of(ended: Sequence[TrialResult], metric: str) -> float | None:
     values = [result.metrics[metric] for result in ended if result.state == "complete"]
-    return (max if higher_is_better(metric) else min)(values) if values else None
+    return Metric(metric).best(values) if values else None
 
 
 def _result(opened: _Open, outcome: Outcome) -> TrialResult:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
 
-from mnistlab import __version__, store
+from mnistlab import store
 from mnistlab.api import DataPlace
 from mnistlab.errors import (
     DamagedError,
@@ -31,14 +29,14 @@ from mnistlab.experiment.earlier import Earlier, from_json, refitted
 from mnistlab.experiment.loader import Experiment, reopen
 from mnistlab.experiment.recorded import open_data, parts_of, table_of
 from mnistlab.experiment.spec import Draft, Table, parse_override, read, with_overrides
+from mnistlab.experiment.versions import refuse_other_plugins
 from mnistlab.plugins.discovery import Selection, selection
 from mnistlab.plugins.registry import Registry
-from mnistlab.store.results import RunRecord, record_name
+from mnistlab.store.layout import PLUGINS, record_name
+from mnistlab.store.results import RunRecord
 from mnistlab.tuning.confirm_work import Chosen, chosen_of
 
-_LIBRARIES = ("torch", "torchvision", "ray", "optuna", "numpy", "pydantic", "pluggy", "safetensors")
 MAY_GROW = "search.trials, search.time_budget, the two time-outs of a trial and resources"
-_NUMBERS = ("mnistlab", "torch")  # of the versions those on which numbers depend
 
 
 class NothingToConfirmError(MnistlabError):
@@ -59,22 +57,6 @@ class Reopened:
     changes: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what holds other values from now on
     added: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what an amendment adds, and is to be recorded
     untold: Mapping[str, Any] = field(default_factory=dict[str, Any])  # what was recorded so, and no event tells
-
-
-def versions() -> Mapping[str, str]:
-    """Return the versions of mnistlab, of Python and of the libraries that a run rests on."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"mnistlab": __version__, "python": python, **{name: version(name) for name in _LIBRARIES}}
-
-
-def differences(record: RunRecord) -> list[str]:
-    """Return a warning for each version with which the run was made and that is another one now."""
-    then, now = record.run.get("versions", {}), versions()
-    return [
-        f"this run was made with {name} {then[name]}, and is gone on with {now[name]}: its numbers may differ a little"
-        for name in _NUMBERS
-        if then.get(name) not in (None, now[name])
-    ]
 
 
 def reopen_run(
@@ -236,7 +218,7 @@ def _earlier_runs(path: Path, record: RunRecord) -> tuple[Earlier, ...]:
 
 def _wanted(path: Path, record: RunRecord) -> Selection:
     try:
-        return selection(path / "plugins" / name for name in record.run.get("plugin_files", {}))
+        return selection(path / PLUGINS / name for name in record.run.get("plugin_files", {}))
     except PluginFileError as error:  # nobody has named it: it is the run that lacks it
         raise PluginError(str(error)) from None
 
@@ -246,34 +228,12 @@ def _only(wanted: Selection, loaded: Mapping[str, str]) -> Selection:
 
 
 def _check_plugins(path: Path, registry: Registry, chosen: Chosen) -> None:
-    """Refuse where a plan that is to be trained names a plugin that is not here in the version it was made with.
-
-    Raises:
-        PluginError: naming every one of them.
-    """
-    here = registry.versions()
+    """Refuse where a plan that is to be trained names a plugin that is not here in the version it was made with."""
     plans = [trial.plan for trial in chosen.trials]
     needed = {part["distribution"]: str(part["version"]) for plan in plans for _, part in parts_of(plan)}
-    faults = [
-        f"  {name} {made} is needed, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"
-        for name, made in sorted(needed.items())
-        if here.get(name) != made
-    ]
-    if faults:
-        raise PluginError("\n".join([f"{path} was made with other plugins:", *faults]))
+    refuse_other_plugins(path, needed, registry, "is needed")
 
 
 def _check_loaded(path: Path, record: RunRecord, registry: Registry) -> None:
-    """Refuse where a distribution that the run was made with is missing or of another version: plans name it.
-
-    Raises:
-        PluginError: naming every one of them.
-    """
-    here, then = registry.versions(), cast("Mapping[str, str]", record.run.get("plugins", {}))
-    faults = [
-        f"  {name} {made} was used, but {f'{name} {here[name]}' if name in here else 'no plugin of that name'} is here"
-        for name, made in sorted(then.items())
-        if here.get(name) != made
-    ]
-    if faults:
-        raise PluginError("\n".join([f"{path} was made with other plugins:", *faults]))
+    """Refuse where a distribution that the run was made with is missing or of another version: plans name it."""
+    refuse_other_plugins(path, cast("Mapping[str, str]", record.run.get("plugins", {})), registry, "was used")

@@ -21,10 +21,12 @@ from mnistlab.experiment.dataset import Data, find_data, fresh_division, started
 from mnistlab.experiment.loader import Experiment
 from mnistlab.experiment.portfolio import looks_of
 from mnistlab.experiment.spec import ExperimentSpec, SearchSpec
+from mnistlab.experiment.versions import doubts_of_numbers
 from mnistlab.plugins.discovery import Selection
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter, create_run, read_events, read_run
 from mnistlab.store.ends import end_event
+from mnistlab.store.layout import RUN
 from mnistlab.store.results import RunRecord, TrialResult
 from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.confirm import confirm, go_on
@@ -37,7 +39,7 @@ from mnistlab.tuning.outcome import verdicts_of
 from mnistlab.tuning.ray.nodes import Nodes
 from mnistlab.tuning.record import amended_record, resumed, run_record, started
 from mnistlab.tuning.recorder import ends_of_waiting
-from mnistlab.tuning.reopen import Reopened, differences
+from mnistlab.tuning.reopen import Reopened
 from mnistlab.tuning.resources import Machine, Share, doubts, room, share, this_machine
 from mnistlab.tuning.schedulers.halving import Rung, found_rungs, promotes, rungs_of
 from mnistlab.tuning.session import (
@@ -127,7 +129,7 @@ def search(experiment: Experiment, options: Options, registry: Registry, view: V
             return Finished(path, to_the_end(run, lambda: _search_and_confirm(run, here, track)))
     finally:
         writer.close()
-        if not (path / "run.json").exists():
+        if not (path / RUN).exists():
             _leave_nothing(path, first=first)
 
 
@@ -261,7 +263,7 @@ def _go_on(run: Drive, found: Reopened, past: Past, track: Tracking) -> None:
             run.emit(resumed(found, machine, portion, replicates, again, ended, number, run.options.command, by))
         else:  # it died before it could say what it was going to do
             run.emit(started(run.experiment, data, machine, portion, replicates, run.registry, run.writer.path, by))
-        for warning in (*differences(found.record), *_doubts(run, machine)):
+        for warning in (*doubts_of_numbers(found.record), *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         if _searchable(found, past):
             _say_held_back(run, job, machine)
@@ -342,7 +344,7 @@ def _finish_tracking(run: Drive, track: Tracking) -> None:
 def _confirm_more(run: Drive, data: Data, record: RunRecord) -> None:
     with _joined(run, this_machine()) as machine:
         job = _job(run, data, machine, _portion(run, machine))
-        for warning in (*differences(record), *_doubts(run, machine)):
+        for warning in (*doubts_of_numbers(record), *_doubts(run, machine)):
             run.emit(events.Warned(message=warning))
         confirm(job, run.trials, run.options.command, record)
 

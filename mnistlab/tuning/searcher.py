@@ -19,16 +19,16 @@ from mnistlab.events import Emit, RungDecided
 from mnistlab.experiment.earlier import Earlier
 from mnistlab.experiment.space import Space
 from mnistlab.experiment.spec import ExperimentSpec
-from mnistlab.store.results import higher_is_better, trial_name
+from mnistlab.store.layout import trial_name
+from mnistlab.store.metric import Metric
 from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.history import Past, PastTrial
 from mnistlab.tuning.outcome import BROKEN_OFF, Interruptions, Outcome, ends_rung, outcome_of
 from mnistlab.tuning.proposals import Proposal, Proposals
-from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.retries import Loss
-from mnistlab.tuning.schedulers.halving import Ladder, Rung, worth
+from mnistlab.tuning.schedulers.halving import Ladder, Rung
 from mnistlab.tuning.telling import Teller
-from mnistlab.tuning.tune_compat import Unsaved
+from mnistlab.tuning.tune_compat import Refusals, Unsaved
 from mnistlab.tuning.work import Waiting, task_of
 from mnistlab.util.seeds import trial_seed
 
@@ -59,7 +59,8 @@ class Bridge(Unsaved, Searcher):
 
     def __init__(self, study: optuna.Study, space: Space, spec: ExperimentSpec, options: SearcherOptions) -> None:
         """Propose points of `space`, and hand them out as `options` allow."""
-        super().__init__(metric=spec.search.metric[0], mode="max" if higher_is_better(spec.search.metric[0]) else "min")
+        metric = Metric(spec.search.metric[0])
+        super().__init__(metric=metric.name, mode=metric.mode)
         self._spec, self._options, self._ladder = spec, options, options.ladder
         self._proposals = Proposals(study, space, spec, options.earlier, options.say)
         self._teller = Teller(study, spec.search.metric, options.ladder.rungs if options.ladder else ())
@@ -232,9 +233,9 @@ class Bridge(Unsaved, Searcher):
         """
         trial = self._leave(trial_id)
         self._paused[one.name] = Waiting(one, trial, trial_id, room=room)
-        metrics = one.rungs[-1].metrics
+        metrics, metric = one.rungs[-1].metrics, Metric(self._spec.search.metric[0])
         if self._ladder:
-            self._ladder.waits(one.name, one.rung, worth(metrics, self._spec.search.metric[0]))
+            self._ladder.waits(one.name, one.rung, metric.worth(metrics[metric.name]))
             self._say_rung(self._ladder, one.rung)
         with self._options.refusals.noted():
             self._teller.rung(trial, one.rung, metrics)
@@ -246,11 +247,11 @@ class Bridge(Unsaved, Searcher):
     def _say_rung(self, ladder: Ladder, number: int) -> None:
         """Say how many trials have come to a rung and were promoted."""
         reached, kept, value = ladder.told(number)
-        sign = 1 if higher_is_better(self._spec.search.metric[0]) else -1
+        cutoff = Metric(self._spec.search.metric[0]).worth(value)
         budget = ladder.rungs[number].budget
         epoch = int(budget) if budget.is_integer() else budget
         with self._options.refusals.noted():
-            self._options.emit(RungDecided(bracket=0, epoch=epoch, reached=reached, kept=kept, cutoff=sign * value))
+            self._options.emit(RungDecided(bracket=0, epoch=epoch, reached=reached, kept=kept, cutoff=cutoff))
 
     def _waiting(self, one: PastTrial, trial: Trial, key: str, state: bytes | None, *, room: bool = False) -> Waiting:
         if traits_of(self._spec.search.scheduler).copies_states:

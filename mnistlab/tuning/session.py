@@ -23,7 +23,7 @@ from mnistlab.tuning.ray.heartbeat import check_pulse
 from mnistlab.tuning.trackers import Name, Tracking
 from mnistlab.tuning.usage import Usage
 from mnistlab.util.signals import Requests
-from mnistlab.util.text import counted, resume_command, seconds_text
+from mnistlab.util.text import counted, resume_command, seconds_text, unbroken
 
 View = Callable[[Path], AbstractContextManager[Callable[[Stamped], None]]]
 """What shows a run, given its directory: a context that yields what is to be called with every event."""
@@ -110,8 +110,8 @@ def to_the_end(run: Drive, work: Callable[[], None]) -> events.RunFinished:
 def _in_a_line(error: Exception) -> str:
     """Return what went wrong as the command line says it, or of a fault of ours its kind and words, on one line."""
     if isinstance(error, MnistlabError):
-        return " ".join(error.reason.split())[:500]
-    return f"internal error, {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        return unbroken(error.reason)[:500]
+    return f"internal error, {type(error).__name__}: {unbroken(str(error))[:500]}"
 
 
 def stopping(run: Drive) -> bool:

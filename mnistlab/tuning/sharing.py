@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mnistlab.errors import ResourceError
+from mnistlab.store.layout import RAY
 
 ANSWER_SECONDS = 120.0  # a node may have to start a worker first, which imports torch
 _FOLDER = "shared"  # in the run's `ray` folder
@@ -34,7 +35,7 @@ def require_shared(run: Path, scheduler: str, nodes: Mapping[str, str] | None = 
     nodes = _others() if nodes is None else nodes
     if not nodes:
         return
-    folder, word = (run / "ray" / _FOLDER).resolve(), secrets.token_hex(8)
+    folder, word = (run / RAY / _FOLDER).resolve(), secrets.token_hex(8)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         (folder / "driver").write_text(word)

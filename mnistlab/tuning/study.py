@@ -13,7 +13,6 @@ from typing import Any, cast
 
 import optuna
 import sqlalchemy.event
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, create_trial
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
@@ -24,7 +23,7 @@ from mnistlab.experiment.points import closest
 from mnistlab.experiment.portfolio import first_looks
 from mnistlab.experiment.space import Parameter, Space
 from mnistlab.experiment.spec import ExperimentSpec
-from mnistlab.store.results import higher_is_better
+from mnistlab.store.metric import Metric
 from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.samplers import About, Settings, sampler
 from mnistlab.util.seeds import Stream, derive
@@ -67,36 +66,33 @@ def new_study(
 ) -> optuna.Study:
     """Create the study of an experiment, with its sampler; without a `storage` it is in memory."""
     _be_quiet()
-    directions = [
-        StudyDirection.MAXIMIZE if higher_is_better(metric) else StudyDirection.MINIMIZE
-        for metric in spec.search.metric
-    ]
+    metrics = [Metric(name) for name in spec.search.metric]
     about = About(
         settings_of(space),
         spec.search.trials,
         rungs=traits_of(spec.search.scheduler).retrains,
         known=tuple(_as_told(space, point) for point in islice(first_looks(space, earlier), looks)),
-        earlier=tuple(_results(space, earlier, directions)),
+        earlier=tuple(_results(space, earlier, metrics)),
     )
     return optuna.create_study(
         storage=storage,
         study_name=spec.name,
         sampler=sampler(spec.search.algorithm, derive(spec.seed, Stream.SAMPLER), about),
-        directions=directions,
+        directions=[metric.direction for metric in metrics],
     )
 
 
-def _results(space: Space, earlier: Sequence[Earlier], directions: Sequence[StudyDirection]) -> Iterator[FrozenTrial]:
+def _results(space: Space, earlier: Sequence[Earlier], metrics: Sequence[Metric]) -> Iterator[FrozenTrial]:
     """Yield the results of earlier runs as trials, by the share of their run that they beat.
 
     With several objectives a trial has values and no such share: then only plans are taken.
     """
-    if len(directions) > 1 or not earlier:
+    if len(metrics) > 1 or not earlier:
         return
     settings = settings_of(space)
     for point, beats in (one for run in earlier for one in run.weighed()):
         yield create_trial(
-            value=beats if directions[0] == StudyDirection.MAXIMIZE else 1 - beats,
+            value=beats if metrics[0].higher_is_better else 1 - beats,
             params=_as_told(space, point),
             distributions={path: settings.distributions[path] for path in point},
         )

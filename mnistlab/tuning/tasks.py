@@ -14,9 +14,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from mnistlab.errors import MachineError
 from mnistlab.training.causes import cause_named
 from mnistlab.tuning.context import GoneError, Search, Streams
-from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.outcome import TOO_MANY_IN_A_ROW
 from mnistlab.tuning.retries import Loss, Retries, log_of, loss_of
+from mnistlab.tuning.usage import DiskLowError, shortage
 from mnistlab.tuning.worker.messages import Answer, Progress
 from mnistlab.tuning.worker.trial import Shared
 

@@ -24,13 +24,13 @@ from mnistlab import events
 from mnistlab.api import Scalar
 from mnistlab.errors import Fault, RunDirectoryError, SpecError, must_be_one_of
 from mnistlab.events import Event, Stamped
+from mnistlab.store.layout import TENSORBOARD
 from mnistlab.util.credentials import without_credentials
-from mnistlab.util.text import settings
+from mnistlab.util.text import settings, unbroken
 
 Name = Literal["tensorboard", "mlflow"]
 
 WAIT_SECONDS = 30.0  # how long the end of a run waits for trackers that are behind
-FOLDER = "tensorboard"  # in the run directory
 INSTALL = "pip install 'mnistlab[trackers]'"
 _PACKAGES: Mapping[Name, str] = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 
@@ -166,7 +166,7 @@ def _follow(
             action()
         except Exception as error:  # whatever a tracker's library raises, the search goes on
             trackers.pop(name, None)
-            said = " ".join(without_credentials(str(error)).split())[:300] or "no reason given"
+            said = unbroken(without_credentials(str(error)))[:300] or "no reason given"
             troubles.put(f"--log {name}: {type(error).__name__}: {said}; nothing more is written there")
 
     for name, opener in opening:
@@ -212,7 +212,7 @@ class _Book:
     def _followed(self, event: events.TrialStarted | events.ReplicateStarted) -> Followed:
         name = _name(event)
         config = {**settings(self._plans.get(event.trial, {})), "seed": event.seed}
-        return Followed(self._path.name, name, config, str(self._path / FOLDER / name))
+        return Followed(self._path.name, name, config, str(self._path / TENSORBOARD / name))
 
 
 def _name(event: Any) -> str:

@@ -1,7 +1,8 @@
-"""What the machine is doing: processor, memory, disk and GPUs, as far as the system tells."""
+"""What the machine is doing, as far as the system tells, and whether its disk has room to begin something new."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 import psutil
 import pynvml
 
+from mnistlab.errors import MachineError
 from mnistlab.events import Resources
+
+LOW_BYTES = 1 << 30
+LOW_SHARE = 0.05  # of a disk on which that much is a lot
 
 
 class Usage:
@@ -57,3 +62,22 @@ def _gpu(index: int, handle: Any) -> Mapping[str, Any]:
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         found |= {"memory_used": int(memory.used), "memory_total": int(memory.total)}
     return found
+
+
+# --- a disk that is nearly full -----------------------------------------------------------------------------------
+
+
+class DiskLowError(MachineError):
+    """Nothing more can be begun, for want of disk; what had begun has ended, and is kept.
+
+    A trial that fills the last of it would take all others with it.
+    """
+
+
+def shortage(folder: Path) -> str:
+    """Return in words that the disk of `folder` is nearly full, or "" while it is not (or can't be asked)."""
+    with suppress(OSError):
+        disk = shutil.disk_usage(folder)
+        if disk.free < min(LOW_BYTES, LOW_SHARE * disk.total):
+            return f"only {disk.free / 2**20:.0f} MiB are free on the disk of {folder}"
+    return ""

@@ -89,13 +89,8 @@ def varying_settings(flats: Collection[Mapping[str, Scalar]]) -> tuple[str, ...]
     return tuple(key for key in first if key in varied and key not in NAMES)
 
 
-def settings_text(plan: Plan, keys: Collection[str]) -> str:
-    """Return those of `keys` that the plan has, for example `channels=32 lr=0.003 shift.pixels=2`."""
-    return chosen_text(settings(plan), keys)
-
-
 def chosen_text(flat: Mapping[str, Scalar], keys: Collection[str]) -> str:
-    """Return the same as `settings_text`, of a plan whose `settings` are known already.
+    """Return those of `keys` that a plan's `settings` have, for example `channels=32 lr=0.003 shift.pixels=2`.
 
     A key is cut to its last word, or to the last two where that alone would be ambiguous in this plan.
     """
@@ -194,6 +189,17 @@ def listed(words: Sequence[str]) -> str:
 def shortened(text: str, limit: int) -> str:
     """Return `text`, or its beginning with an ellipsis where it has more than `limit` characters."""
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
+
+
+def unbroken(text: str) -> str:
+    """Return `text` on one line: whatever white space there is between words becomes one space."""
+    return " ".join(text.split())
+
+
+def error_text(error: BaseException) -> str:
+    """Return the kind of an error and what it says, on one line."""
+    said = unbroken(str(error))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def visible(text: str) -> str:

@@ -14,8 +14,9 @@ import pytest
 from mnistlab.data import default_place
 from mnistlab.errors import DataError, MnistlabError, PluginError, RunDirectoryError
 from mnistlab.events import RunFinished
+from mnistlab.experiment.versions import doubts_of_numbers
 from mnistlab.store import read_events, read_lines, read_run
-from mnistlab.tuning.reopen import differences, reopen_run
+from mnistlab.tuning.reopen import reopen_run
 from tests.cli.starting import end, run_of, start
 from tests.conftest import Ran
 
@@ -164,12 +165,12 @@ def test_a_run_is_opened_with_the_split_that_it_was_made_with(spoilt: Path) -> N
     assert found.data.fallback
     assert (found.experiment.spec.confirm.top, found.experiment.spec.confirm.seeds) == (7, 9)
     assert found.experiment.spec.search.trials == 2
-    assert differences(found.record) == []
+    assert doubts_of_numbers(found.record) == []
 
 
 def test_another_version_of_a_library_is_a_warning(spoilt: Path) -> None:
     change(spoilt, "versions", torch="0.1")
-    (warning,) = differences(read_run(spoilt))
+    (warning,) = doubts_of_numbers(read_run(spoilt))
     assert warning.startswith("this run was made with torch 0.1, and is gone on with ")
 
 

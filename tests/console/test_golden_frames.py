@@ -18,10 +18,9 @@ from rich.text import Text
 from mnistlab.console.dashboard.eta import estimate
 from mnistlab.console.dashboard.frame import frame
 from mnistlab.console.dashboard.glyphs import ASCII, UNICODE
-from mnistlab.console.dashboard.svg import THEMES, svg
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import ViewState, advance
-from mnistlab.console.status import picture_of
+from mnistlab.console.status import THEMES, picture_of, svg
 from mnistlab.events import Stamped, from_json
 from mnistlab.store import read_lines
 from mnistlab.util.text import metric_text

@@ -17,7 +17,8 @@ from mnistlab.store import RunWriter, create_run, pack_per_image
 from mnistlab.store.checkpoints import discard_checkpoints, write_checkpoint
 from mnistlab.store.ends import end_event
 from mnistlab.store.fsck import Finding, check
-from mnistlab.store.results import ReplicateResult, State, TestScore, TrialResult, trial_name
+from mnistlab.store.layout import trial_name
+from mnistlab.store.results import ReplicateResult, State, TestScore, TrialResult
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 DAY = datetime(2026, 11, 25, tzinfo=UTC)

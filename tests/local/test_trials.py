@@ -17,9 +17,9 @@ from mnistlab.errors import DataError, ExitCode, RunWriteError
 from mnistlab.store import RunWriter, read_run
 from mnistlab.store.fsck import check
 from mnistlab.tuning import local_executor
-from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.local_executor import LOCAL
 from mnistlab.tuning.ray.nodes import NoNodeError
+from mnistlab.tuning.usage import DiskLowError
 from mnistlab.tuning.worker import leaving
 from mnistlab.tuning.worker import trial as worker
 from mnistlab.util.seeds import Stream, derive

@@ -14,7 +14,7 @@ import pytest
 import mnistlab
 from mnistlab.api import ENTRY_POINT_GROUP, Config, Dataset, Model, Optimizer, Transform, hookimpl
 from mnistlab.errors import PluginError
-from mnistlab.plugins.discovery import Found, canonical, discover
+from mnistlab.plugins.discovery import Found, discover
 from mnistlab.plugins.registry import Plugin, Registry, load
 from tests.conftest import DISTS
 
@@ -224,7 +224,3 @@ def test_a_distribution_is_named_as_indexes_compare_names(with_plugins, written)
 def test_a_qualified_name_gets_a_qualified_hint(builtins):
     with pytest.raises(PluginError, match="did you mean 'mnistlab:cnn'"):
         builtins.find("model", "mnistlab:ccn")
-
-
-def test_canonical_names():
-    assert {canonical(name) for name in ("My_Plugin", "my.plugin", "MY--plugin")} == {"my-plugin"}

@@ -18,7 +18,8 @@ from mnistlab import events
 from mnistlab.leaderboard import rank
 from mnistlab.store import EVENTS, fsck, read_events, read_run
 from mnistlab.store.jsonl import read_lines
-from mnistlab.store.results import TrialResult, trial_name
+from mnistlab.store.layout import trial_name
+from mnistlab.store.results import TrialResult
 from mnistlab.tuning.driver import best_trials
 from tests.simulated.driving import NOTHING_TO_DO, Driven, Drives
 

@@ -17,7 +17,7 @@ from mnistlab.events import Stamped
 from mnistlab.store import NoSuchRunError, RunWriter, read_events
 from mnistlab.store.follow import find_stream, follow_events, is_running
 from mnistlab.store.jsonl import encode_line
-from mnistlab.store.results import trial_name
+from mnistlab.store.layout import trial_name
 
 WHEN = datetime(2026, 11, 22, 19, 0, tzinfo=UTC)
 

@@ -6,13 +6,10 @@ import pytest
 
 from mnistlab.store import results
 from mnistlab.store.results import (
-    METRICS,
-    MINIMIZED,
     PerImage,
     ReplicateResult,
     TestScore,
     TrialResult,
-    higher_is_better,
     replicate_from_json,
     trial_from_json,
 )
@@ -62,8 +59,3 @@ def test_a_record_of_values_for_each_image_that_is_none_is_refused(body):
 
 def test_the_accuracy_of_a_score():
     assert TestScore(correct=98, images=200, loss=0.1).accuracy == 0.49
-
-
-def test_which_way_each_metric_is_better():
-    assert {m for m in METRICS if higher_is_better(m)} == {"val_accuracy", "images_per_second"}
-    assert set(METRICS) >= MINIMIZED

@@ -306,9 +306,7 @@ def test_an_amended_record_stands_beside_those_before_it_and_is_the_one_that_is_
     assert (folder / "run.json").read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b'{"schema": "mnistlab.run/1", "seed": 2,\n "crc": "00000000"\n}\n']
-)
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": "mnistlab.run/1", "seed": 2,\n "crc": "00000000"\n}\n'])
 def test_a_newest_record_that_is_damaged_is_refused_and_no_older_one_taken_for_it(writer, folder, content):
     writer.write_run({"seed": 1})
     writer.write_amended({"seed": 1})

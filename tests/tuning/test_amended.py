@@ -15,7 +15,7 @@ from mnistlab.experiment.identity import canonical
 from mnistlab.experiment.space import grid, suggest
 from mnistlab.plugins.registry import Registry
 from mnistlab.store import read_run
-from mnistlab.store.results import trial_name
+from mnistlab.store.layout import trial_name
 from mnistlab.tuning.history import Past, PastTrial, Step
 from mnistlab.util.text import settings
 from tests.tuning.conftest import RunTiny

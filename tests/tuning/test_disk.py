@@ -17,13 +17,13 @@ from mnistlab.plugins.registry import Registry
 from mnistlab.store import RunWriter, read_events, read_run
 from mnistlab.store.fsck import check
 from mnistlab.store.results import RunRecord, TrialResult
-from mnistlab.tuning import disk, study
+from mnistlab.tuning import study, usage
 from mnistlab.tuning.confirm import confirm
 from mnistlab.tuning.context import Executor, Search
-from mnistlab.tuning.disk import DiskLowError, shortage
 from mnistlab.tuning.local_executor import LOCAL
 from mnistlab.tuning.ray.executor import RAY_TUNE
 from mnistlab.tuning.study import open_study
+from mnistlab.tuning.usage import DiskLowError, shortage
 from tests.tuning.conftest import Ran, RunTiny
 from tests.tuning.test_search import moods
 
@@ -40,7 +40,7 @@ Usage = namedtuple("Usage", "total used free")
     ],
 )
 def test_when_a_disk_is_nearly_full(monkeypatch: pytest.MonkeyPatch, total: int, free: int, low: bool) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: Usage(total, total - free, free))
+    monkeypatch.setattr(usage.shutil, "disk_usage", lambda _: Usage(total, total - free, free))
     assert bool(shortage(Path())) is low
 
 
@@ -52,11 +52,11 @@ def test_a_disk_that_can_not_be_asked_is_not_nearly_full(tmp_path: Path) -> None
 def test_no_trial_is_begun_on_a_disk_that_is_nearly_full(
     run_tiny: RunTiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def usage(_: object) -> Usage:
+    def answer(_: object) -> Usage:
         told = "".join(path.read_text() for path in (tmp_path / "runs").glob("*/events.jsonl"))
         return Usage(1 << 40, 0, 1 << 20 if '"trial_started"' in told else 1 << 39)  # full while the first one runs
 
-    monkeypatch.setattr(disk.shutil, "disk_usage", usage)
+    monkeypatch.setattr(usage.shutil, "disk_usage", answer)
     with pytest.raises(DiskLowError, match=r"only 1 MiB are free on the disk of .*, and nothing is running") as raised:
         run_tiny(moods("good", "stuck", scheduler="none"))
     assert raised.value.exit_code == ExitCode.RESOURCES_VANISHED
@@ -72,11 +72,11 @@ def test_no_trial_is_begun_on_a_disk_that_is_nearly_full(
 def full_once(monkeypatch: pytest.MonkeyPatch, runs: Path, kind: str, count: int = 1) -> None:
     """Have the disk be nearly full once so many events of a kind have been told."""
 
-    def usage(_: object) -> Usage:
+    def answer(_: object) -> Usage:
         told = "".join(path.read_text() for path in runs.glob("*/events.jsonl")).count(f'"{kind}"')
         return Usage(1 << 40, 0, 1 << 20 if told >= count else 1 << 39)
 
-    monkeypatch.setattr(disk.shutil, "disk_usage", usage)
+    monkeypatch.setattr(usage.shutil, "disk_usage", answer)
 
 
 @pytest.mark.simulated

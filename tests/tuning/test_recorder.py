@@ -22,8 +22,8 @@ from mnistlab.store.results import TrialResult
 from mnistlab.tuning.history import PastTrial
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.recorder import Recorder, _Open
-from mnistlab.tuning.refusals import Refusals
 from mnistlab.tuning.retries import Leftover, Retries
+from mnistlab.tuning.tune_compat import Refusals
 from tests.tuning.test_repeats import CONTINUOUS, Asked
 
 

@@ -13,10 +13,10 @@ import pytest
 from mnistlab import events
 from mnistlab.errors import ExitCode, RunDirectoryError
 from mnistlab.experiment.spec import SearchSpec
-from mnistlab.tuning.disk import DiskLowError
 from mnistlab.tuning.outcome import common_failure
 from mnistlab.tuning.ray.heartbeat import ClusterLostError
 from mnistlab.tuning.session import Drive, ticker, to_the_end, why_none
+from mnistlab.tuning.usage import DiskLowError
 from mnistlab.util.signals import Requests
 
 SHORT = (

@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 
 from mnistlab.util.text import (
+    chosen_text,
     counted,
+    error_text,
     listed,
     metric_text,
     names,
     plan_label,
     seconds_text,
     settings,
-    settings_text,
+    unbroken,
     varying,
 )
 
@@ -70,9 +72,9 @@ def test_what_is_no_scalar_stands_as_json():
 def test_only_what_varies_is_shown_and_ambiguous_words_are_qualified():
     other = PLAN | {"training": {"epochs": 8, "batch_size": 64}}
     assert varying([PLAN, other]) == ("training.batch_size",)
-    assert settings_text(PLAN, varying([PLAN, other])) == "batch_size=128"
+    assert chosen_text(settings(PLAN), varying([PLAN, other])) == "batch_size=128"
     keys = ("transform.shift.chance", "transform.rotate.chance", "model.cnn.batch_norm", "model")
-    assert settings_text(PLAN, keys) == "model=cnn batch_norm=true shift.chance=0.5 rotate.chance=1"
+    assert chosen_text(settings(PLAN), keys) == "model=cnn batch_norm=true shift.chance=0.5 rotate.chance=1"
 
 
 def test_what_only_one_model_has_does_not_vary():
@@ -116,3 +118,19 @@ def test_times_in_words(seconds: float, text: str):
 def test_counts_and_lists_in_words():
     assert (counted(1, "seed"), counted(1000, "image"), counted(0, "trial")) == ("1 seed", "1,000 images", "0 trials")
     assert [listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_a_text_is_brought_onto_one_line():
+    assert unbroken("  it\n\tfailed \r\n twice ") == "it failed twice"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no\n  such thing"), "ValueError: no such thing"),
+        (KeyError(), "KeyError"),
+        (OSError(" "), "OSError"),
+    ],
+)
+def test_an_error_is_told_with_its_kind_on_one_line(error, said):
+    assert error_text(error) == said

@@ -12,7 +12,7 @@ from mnistlab.console.dashboard.glyphs import Signs
 from mnistlab.console.dashboard.viewport import Look
 from mnistlab.console.state import Ended, Replicate, RunningTrial, ViewState
 from mnistlab.leaderboard.statistics import mean_interval
-from mnistlab.store.results import FIXED
+from mnistlab.store.metric import FIXED
 from mnistlab.util.text import ACCURACIES, counted, listed, metric_text, plan_label, range_text, seconds_text
 
 GAP = 2

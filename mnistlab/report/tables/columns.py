@@ -12,7 +12,8 @@ from mnistlab.errors import MnistlabError, near_miss
 from mnistlab.leaderboard import Leaderboard, Row
 from mnistlab.leaderboard.gain import gain_text
 from mnistlab.leaderboard.statistics import wilson
-from mnistlab.store.results import EnsembleResult, higher_is_better
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import EnsembleResult
 from mnistlab.util.text import Scalar, counted, visible
 
 Kind = Literal["text", "int", "float", "bool"]
@@ -140,7 +141,7 @@ def section(board: Leaderboard, *, sort: str = "", front: bool = False, top: int
 def direction(name: str, metric: str) -> int:
     """Return 1 where a column is sorted from its smallest value on, -1 where from its greatest on."""
     more = name.startswith(("test_", "clean_", "best")) or (
-        name.startswith("validation_") and higher_is_better(metric) and not name.endswith("_sd")
+        name.startswith("validation_") and Metric(metric).higher_is_better and not name.endswith("_sd")
     )
     return -1 if more and not name.endswith("_sd") else 1
 

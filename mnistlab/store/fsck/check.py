@@ -14,7 +14,8 @@ from mnistlab.store.fsck.replicates import plan_findings, replicate_findings, sp
 from mnistlab.store.fsck.states import state_findings
 from mnistlab.store.fsck.story import Story, compare, ensemble_faults, ledger_faults, read_story, rebuilt
 from mnistlab.store.fsck.streams import STREAMS, Line, order_faults, read_stream
-from mnistlab.store.results import TrialResult, record_name
+from mnistlab.store.layout import RUN, TRIALS, record_name
+from mnistlab.store.results import TrialResult
 from mnistlab.store.schedulers import traits_of
 
 
@@ -79,7 +80,7 @@ def _without_the_begun(files: Inventory, before: Inventory, lines: list[Line]) -
 
     def stays(name: str) -> bool:
         folder, *inside = name.split("/")
-        return name in old or folder != "trials" or inside[0] in known
+        return name in old or folder != TRIALS or inside[0] in known
 
     return replace(files, own=tuple(filter(stays, files.own)))
 
@@ -97,11 +98,11 @@ def _scheduler(kept: Kept) -> object:
 
 
 def _without_record(files: Inventory, lines: list[Line], kept: Kept) -> Iterator[Finding]:
-    if "run.json" in files.own:
+    if RUN in files.own:
         return
     begun = kept.trials or any(line.record.get("type") == "run_started" for line in lines)
     said = "is missing" if begun else "is not there: the run ended before it had begun"
-    yield Finding(level="fault" if begun else "note", file="run.json", message=said)
+    yield Finding(level="fault" if begun else "note", file=RUN, message=said)
 
 
 def _lost_records(files: Inventory, lines: list[Line]) -> Iterator[Finding]:

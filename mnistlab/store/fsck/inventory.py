@@ -9,18 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.layout import FOREIGN, OWN
 
-QUARANTINE = "quarantine"
-# Made by others (Ray, the trackers) or by a repair: not looked into.
-FOREIGN = re.compile(rf"(ray|tensorboard|mlruns|{QUARANTINE})")
-PLAN = r"(\d{4,} | baseline(-([2-9]|[1-9]\d+))?)"  # a trial, or the plan of all defaults that no trial had
-OWN = re.compile(
-    rf"""\.lock | run(-([2-9]|[1-9]\d+))?\.json | (events|confirmation|test_ledger)\.jsonl | driver\.log | plugins/[^/]+
-    | study\.db(-journal|-wal|-shm)? | trials/{PLAN}/log\.txt | trials/\d{{4,}}/result\.json
-    | trials/{PLAN}/(replicates/\d+ | refit)/(result\.json | (weights | per_image)\.safetensors)
-    | trials/\d{{4,}}/checkpoints/epoch-\d{{5,}}\.(json | safetensors)""",
-    re.VERBOSE,
-)
 TEMPORARY = re.compile(r"(?P<of>.+)\.tmp-\d+")
 
 

@@ -13,14 +13,13 @@ from typing import Any
 from mnistlab.store import AMENDED, PER_IMAGE, RESULT_SCHEMA, RUN_SCHEMA, WEIGHTS, refusal
 from mnistlab.store.fsck.findings import Finding
 from mnistlab.store.jsonl import is_as_written
+from mnistlab.store.layout import REFIT_FOLDER, RESULT, RUN, record_name, trial_name
 from mnistlab.store.results import (
     REFIT,
     ReplicateResult,
     TrialResult,
-    record_name,
     replicate_from_json,
     trial_from_json,
-    trial_name,
 )
 
 _LASTING = ("run", "seed", "metric", "created", "dataset")  # what no amendment changes
@@ -44,9 +43,9 @@ def read_kept(run: Path, names: tuple[str, ...]) -> Kept:
     kept = Kept()
     _read_records(run, names, kept)
     for name in names:
-        if name.endswith("/result.json"):
+        if name.endswith(f"/{RESULT}"):
             _read_result(run, name, kept)
-        elif name.endswith((f"/{WEIGHTS}", f"/{PER_IMAGE}")) and _beside(name, "result.json") not in names:
+        elif name.endswith((f"/{WEIGHTS}", f"/{PER_IMAGE}")) and _beside(name, RESULT) not in names:
             said = "has no result beside it: the writer died between the two"
             kept.findings.append(Finding(level="note", file=name, message=said))
     return kept
@@ -58,7 +57,7 @@ def _beside(name: str, other: str) -> str:
 
 def _read_records(run: Path, names: tuple[str, ...], kept: Kept) -> None:
     """Read `run.json` and the records of amendments: all are of one run, and they follow one another without a gap."""
-    numbers = {1: "run.json"} | {int(found[1]): name for name in names if (found := AMENDED.fullmatch(name))}
+    numbers = {1: RUN} | {int(found[1]): name for name in names if (found := AMENDED.fullmatch(name))}
     for number, name in sorted((number, name) for number, name in numbers.items() if name in names):
         body, why = _object(run / name, RUN_SCHEMA)
         kept.findings += [Finding(level="fault", file=name, message=why)] if why else _unsure(name, body)
@@ -107,7 +106,7 @@ def _read_result(run: Path, name: str, kept: Kept) -> None:
     if isinstance(result, TrialResult):
         kept.trials[place[0]] = result
     else:
-        kept.replicates[place[0], REFIT if place[-1] == "refit" else int(place[-1])] = result
+        kept.replicates[place[0], REFIT if place[-1] == REFIT_FOLDER else int(place[-1])] = result
         kept.findings += _tensor_faults(run, name, result, kept)
 
 

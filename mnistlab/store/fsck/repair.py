@@ -11,7 +11,7 @@ from mnistlab.store.ends import end_event
 from mnistlab.store.files import inside, mend_tail, refusals_told
 from mnistlab.store.fsck.check import Look, look_at
 from mnistlab.store.fsck.findings import Finding
-from mnistlab.store.fsck.inventory import QUARANTINE
+from mnistlab.store.layout import QUARANTINE
 from mnistlab.store.locking import lock, unlock
 
 

@@ -8,7 +8,8 @@ from mnistlab.store import CONFIRMATION, EVENTS
 from mnistlab.store.fsck.findings import Finding
 from mnistlab.store.fsck.kept import Kept
 from mnistlab.store.fsck.streams import Line
-from mnistlab.store.results import BASELINE, REFIT, ReplicateResult
+from mnistlab.store.layout import RESULT, in_trial
+from mnistlab.store.results import BASELINE, REFIT, ReplicateResult, place_of
 
 ENDS = ("replicate_finished", "replicate_failed", "refit_finished")
 
@@ -69,5 +70,4 @@ def _place(line: Line) -> tuple[str, int]:
 
 
 def _file(place: tuple[str, int]) -> str:
-    folder = ("refit",) if place[1] == REFIT else ("replicates", str(place[1]))
-    return "/".join(("trials", place[0], *folder, "result.json"))
+    return in_trial(place[0], *place_of(place[1]), RESULT)

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from mnistlab.errors import RunDirectoryError
-from mnistlab.store.checkpoints import FOLDER, read_manifest, state_of
+from mnistlab.store.checkpoints import read_manifest, state_of
 from mnistlab.store.fsck.findings import Finding
+from mnistlab.store.layout import CHECKPOINTS, MANIFEST, STATE
 
 
 def state_findings(run: Path, names: tuple[str, ...], over: Collection[str]) -> Iterator[Finding]:
@@ -17,20 +18,20 @@ def state_findings(run: Path, names: tuple[str, ...], over: Collection[str]) -> 
     """
     for name in names:
         place = PurePosixPath(name)
-        if place.parent.name != FOLDER:
+        if place.parent.name != CHECKPOINTS:
             continue
         if place.parts[1] in over:
             said = "is of a trial that has ended, and nothing goes on from it: the writer died before it was removed"
             yield Finding(level="note", file=name, message=said, mend="remove")
-        elif place.suffix == ".json":
+        elif place.suffix == MANIFEST:
             yield from _pair_findings(run, name)
-        elif place.with_suffix(".json").as_posix() not in names and (run / name).exists():
+        elif place.with_suffix(MANIFEST).as_posix() not in names and (run / name).exists():
             said = "has no manifest, and so is no checkpoint: the writer died between the two"
             yield Finding(level="note", file=name, message=said, mend="remove")
 
 
 def _pair_findings(run: Path, name: str) -> Iterator[Finding]:
-    path, state = run / name, PurePosixPath(name).with_suffix(".safetensors").as_posix()
+    path, state = run / name, PurePosixPath(name).with_suffix(STATE).as_posix()
     try:
         manifest = read_manifest(path)
     except RunDirectoryError as error:

@@ -7,17 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mnistlab.store import EVENTS, LEDGER
+from mnistlab.store.ends import STATES
 from mnistlab.store.fsck.findings import Finding
 from mnistlab.store.fsck.kept import Kept
 from mnistlab.store.fsck.streams import Line
-from mnistlab.store.results import RungResult, TrialResult
+from mnistlab.store.layout import RESULT, in_trial
+from mnistlab.store.results import RungResult, State, TrialResult
 
-ENDS: Mapping[str, str] = {
-    "trial_finished": "complete",
-    "trial_pruned": "pruned",
-    "trial_interrupted": "interrupted",
-    "trial_failed": "failed",
-}
+ENDS: Mapping[str, State] = {kind.type: state for kind, state in STATES.items()}
 GONE_ON_WITH = ("trial_interrupted", "trial_failed")  # by `mnistlab resume` and `mnistlab retry`
 BEGINNINGS = ("run_preparing", "run_started", "run_resumed")  # a driver begins, or goes on with, the run
 
@@ -124,15 +121,14 @@ def _fault(line: Line, message: str, file: str = EVENTS) -> Finding:
 def compare(story: Story, kept: Kept, *, jumps: bool) -> Iterator[Finding]:
     """Yield where the ends that were told and the results that are there differ."""
     for name, told in sorted(story.trials.items()):
-        file = f"trials/{name}/result.json"
+        file = in_trial(name, RESULT)
         if told.end is not None and name not in kept.trials and file not in kept.unread:
             mend = "rebuild" if rebuilt(told, jumps=jumps) else ""
             said = f"is missing, but line {told.end.number} of {EVENTS} says that the trial ended"
             yield Finding(level="fault", file=file, message=said, mend=mend)
     for name, result in sorted(kept.trials.items()):  # by the folder, whatever the result itself says
-        yield from _against(
-            f"trials/{name}/result.json", result, story.trials.get(name, Told()), over=bool(story.over), jumps=jumps
-        )
+        told = story.trials.get(name, Told())
+        yield from _against(in_trial(name, RESULT), result, told, over=bool(story.over), jumps=jumps)
 
 
 def _against(file: str, result: TrialResult, told: Told, *, over: bool, jumps: bool) -> Iterator[Finding]:
@@ -182,7 +178,7 @@ def rebuilt(told: Told, *, jumps: bool) -> TrialResult | None:
     about: dict[str, Any] = {key: begun[key] for key in keys}
     about |= {"budget": begun.get("budget"), "rungs": tuple(_rung(line.record) for line in told.rungs)}
     about |= {"history": tuple(history), "metrics": end["metrics"], "seconds": end["seconds"]}
-    return TrialResult(**about, state=ENDS[end["type"]], message=str(end.get("reason", "")))  # pyright: ignore[reportArgumentType]
+    return TrialResult(**about, state=ENDS[end["type"]], message=str(end.get("reason", "")))
 
 
 def _rung(record: Mapping[str, Any]) -> RungResult:
@@ -197,7 +193,7 @@ def ledger_faults(ledger: list[Line], kept: Kept) -> Iterator[Finding]:
     evaluated = {_model(line): line for line in ledger if line.record.get("type") == "evaluated"}
     for model, result in sorted(kept.replicates.items()):
         line = evaluated.get(model)
-        file = "/".join(("trials", model[0], *result.place, "result.json"))
+        file = in_trial(model[0], *result.place, RESULT)
         if result.test is not None and line is None:
             said = f"has a test score of which {LEDGER} says nothing: every look at the test set must be on the record"
             yield Finding(level="fault", file=file, message=said)

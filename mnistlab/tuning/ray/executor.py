@@ -16,6 +16,7 @@ from ray import tune
 from ray.air._internal import usage as air_usage
 from ray.tune.experiment import Trial
 
+from mnistlab.store.layout import RAY
 from mnistlab.tuning.context import Executor, Parts, Search, Stopping
 from mnistlab.tuning.outcome import Interruptions
 from mnistlab.tuning.ray.cluster import alive_nodes, cluster
@@ -117,7 +118,7 @@ def _tuner(search: Search, parts: Parts) -> tune.Tuner:
         ),
         run_config=tune.RunConfig(
             name=f"tune-{parts.drivers + 1}",
-            storage_path=str((search.store.path / "ray").resolve()),
+            storage_path=str((search.store.path / RAY).resolve()),
             stop=_StopAtEpoch(parts.stopping, parts.interruptions, parts.recorder.idle),
             callbacks=[parts.recorder, Places(search.again), _Unread()],
             progress_reporter=_NoReport(),

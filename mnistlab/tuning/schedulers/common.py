@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from mnistlab.events import Emit
 from mnistlab.experiment.space import Space
 from mnistlab.experiment.spec import ExperimentSpec
-from mnistlab.store.results import higher_is_better
+from mnistlab.store.metric import Metric
 from mnistlab.tuning.history import NOTHING, Past
 
 TIME = "epoch"  # under which a report says how far its trial has come
@@ -36,7 +36,7 @@ class Wanted:
     def goal(self) -> dict[str, Any]:
         """Return what Ray's schedulers call it: by which metric trials are compared, and after which time."""
         metric = self.spec.search.metric[0]
-        return {"metric": metric, "mode": "max" if higher_is_better(metric) else "min", "time_attr": TIME}
+        return {"metric": metric, "mode": Metric(metric).mode, "time_attr": TIME}
 
     @property
     def grace(self) -> int:

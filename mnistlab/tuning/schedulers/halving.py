@@ -9,7 +9,7 @@ is among the best of its rung (K. Jamieson and A. Talwalkar 2016; pause and prom
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -18,7 +18,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from mnistlab.api import Choice
 from mnistlab.experiment.space import Branch, Space
 from mnistlab.experiment.spec import MOST_OF_BUDGET, ExperimentSpec
-from mnistlab.store.results import RunRecord, higher_is_better
+from mnistlab.store.metric import Metric
+from mnistlab.store.results import RunRecord
 from mnistlab.store.schedulers import traits_of
 from mnistlab.tuning.history import Past
 from mnistlab.tuning.schedulers.common import Wanted
@@ -128,11 +129,6 @@ def finalists(trials: int, workers: int = 1) -> int:
     return min(trials, max(few, filled))
 
 
-def worth(metrics: Mapping[str, float], metric: str) -> float:
-    """Return the value of a metric, turned round where less is better."""
-    return metrics[metric] if higher_is_better(metric) else -metrics[metric]
-
-
 def _rounded(budget: float) -> float:
     return float(round(budget)) if budget > 0.75 else 2.0 ** round(math.log2(budget))
 
@@ -182,7 +178,8 @@ class Ladder:
         """Know who waits, who was promoted and who has failed, under earlier drivers of a run."""
         for step in past.steps:
             if step.kind == "paused":
-                self.waits(step.trial, step.rung, worth(past.trials[step.trial].rungs[step.rung].metrics, metric))
+                value = past.trials[step.trial].rungs[step.rung].metrics[metric]
+                self.waits(step.trial, step.rung, Metric(metric).worth(value))
             elif step.kind == "promoted":
                 self.goes_up(step.trial, step.rung)
             elif step.kind == "ended" and past.trials[step.trial].state == "failed":

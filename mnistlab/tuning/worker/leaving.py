@@ -19,6 +19,7 @@ import ray
 import torch
 
 from mnistlab.training.causes import cause_named, cause_of, is_absence
+from mnistlab.util.text import error_text, unbroken
 
 MARK = "mnistlab: this worker ends itself: "
 EXIT_CODE = 1
@@ -156,7 +157,4 @@ def last_words(log: str) -> LastWords | None:
 
 def one_line(error: BaseException) -> str:
     """Return an error with its kind, on one line of at most 500 characters."""
-    text = " ".join(str(error).split())
-    if isinstance(error, LackError):
-        return text[:500]
-    return f"{type(error).__name__}: {text}"[:500] if text else type(error).__name__
+    return (unbroken(str(error)) if isinstance(error, LackError) else error_text(error))[:500]
