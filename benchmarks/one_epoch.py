@@ -21,10 +21,10 @@ from training_loop import NET
 
 from mnistlab.data import Division, default_place, open_test, open_train, prepare_dataset
 from mnistlab.data.device import to_device, upload
-from mnistlab.data.seal import opened
 from mnistlab.leaderboard.statistics import wilson
 from mnistlab.plugins.registry import installed
 from mnistlab.training import loop
+from mnistlab.util.seal import opened
 from mnistlab.util.seeds import trial_seed
 
 

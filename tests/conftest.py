@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from alembic.util import pyfiles
 
-from mnistlab.data import seal
 from mnistlab.plugins.discovery import discover, selection
 from mnistlab.plugins.registry import Registry, load, select
 from mnistlab.testing.fixtures import Lab, Ran
+from mnistlab.util import seal
 
 # Whoever starts the tests in the background, or by nohup, may have these ignored, and every child would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

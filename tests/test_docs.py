@@ -24,7 +24,6 @@ from mnistlab.api import ENTRY_POINT_GROUP, AveragingStepper, Batch, DataPlace, 
 from mnistlab.cli import plugins
 from mnistlab.cli.main import app
 from mnistlab.data import open_test, open_train, prepare_dataset
-from mnistlab.data.seal import opened
 from mnistlab.errors import ExitCode, SpecError
 from mnistlab.experiment import loader, spec
 from mnistlab.experiment.forms import PLUGIN_TABLES
@@ -34,6 +33,7 @@ from mnistlab.plugins.observers import Observers
 from mnistlab.store import results
 from mnistlab.store.metric import METRICS, Metric
 from mnistlab.training.prediction import cross_entropy, point_prediction
+from mnistlab.util.seal import opened
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"

@@ -28,8 +28,8 @@ from mnistlab.cli.resume import resume, retry
 from mnistlab.cli.search import search
 from mnistlab.cli.train import train
 from mnistlab.cli.watch import replay, status, watch
-from mnistlab.data.seal import sealed
 from mnistlab.errors import ExitCode, MnistlabError
+from mnistlab.util.seal import sealed
 from mnistlab.util.signals import hear_early
 
 # Plain help: it is read by people, pipes and screen readers alike, and needs nothing heavy to be imported.

@@ -51,11 +51,11 @@ def train(
 ) -> None:
     """Train the plan of all defaults of FILE (or what --set fixes) and print each epoch. The test set stays sealed."""
     from mnistlab.data import default_place
-    from mnistlab.data.seal import sealed
     from mnistlab.experiment import loader
     from mnistlab.experiment.dataset import find_data
     from mnistlab.plugins.discovery import selection
     from mnistlab.tuning.environment import check_environment
+    from mnistlab.util.seal import sealed
     from mnistlab.util.text import plan_label
 
     check_environment()

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, LabelledImages, Split
-from mnistlab.data.seal import check_open
 from mnistlab.errors import MnistlabError, PluginError
+from mnistlab.util.seal import check_open
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def open_train(dataset: Dataset[Any], config: Config, place: DataPlace) -> Label
 
 
 def open_test(dataset: Dataset[Any], config: Config, place: DataPlace) -> LabelledImages:
-    """Return the test images, where the test set is open (`mnistlab.data.seal`): in the confirmation, which records it.
+    """Return the test images, where the test set is open (`mnistlab.util.seal`): in the confirmation, which records it.
 
     Raises:
         SealedError: anywhere else.

@@ -27,10 +27,10 @@ from mnistlab.api import (
     Transform,
     domains,
 )
-from mnistlab.data.seal import guarded
 from mnistlab.errors import MissingPluginError, PluginError, near_miss, short
 from mnistlab.plugins import hookspecs
 from mnistlab.plugins.discovery import EVERYTHING, Found, Selection, discover, fault_of, selection
+from mnistlab.util.seal import guarded
 from mnistlab.util.text import error_text
 
 Kind = Literal["model", "optimizer", "transform", "dataset"]

@@ -14,7 +14,6 @@ from pathlib import Path
 from mnistlab import events
 from mnistlab.api import DataPlace
 from mnistlab.data import Division, images_digest
-from mnistlab.data.seal import sealed
 from mnistlab.errors import ExitCode, MnistlabError, RunDirectoryError
 from mnistlab.experiment.algorithms import held_back, trials_at_once
 from mnistlab.experiment.dataset import Data, find_data, fresh_division, started_from
@@ -56,6 +55,7 @@ from mnistlab.tuning.session import (
 from mnistlab.tuning.sharing import require_shared
 from mnistlab.tuning.trackers import Tracking, tracking
 from mnistlab.tuning.worker.trial import Shared
+from mnistlab.util.seal import sealed
 from mnistlab.util.signals import Requests, signals_as
 
 

@@ -1,4 +1,5 @@
-"""Small helpers that know nothing of experiments: words, names of files, seeds, signals, credentials.
+"""Small helpers that know nothing of experiments: words, names of files, seeds, signals, credentials,
+the seal of the test set.
 
-They import nothing else of mnistlab.
+They import nothing of mnistlab but its errors.
 """

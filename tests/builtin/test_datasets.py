@@ -15,8 +15,8 @@ from torchvision.datasets import MNIST as TORCHVISION_MNIST
 from mnistlab.api import DataPlace, ImageShape
 from mnistlab.builtin.datasets import mnist, mnistlab_datasets, own, qmnist, relatives
 from mnistlab.data import default_place, open_test, open_train, prepare_dataset, split_indices
-from mnistlab.data.seal import opened
 from mnistlab.errors import DataError, DataUnavailableError
+from mnistlab.util.seal import opened
 
 RECORDS = {record.name: record for record in mnistlab_datasets()}
 PUBLISHED = {"mnist": mnist.FILES, "fashion-mnist": relatives.FASHION_FILES, "kmnist": relatives.KMNIST_FILES}

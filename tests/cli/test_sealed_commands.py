@@ -6,7 +6,7 @@ import pytest
 
 from mnistlab import store
 from mnistlab.cli.main import SEALED, main
-from mnistlab.data.seal import guarded
+from mnistlab.util.seal import guarded
 
 ARGUMENTS = {
     "reproduce": ["RUN", "0000"],

@@ -12,8 +12,8 @@ import pytest
 
 from mnistlab.api import Config, DataPlace, Dataset, DatasetInfo, ImageShape, LabelledImages
 from mnistlab.data import open_test, open_train, prepare_dataset
-from mnistlab.data.seal import SealedError, guarded, opened, sealed
 from mnistlab.errors import DataError, PluginError
+from mnistlab.util.seal import SealedError, guarded, opened, sealed
 
 GOOD = LabelledImages(images=np.zeros((4, 1, 3, 3), dtype=np.uint8), labels=np.arange(4))
 INFO = DatasetInfo(

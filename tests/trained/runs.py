@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from mnistlab.cli.main import app
 from mnistlab.data import default_place, open_test
 from mnistlab.data.device import to_device, upload
-from mnistlab.data.seal import opened
 from mnistlab.errors import MnistlabError
 from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
@@ -26,6 +25,7 @@ from mnistlab.store.results import ReplicateResult, TestScore, TrialResult
 from mnistlab.training import loop, weights
 from mnistlab.tuning.resources import Machine, Share
 from mnistlab.tuning.run import run_record
+from mnistlab.util.seal import opened
 from mnistlab.util.seeds import replicate_seed, trial_seed
 from mnistlab.util.text import plan_label
 

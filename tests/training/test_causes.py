@@ -15,9 +15,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from mnistlab.data.seal import SealedError
 from mnistlab.errors import DataError, MissingPluginError, PluginError, VersionError
 from mnistlab.training.causes import CAUSES, DivergedError, TimeLimitError, cause_in, cause_named, cause_of, is_absence
+from mnistlab.util.seal import SealedError
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,6 @@ import pytest
 
 from mnistlab import events
 from mnistlab.api import DataPlace
-from mnistlab.data.seal import sealed
 from mnistlab.experiment import loader
 from mnistlab.experiment.dataset import find_data
 from mnistlab.plugins.discovery import Selection, discover
@@ -31,6 +30,7 @@ from mnistlab.tuning.ray.executor import RAY_TUNE
 from mnistlab.tuning.ray.nodes import Nodes
 from mnistlab.tuning.resources import Machine, Share, room
 from mnistlab.tuning.run import shared_of
+from mnistlab.util.seal import sealed
 from tests.conftest import PACKAGES
 
 DISTS = Path(__file__).parent / "dists"

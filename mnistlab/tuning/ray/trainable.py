@@ -8,11 +8,11 @@ from typing import Any
 import ray
 from ray import tune
 
-from mnistlab.data.seal import seal_for_good
 from mnistlab.tuning.worker.forks import keep_from_children
 from mnistlab.tuning.worker.leftovers import place_of
 from mnistlab.tuning.worker.output import Capture
 from mnistlab.tuning.worker.trial import Shared, Worker, watch_of
+from mnistlab.util.seal import seal_for_good
 
 CHECKPOINT = "state.safetensors"
 

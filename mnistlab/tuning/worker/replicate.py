@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from mnistlab.data import Division, open_test
 from mnistlab.data.device import DeviceData, upload, whole
-from mnistlab.data.seal import opened, seal_for_good
 from mnistlab.plugins.registry import Registry
 from mnistlab.store.results import REFIT, Cost
 from mnistlab.training import loop, weights
@@ -28,6 +27,7 @@ from mnistlab.tuning.worker.messages import Answer, Progress
 from mnistlab.tuning.worker.output import Capture, NotCaptured, hear_nondeterminism
 from mnistlab.tuning.worker.trial import Shared, dataset_of, give_back_memory, ready, watch_of
 from mnistlab.tuning.worker.watchdog import Watch
+from mnistlab.util.seal import opened, seal_for_good
 
 if TYPE_CHECKING:
     from torch import Tensor

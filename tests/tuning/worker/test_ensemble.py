@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from mnistlab import events
-from mnistlab.data.seal import opened
 from mnistlab.store import read_lines, read_run, read_weights
 from mnistlab.store.results import EnsembleResult, RunRecord, TrialResult
 from mnistlab.training import loop, weights
@@ -20,6 +19,7 @@ from mnistlab.tuning.context import Search
 from mnistlab.tuning.worker.ensemble import EnsembleAnswer, EnsembleTask, evaluate_ensemble
 from mnistlab.tuning.worker.replicate import ReplicateTask, TestTask, images_of_test
 from mnistlab.tuning.worker.trial import Here, Shared, ready
+from mnistlab.util.seal import opened
 from tests.tuning.conftest import RunTiny
 from tests.tuning.test_confirm import CONFIRM, again
 from tests.tuning.test_search import moods
