@@ -11,17 +11,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from mnistlab.errors import DamagedError
 from mnistlab.store.layout import PER_IMAGE
 from mnistlab.store.results import PerImage, ReplicateResult
 from mnistlab.store.tensors import read_as_written
 
-Values = Mapping[str, npt.NDArray[np.float32]]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Values = Mapping[str, npt.NDArray[np.float32]]
 
 HELD = 256  # files whose values are held at once: 10 MB where there are 10,000 images and one metric
 
@@ -33,6 +34,7 @@ def pack_per_image(
 
     A metric with a value that float32 can't hold is left out; where none is left, there is nothing to write.
     """
+    import numpy as np  # noqa: PLC0415 - the start of a search reads a name of the store before numpy may be imported
     from safetensors.numpy import save  # noqa: PLC0415 - a ranking that compares by accuracy needs none of it
 
     with np.errstate(over="ignore"):
@@ -67,7 +69,8 @@ def _read(path: str, sha256: str, images: int, names: tuple[str, ...]) -> Values
         RunDirectoryError: if the file can't be read.
         DamagedError: if it is not the one that was written, or does not hold what its result says.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415 - as above
+    import numpy as np  # noqa: PLC0415 - as above
+    from safetensors import SafetensorError  # noqa: PLC0415
     from safetensors.numpy import load  # noqa: PLC0415
 
     data = read_as_written(path, sha256)
