@@ -14,20 +14,10 @@ from mnistlab.experiment.earlier import Earlier, MisfitError, Result, fitted
 from mnistlab.experiment.portfolio import first_looks, looks_of, most_looks
 from mnistlab.experiment.space import Space, defaults, suggest
 from mnistlab.experiment.spec import SearchSpec
+from tests.experiment.test_portfolio import SPACE as TWO_OF_EACH
 from tests.simulated.driving import registry
 
-SPACE = """
-name = "x"
-[data]
-dataset = "digits"
-[model.mlp]
-width = { low = 64, high = 256 }
-depth = [1, 2]
-[model.cnn]
-[optimizer.adamw]
-lr = { low = 1e-3, high = 1e-2 }
-[optimizer.sgd]
-momentum = 0.9
+SPACE = f"""{TWO_OF_EACH}
 [transform.shift]
 pixels = [1, 2]
 [training]
